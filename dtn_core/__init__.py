@@ -1,0 +1,1 @@
+"""What an operator is: index notation, IR, passes, cost, catalogue and layers; imports no framework."""

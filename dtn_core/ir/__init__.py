@@ -1,0 +1,1 @@
+"""The intermediate representation: nodes, functions, order and the verifier."""

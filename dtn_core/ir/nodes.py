@@ -1,0 +1,276 @@
+"""The nodes of the IR: frozen, compared by value, hashed once.
+
+A :class:`Program` is a list of :class:`Statement`, each the assignment of an index expression to a
+named tensor.  Every index that is not on the left of a statement is summed, separately in each term
+of a sum; :class:`Relation` orders (or equates) two indices that run over one axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, TypeVar, dataclass_transform
+
+_Class = TypeVar("_Class", bound=type)
+
+
+@dataclass_transform(frozen_default=True)
+def node(cls: _Class) -> _Class:
+    """Make ``cls`` a frozen dataclass whose hash is computed once, however deep the tree."""
+    made: Any = dataclass(frozen=True)(cls)
+    structural_hash: Callable[[Any], int] = made.__hash__
+
+    def cached_hash(self: Any) -> int:
+        try:
+            return int(self.__dict__["_hash"])
+        except KeyError:
+            value = structural_hash(self)
+            object.__setattr__(self, "_hash", value)
+            return value
+
+    def without_hash(self: Any) -> dict[str, Any]:  # string hashes differ from process to process
+        return {key: value for key, value in self.__dict__.items() if key != "_hash"}
+
+    made.__hash__ = cached_hash
+    made.__getstate__ = without_hash
+    return made  # type: ignore[no-any-return]
+
+
+@node
+class Index:
+    """An index variable and the axis it runs over."""
+
+    name: str
+    axis: str
+
+
+@node
+class Number:
+    """An exact rational constant."""
+
+    value: Fraction
+
+
+@node
+class Extent:
+    """The size of an axis, used as a number."""
+
+    axis: str
+
+
+@node
+class Read:
+    """An element of a tensor, ``tensor[indices]``; a scalar when there are no indices."""
+
+    tensor: str
+    indices: tuple[Index, ...] = ()
+
+
+@node
+class Apply:
+    """A pointwise function of its operands; nothing is summed inside it."""
+
+    function: str
+    operands: tuple[Expr, ...]
+
+
+@node
+class Product:
+    """A product of factors, numbers first (see :func:`product`)."""
+
+    factors: tuple[Expr, ...]
+
+
+@node
+class Sum:
+    """A sum of terms; each sums its own indices that are not on the left."""
+
+    terms: tuple[Expr, ...]
+
+
+@node
+class MatrixFunction:
+    """One block of a function of a block matrix.
+
+    ``grid`` is a square arrangement of operands (``None`` is a zero block), ``block`` the one wanted,
+    counted from 0.  A plain ``expm(T[i,j])`` is a 1×1 grid.  Grids make the set closed under
+    differentiation: the Fréchet derivative of f at X along E is block (0, 1) of f([[X, E], [0, X]]).
+    The last two of ``indices`` are the matrix, any before them run over independent matrices.
+    """
+
+    function: str
+    grid: tuple[tuple[Read | None, ...], ...]
+    block: tuple[int, int]
+    indices: tuple[Index, ...]
+
+
+Expr = Number | Extent | Read | Apply | Product | Sum | MatrixFunction
+
+
+@node
+class Relation:
+    """``lower <= upper`` (or ``==``), weighted ``decay ** (upper - lower)`` when there is a decay."""
+
+    lower: Index
+    upper: Index
+    decay: Number | Read | None = None
+    equal: bool = False
+
+
+@node
+class Statement:
+    """``name[indices] = value where order``."""
+
+    name: str
+    indices: tuple[Index, ...]
+    value: Expr
+    order: tuple[Relation, ...] = ()
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Axis of every index on the left, in order."""
+        return tuple(index.axis for index in self.indices)
+
+
+@node
+class Param:
+    """An argument: a tensor over named axes, or a scalar when there are none."""
+
+    name: str
+    axes: tuple[str, ...] = ()
+
+
+@node
+class Program:
+    """An operator: parameters, outputs (names of statements) and statements in order of definition."""
+
+    name: str
+    params: tuple[Param, ...]
+    outputs: tuple[Param, ...]
+    statements: tuple[Statement, ...]
+
+    @property
+    def tensors(self) -> tuple[Param, ...]:
+        """The parameters that have axes."""
+        return tuple(param for param in self.params if param.axes)
+
+    @property
+    def scalars(self) -> tuple[Param, ...]:
+        """The parameters without axes."""
+        return tuple(param for param in self.params if not param.axes)
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Every axis of the signature, in order of first appearance."""
+        found: dict[str, None] = {}
+        for param in self.params + self.outputs:
+            found.update(dict.fromkeys(param.axes))
+        return tuple(found)
+
+
+ONE = Number(Fraction(1))
+MINUS_ONE = Number(Fraction(-1))
+ZERO = Number(Fraction(0))
+
+
+def number(value: int | float | Fraction) -> Number:
+    """Exact constant of a Python number; a float stands for its shortest decimal, so that it prints as typed."""
+    return Number(Fraction(repr(value)) if isinstance(value, float) else Fraction(value))
+
+
+def product(*factors: Expr) -> Expr:
+    """Canonical product: flattened, numbers folded to the front, a lone factor bare.
+
+    >>> x = Read("x", (Index("i", "n"),))
+    >>> product(number(2), product(x, number(3))) == Product((number(6), x))
+    True
+    """
+    coefficient = Fraction(1)
+    rest: list[Expr] = []
+    stack = list(reversed(factors))
+    while stack:
+        factor = stack.pop()
+        if isinstance(factor, Product):
+            stack.extend(reversed(factor.factors))
+        elif isinstance(factor, Number):
+            coefficient *= factor.value
+        else:
+            rest.append(factor)
+    if coefficient != 1 or not rest:
+        rest.insert(0, Number(coefficient))
+    return rest[0] if len(rest) == 1 else Product(tuple(rest))
+
+
+def sum_of(*terms: Expr) -> Expr:
+    """Canonical sum: flattened, a lone term bare, the empty sum zero."""
+    flat: list[Expr] = []
+    for term in terms:
+        flat.extend(term.terms if isinstance(term, Sum) else (term,))
+    flat = [term for term in flat if term != ZERO] or [ZERO]
+    return flat[0] if len(flat) == 1 else Sum(tuple(flat))
+
+
+def reciprocal(value: Expr) -> Expr:
+    """``1 / value``; exact for numbers, otherwise the pointwise ``recip`` (0 where ``value`` is 0)."""
+    if isinstance(value, Number):
+        return Number(1 / value.value)
+    if isinstance(value, Product):
+        return product(*(reciprocal(factor) for factor in value.factors))
+    return Apply("recip", (value,))
+
+
+def factors_of(expr: Expr) -> tuple[Expr, ...]:
+    """The factors of a product, or the expression itself as its only factor."""
+    return expr.factors if isinstance(expr, Product) else (expr,)
+
+
+def terms_of(expr: Expr) -> tuple[Expr, ...]:
+    """The terms of a sum, or the expression itself as its only term."""
+    return expr.terms if isinstance(expr, Sum) else (expr,)
+
+
+def children(expr: Expr) -> tuple[Expr, ...]:
+    """The direct subexpressions."""
+    if isinstance(expr, Apply):
+        return expr.operands
+    if isinstance(expr, Product):
+        return expr.factors
+    if isinstance(expr, Sum):
+        return expr.terms
+    if isinstance(expr, MatrixFunction):
+        return tuple(cell for row in expr.grid for cell in row if cell is not None)
+    return ()
+
+
+def reads(expr: Expr) -> Iterator[Read]:
+    """Every read in ``expr``, left to right."""
+    if isinstance(expr, Read):
+        yield expr
+    for child in children(expr):
+        yield from reads(child)
+
+
+def indices_of(expr: Expr) -> tuple[Index, ...]:
+    """The distinct indices of ``expr`` in order of first appearance."""
+    found: dict[Index, None] = {}
+    for read in reads(expr):
+        found.update(dict.fromkeys(read.indices))
+    return tuple(found)
+
+
+def all_indices(statement: Statement) -> tuple[Index, ...]:
+    """Every index of a statement: left, right and order."""
+    found: dict[Index, None] = dict.fromkeys(statement.indices)
+    found.update(dict.fromkeys(indices_of(statement.value)))
+    for relation in statement.order:
+        found.update(dict.fromkeys((relation.lower, relation.upper)))
+    return tuple(found)
+
+
+def statement_reads(statement: Statement) -> Iterator[Read]:
+    """Every read of a statement, the decays of its order included."""
+    yield from reads(statement.value)
+    for relation in statement.order:
+        if isinstance(relation.decay, Read):
+            yield relation.decay

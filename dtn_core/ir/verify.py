@@ -1,0 +1,105 @@
+"""The rules every program obeys; checked after the parser and after each pass."""
+
+from __future__ import annotations
+
+from ..errors import VerificationError
+from .functions import FUNCTIONS, MATRIX_FUNCTIONS
+from .nodes import Apply, Expr, Extent, MatrixFunction, Program, Read, Statement, all_indices, children, statement_reads
+from .order import cycle
+
+
+def verify(program: Program) -> Program:
+    """Return ``program`` if it is well formed.
+
+    Raises
+    ------
+    VerificationError
+        Names the statement and the broken rule: definition before use, rank and axes of every read,
+        an index over one axis, distinct indices on the left, each found on the right, order between
+        indices of one axis and without cycles, declared outputs.
+    """
+    known: dict[str, tuple[str, ...]] = {}
+    for param in program.params:
+        if param.name in known:
+            raise VerificationError(f"{program.name}: parameter {param.name} is declared twice")
+        known[param.name] = param.axes
+    for statement in program.statements:
+        try:
+            _verify_statement(statement, known, set(program.axes))
+        except VerificationError as error:
+            raise VerificationError(f"{program.name}: statement {statement.name}: {error}") from None
+        known[statement.name] = statement.axes
+    assigned = {statement.name for statement in program.statements}
+    if not program.outputs:
+        raise VerificationError(f"{program.name}: no output")
+    for output in program.outputs:
+        if output.name not in assigned:
+            raise VerificationError(f"{program.name}: output {output.name} is never assigned")
+        if known[output.name] != output.axes:
+            raise VerificationError(
+                f"{program.name}: output {output.name} has axes {known[output.name]}, declared {output.axes}"
+            )
+    return program
+
+
+def _verify_statement(statement: Statement, known: dict[str, tuple[str, ...]], axes: set[str]) -> None:
+    if statement.name in known:
+        raise VerificationError("the name is taken")
+    for read in statement_reads(statement):
+        if read.tensor not in known:
+            raise VerificationError(f"{read.tensor} is read before it is assigned")
+        if tuple(index.axis for index in read.indices) != known[read.tensor]:
+            raise VerificationError(f"{read.tensor} has axes {known[read.tensor]}, read with {read.indices}")
+    ranges: dict[str, str] = {}
+    for index in all_indices(statement):
+        if ranges.setdefault(index.name, index.axis) != index.axis:
+            raise VerificationError(f"index {index.name} runs over {ranges[index.name]} and {index.axis}")
+    if len(set(statement.indices)) < len(statement.indices):
+        raise VerificationError("an index is repeated on the left")
+    right = {index for read in statement_reads(statement) for index in read.indices}
+    right.update(index for relation in statement.order for index in (relation.lower, relation.upper))
+    for index in statement.indices:
+        if index not in right:
+            raise VerificationError(f"output index {index.name} appears nowhere on the right")
+    for relation in statement.order:
+        if relation.lower.axis != relation.upper.axis:
+            raise VerificationError(
+                f"{relation.lower.name} over {relation.lower.axis} and {relation.upper.name} over "
+                f"{relation.upper.axis} are ordered; order needs one axis"
+            )
+    found = cycle(statement.order)
+    if found:
+        raise VerificationError(cycle_message(tuple(index.name for index in found)))
+    _verify_expression(statement.value, axes, top=True)
+
+
+def cycle_message(names: tuple[str, ...]) -> str:
+    """What to say of an order cycle, here and in the parser."""
+    chain = " <= ".join((*names, names[0]))
+    return f"the order has a cycle, {chain}; indices that are equal are written {names[0]} == {names[-1]}"
+
+
+def _verify_expression(expr: Expr, axes: set[str], *, top: bool = False) -> None:
+    if isinstance(expr, Extent) and expr.axis not in axes:
+        raise VerificationError(f"unknown axis {expr.axis}")
+    if isinstance(expr, Apply):
+        function = FUNCTIONS.get(expr.function)
+        if function is None:
+            raise VerificationError(f"unknown function {expr.function}")
+        if function.arity != len(expr.operands):
+            raise VerificationError(f"{expr.function} takes {function.arity} operand(s), got {len(expr.operands)}")
+    if isinstance(expr, MatrixFunction):
+        size = len(expr.grid)
+        cells = [cell for row in expr.grid for cell in row if cell is not None]
+        if not top:
+            raise VerificationError(f"{expr.function} is a statement of its own")
+        if expr.function not in MATRIX_FUNCTIONS:
+            raise VerificationError(f"unknown matrix function {expr.function}")
+        if any(len(row) != size for row in expr.grid) or not cells or not all(0 <= b < size for b in expr.block):
+            raise VerificationError(f"{expr.function} needs a square grid and a block inside it")
+        if any(not isinstance(cell, Read) or cell.indices != expr.indices for cell in cells):
+            raise VerificationError(f"the blocks of {expr.function} are matrices over {expr.indices}")
+        if len(set(expr.indices)) < max(2, len(expr.indices)) or expr.indices[-2].axis != expr.indices[-1].axis:
+            raise VerificationError(f"{expr.function} takes a square matrix")
+    for child in children(expr):
+        _verify_expression(child, axes)

@@ -1,0 +1,450 @@
+"""Index notation to IR: a small recursive-descent parser whose errors point at the character.
+
+Grammar (``#`` starts a comment; a line that opens a bracket goes on until it closes, and a line that
+starts with ``where`` continues the statement above it)::
+
+    operator  = NAME "(" param {"," param} ")" "->" output {"," output} ":" statement {statement}
+    param     = NAME ["[" AXIS {"," AXIS} "]"]              a scalar when it has no brackets
+    output    = NAME ["[" AXIS {"," AXIS} "]"]
+    statement = NAME ["[" INDEX {"," INDEX} "]"] "=" sum ["where" chain {"," chain}]
+    chain     = INDEX relop INDEX {relop INDEX} ["decay" (NAME | NUMBER)]      relop = "<=" | "=="
+    sum       = ["-"] term {("+" | "-") term}
+    term      = factor {("*" | "/") factor}
+    factor    = NUMBER | "-" factor | "(" sum ")" | FUNCTION "(" sum ")" | NAME ["[" INDEX {"," INDEX} "]"]
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import NoReturn
+
+from .errors import NotationError, VerificationError
+from .ir.functions import FUNCTIONS, MATRIX_FUNCTIONS, USER_FUNCTIONS
+from .ir.nodes import (
+    MINUS_ONE,
+    Apply,
+    Expr,
+    Extent,
+    Index,
+    MatrixFunction,
+    Number,
+    Param,
+    Product,
+    Program,
+    Read,
+    Relation,
+    Statement,
+    Sum,
+    product,
+    reads,
+    reciprocal,
+    sum_of,
+    terms_of,
+)
+from .ir.order import cycle
+from .ir.verify import cycle_message, verify
+
+MAX_TEXT = 100_000
+MAX_NAME = 64
+MAX_DEPTH = 40
+MAX_TERMS = 1_000
+MAX_EXPONENT = 400
+
+_TOKEN = re.compile(
+    r"(?P<space>[ \t\r]+|#[^\n]*)|(?P<newline>\n)|(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
+    r"|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<symbol>->|<=|==|[-+*/()\[\],:=;])"
+)
+
+
+@dataclass(frozen=True)
+class Token:
+    """A word of the text with its one-based position."""
+
+    kind: str
+    text: str
+    line: int
+    column: int
+
+
+def parse(text: str) -> Program:
+    """Read one operator in index notation.
+
+    Parameters
+    ----------
+    text : str
+        The notation; see the module's grammar and the README's tour.
+
+    Returns
+    -------
+    Program
+        The verified IR.
+
+    Raises
+    ------
+    NotationError
+        Names the operator, the line and the column, with a caret under the fault.
+
+    Examples
+    --------
+    >>> program = parse("scores(q[n,d], k[m,d]) -> s[n,m]:  s[i,j] = q[i,a] * k[j,a]")
+    >>> program.axes
+    ('n', 'd', 'm')
+    """
+    parser = _Parser(text)
+    program = parser.operator()
+    try:
+        return verify(program)
+    except VerificationError as error:
+        parser.fail(str(error), parser.tokens[0])
+
+
+class _Parser:
+    def __init__(self, text: str) -> None:
+        self.lines = text[: MAX_TEXT + 1].split("\n")
+        self.name = "?"
+        self.position = 0
+        self.depth = 0
+        self.params: dict[str, Param] = {}
+        self.defined: dict[str, tuple[str, ...]] = {}  # axes of every tensor known so far
+        self.axis_names: dict[str, None] = {}
+        self.ranges: dict[str, str] = {}  # index -> axis, within one statement
+        self.tokens = self.tokenize(text)
+
+    # ------------------------------------------------------------------ words
+
+    def tokenize(self, text: str) -> list[Token]:
+        if len(text) > MAX_TEXT:
+            self.fail(f"the text has {len(text):,} characters; at most {MAX_TEXT:,} are read", Token("", "", 1, 1))
+        tokens: list[Token] = []
+        position, line, start, brackets = 0, 1, 0, 0
+        while position < len(text):
+            match = _TOKEN.match(text, position)
+            here = Token("", text[position], line, position - start + 1)
+            if match is None:
+                self.fail(f"unexpected character {text[position]!r}", here)
+            kind, word = str(match.lastgroup), match.group()
+            if kind == "newline":
+                if not brackets:
+                    tokens.append(Token("newline", "", line, here.column))
+                line, start = line + 1, match.end()
+            elif kind != "space":
+                if len(word) > MAX_NAME:
+                    self.fail(f"a {kind} of {len(word)} characters; at most {MAX_NAME} are read", here)
+                brackets += (word in "([") - (word in ")]")
+                tokens.append(Token(kind, word, line, here.column))
+            position = match.end()
+        tokens.append(Token("end", "", line, position - start + 1))
+        return tokens
+
+    @property
+    def here(self) -> Token:
+        return self.tokens[self.position]
+
+    def take(self) -> Token:
+        token = self.here
+        self.position += token.kind != "end"
+        return token
+
+    def accept(self, text: str) -> Token | None:
+        return self.take() if self.here.text == text and self.here.kind != "number" else None
+
+    def expect(self, text: str, why: str = "") -> Token:
+        token = self.accept(text)
+        if token is None:
+            self.fail(f"expected {text!r}{why}, got {self.shown(self.here)}", self.here)
+        return token
+
+    def expect_name(self, what: str) -> Token:
+        token = self.here
+        if token.kind != "name":
+            self.fail(f"expected {what}, got {self.shown(token)}", token)
+        return self.take()
+
+    def new_name(self, what: str) -> Token:
+        token = self.expect_name(what)
+        if keyword.iskeyword(token.text) or token.text in ("where", "decay"):
+            self.fail(f"{token.text!r} is a reserved word; choose another name for {what}", token)
+        if token.text in FUNCTIONS or token.text in MATRIX_FUNCTIONS:
+            self.fail(f"{token.text!r} is a function; choose another name for {what}", token)
+        return token
+
+    def skip_lines(self) -> None:
+        while self.here.kind == "newline" or self.here.text == ";":
+            self.take()
+
+    @staticmethod
+    def shown(token: Token) -> str:
+        return {"end": "the end of the text", "newline": "the end of the line"}.get(token.kind, repr(token.text))
+
+    def fail(self, message: str, token: Token) -> NoReturn:
+        source = self.lines[token.line - 1] if token.line <= len(self.lines) else ""
+        raise NotationError(message, self.name, token.line, token.column, source)
+
+    # -------------------------------------------------------------- signature
+
+    def operator(self) -> Program:
+        self.skip_lines()
+        self.name = self.new_name("the operator's name").text
+        self.expect("(", " after the operator's name")
+        while not self.accept(")"):
+            token, param = self.declaration("a parameter")
+            if param.name in self.params:
+                self.fail(f"parameter {param.name} is declared twice", token)
+            self.params[param.name] = param
+            self.defined[param.name] = param.axes
+            self.axis_names.update(dict.fromkeys(param.axes))
+            if self.here.text != ")":
+                self.expect(",", " or ')' after a parameter")
+        for param in self.params.values():
+            if param.name in self.axis_names:
+                self.fail(f"{param.name} names both a parameter and an axis", self.tokens[0])
+        self.expect("->", " before the outputs")
+        outputs = [self.declaration("an output")]
+        while self.accept(","):
+            outputs.append(self.declaration("an output"))
+        for token, output in outputs:
+            unknown = [axis for axis in output.axes if axis not in self.axis_names]
+            if unknown:
+                self.fail(f"axis {unknown[0]} of output {output.name} belongs to no parameter", token)
+        self.expect(":", " before the statements")
+        statements: list[Statement] = []
+        self.skip_lines()
+        while self.here.kind != "end":
+            statements.append(self.statement())
+            if self.here.kind not in ("newline", "end") and self.here.text != ";":
+                self.fail(f"expected an operator or the end of the statement, got {self.shown(self.here)}", self.here)
+            self.skip_lines()
+        for token, output in outputs:
+            axes = None if output.name in self.params else self.defined.get(output.name)
+            if axes is None:
+                self.fail(f"output {output.name} is never assigned", token)
+            if axes != output.axes:
+                self.fail(f"output {output.name} has axes [{','.join(axes)}], declared [{','.join(output.axes)}]", token)
+        return Program(self.name, tuple(self.params.values()), tuple(param for _, param in outputs), tuple(statements))
+
+    def declaration(self, what: str) -> tuple[Token, Param]:
+        token = self.new_name(what)
+        axes: list[str] = []
+        if self.accept("["):
+            axes = [axis.text for axis in self.names("an axis", fresh=True)]
+            if len(set(axes)) < len(axes):
+                self.fail(f"{token.text} has an axis twice; give the two axes two names", token)
+        return token, Param(token.text, tuple(axes))
+
+    def names(self, what: str, *, fresh: bool = False) -> list[Token]:
+        read = self.new_name if fresh else self.expect_name
+        found = [read(what)]
+        while not self.accept("]"):
+            self.expect(",", f" or ']' after {what}")
+            found.append(read(what))
+        return found
+
+    # ------------------------------------------------------------- statements
+
+    def statement(self) -> Statement:
+        target = self.new_name("a tensor to assign")
+        if target.text in self.defined:
+            self.fail(f"{target.text} is assigned or declared already; use a new name", target)
+        if target.text in self.axis_names:
+            self.fail(f"{target.text} names an axis; use another name", target)
+        left = self.names("an index", fresh=True) if self.accept("[") else []
+        if len({token.text for token in left}) < len(left):
+            self.fail(f"{target.text} repeats an index on the left", target)
+        self.expect("=", f" after {target.text}")
+        self.ranges = {}
+        value = self.sum()
+        after = self.position
+        self.skip_lines()
+        order: list[Relation] = []
+        if self.accept("where"):
+            order = self.order()
+        else:
+            self.position = after
+        indices = []
+        for token in left:
+            if token.text not in self.ranges:
+                self.fail(f"output index {token.text} of {target.text} appears nowhere on the right", token)
+            indices.append(Index(token.text, self.ranges[token.text]))
+        self.defined[target.text] = tuple(index.axis for index in indices)
+        return Statement(target.text, tuple(indices), value, tuple(order))
+
+    def order(self) -> list[Relation]:
+        relations: list[Relation] = []
+        while True:
+            words = [self.expect_name("an index")]
+            operators: list[bool] = []
+            while self.here.text in ("<=", "=="):
+                operators.append(self.take().text == "==")
+                words.append(self.expect_name("an index"))
+            if not operators:
+                self.fail(f"expected '<=' after index {words[0].text}, got {self.shown(self.here)}", self.here)
+            decay = self.decay() if self.accept("decay") else None
+            known = [word for word in words if word.text in self.ranges]
+            if not known:
+                self.fail(f"unknown index {words[0].text}", words[0])
+            axis = self.ranges[known[0].text]
+            chain = [self.index(word, axis) for word in words]
+            for lower, upper, equal in zip(chain, chain[1:], operators, strict=False):
+                if lower == upper:
+                    self.fail(f"index {lower.name} is ordered with itself", words[0])
+                relations.append(Relation(lower, upper, None if equal else decay, equal))
+            found = cycle(relations)
+            if found:
+                self.fail(cycle_message(tuple(index.name for index in found)), words[0])
+            if not self.accept(","):
+                return relations
+
+    def decay(self) -> Number | Read:
+        token = self.take()
+        if token.kind == "number":
+            return self.number(token)
+        if token.kind == "name" and self.defined.get(token.text) == ():
+            return Read(token.text)
+        self.fail(f"decay takes a number or a scalar parameter, got {self.shown(token)}", token)
+
+    def index(self, token: Token, axis: str) -> Index:
+        if self.ranges.setdefault(token.text, axis) != axis:
+            self.fail(f"index {token.text} runs over two axes, {self.ranges[token.text]} and {axis}", token)
+        return Index(token.text, axis)
+
+    # ------------------------------------------------------------ expressions
+
+    def sum(self) -> Expr:
+        terms = [self.term()]
+        while self.here.text in ("+", "-"):
+            sign = MINUS_ONE if self.take().text == "-" else Number(Fraction(1))
+            terms.append(self.times(sign, self.term()))
+            if len(terms) > MAX_TERMS:
+                self.fail(f"more than {MAX_TERMS} terms in one statement", self.here)
+        return sum_of(*terms)
+
+    def times(self, left: Expr, right: Expr) -> Expr:
+        """Product of two expressions, distributed over sums: each term sums its own indices."""
+        pairs = [product(a, b) for a in terms_of(left) for b in terms_of(right)]
+        if len(pairs) > MAX_TERMS:
+            self.fail(f"more than {MAX_TERMS} terms after expanding the brackets", self.here)
+        return sum_of(*pairs)
+
+    def term(self) -> Expr:
+        value = self.factor()
+        while self.here.text in ("*", "/"):
+            operator = self.take()
+            token = self.here
+            right = self.factor()
+            if operator.text == "/":
+                if isinstance(right, Sum):
+                    self.fail("a sum in a denominator is written as a statement of its own", token)
+                if right == Number(Fraction(0)) or (isinstance(right, Product) and right.factors[0] == Number(Fraction(0))):
+                    self.fail("division by the number 0", token)
+                right = reciprocal(right)
+            value = self.times(value, right)
+        return value
+
+    def factor(self) -> Expr:
+        token = self.take()
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            self.fail(f"brackets or signs nested more than {MAX_DEPTH} deep", token)
+        try:
+            if token.kind == "number":
+                return self.number(token)
+            if token.text == "-":
+                return self.times(MINUS_ONE, self.factor())
+            if token.text == "(":
+                value = self.sum()
+                self.expect(")")
+                return value
+            if token.kind != "name":
+                self.fail(f"expected a number, a tensor or a function, got {self.shown(token)}", token)
+            if self.here.text == "(":
+                return self.function(token)
+            return self.read(token)
+        finally:
+            self.depth -= 1
+
+    def number(self, token: Token) -> Number:
+        exponent = re.search(r"[eE]([+-]?\d+)$", token.text)
+        if exponent and abs(int(exponent.group(1))) > MAX_EXPONENT:
+            self.fail(f"the exponent of {token.text} is beyond ±{MAX_EXPONENT}", token)
+        return Number(Fraction(token.text))
+
+    def function(self, token: Token) -> Expr:
+        name = token.text
+        self.expect("(")
+        if name in MATRIX_FUNCTIONS:
+            return self.matrix_function(token)
+        if name not in USER_FUNCTIONS:
+            self.fail(f"unknown function {name}; known: {', '.join(USER_FUNCTIONS + MATRIX_FUNCTIONS)}", token)
+        operands = [self.operand(token)]
+        while self.accept(","):
+            operands.append(self.operand(token))
+        self.expect(")", f" to close {name}(")
+        if len(operands) != FUNCTIONS[name].arity:
+            self.fail(f"{name} takes {FUNCTIONS[name].arity} operand(s), got {len(operands)}", token)
+        return Apply(name, tuple(operands))
+
+    def operand(self, token: Token) -> Expr:
+        at = self.here
+        value = self.sum()
+        if isinstance(value, Sum) or len([r for r in reads(value) if r.indices]) > 1:
+            self.fail(f"{token.text} takes one indexed tensor; write the sum or product as a statement of its own", at)
+        return value
+
+    def matrix_function(self, token: Token) -> Expr:
+        """``expm(T[i,j])``, or a block of a grid of matrices: ``expm(X[i,j], E[i,j]; 0, X[i,j])[0,1]``."""
+        rows: list[list[Read | None]] = [[]]
+        while True:
+            if self.here.kind == "number" and self.here.text == "0":
+                self.take()
+                rows[-1].append(None)
+            else:
+                cell = self.read(self.expect_name("a matrix"))
+                if not isinstance(cell, Read) or len(set(cell.indices)) < max(2, len(cell.indices)):
+                    self.fail(f"{token.text} takes a matrix, a tensor with two different indices", token)
+                rows[-1].append(cell)
+            if self.accept(";"):
+                rows.append([])
+            elif not self.accept(","):
+                break
+        self.expect(")", f" to close {token.text}(")
+        cells = [cell for row in rows for cell in row if cell is not None]
+        if not cells or any(len(row) != len(rows) for row in rows):
+            self.fail(f"the blocks of {token.text} form a square grid with one matrix at least", token)
+        first = cells[0].indices
+        if any(cell.indices != first for cell in cells) or first[-2].axis != first[-1].axis:
+            self.fail(f"the matrices of {token.text} are square, over one pair of indices", token)
+        block = (0, 0)
+        if self.accept("["):
+            row, column = self.block_number(len(rows)), 0
+            self.expect(",")
+            column = self.block_number(len(rows))
+            self.expect("]")
+            block = (row, column)
+        return MatrixFunction(token.text, tuple(map(tuple, rows)), block, first)
+
+    def block_number(self, size: int) -> int:
+        token = self.take()
+        if token.kind != "number" or not token.text.isdigit() or int(token.text) >= size:
+            self.fail(f"expected a block number below {size}, got {self.shown(token)}", token)
+        return int(token.text)
+
+    def read(self, token: Token) -> Expr:
+        name = token.text
+        axes = self.defined.get(name)
+        if self.accept("["):
+            if axes is None:
+                self.fail(f"unknown tensor {name}; known: {', '.join(self.defined) or 'none'}", token)
+            words = self.names("an index")
+            if len(words) != len(axes):
+                self.fail(f"{name} has {len(axes)} axes [{','.join(axes)}], got {len(words)} indices", token)
+            return Read(name, tuple(self.index(word, axis) for word, axis in zip(words, axes, strict=True)))
+        if name in self.axis_names:
+            return Extent(name)
+        if axes is None:
+            self.fail(f"unknown name {name}: neither a scalar, a tensor nor an axis", token)
+        if axes:
+            self.fail(f"{name} has axes [{','.join(axes)}]; write its indices", token)
+        return Read(name)

@@ -1,0 +1,93 @@
+"""The knobs of the catalogue: their values, their meaning, and which of them clash."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+class Parameter:
+    """Marks a scalar knob whose value arrives at every call (a learned scale, a decay per head)."""
+
+    def __repr__(self) -> str:
+        return "PARAMETER"
+
+
+PARAMETER = Parameter()
+
+Scalar = float | Parameter
+
+
+@dataclass(frozen=True)
+class KnobDoc:
+    """One line of ``dtn ops``: the values a knob takes, its default and its meaning."""
+
+    values: str
+    default: Any
+    meaning: str
+
+
+KNOBS: dict[str, KnobDoc] = {
+    "side": KnobDoc('"q", "k"', "q", "which input the operator is built from; side k is side q with q and k swapped"),
+    "product": KnobDoc('"matmul", "hadamard"', "matmul", "T = A Aᴴ, or elementwise A ⊙ Aᴴ"),
+    "order": KnobDoc("integer >= 1", 2, "number of factors: A, A Aᴴ, A Aᴴ A, … (matmul only)"),
+    "asymmetric": KnobDoc("bool", False, "A^order instead of the alternating product (matmul only)"),
+    "scale": KnobDoc("float", 1.0, "factor of A = scale · Q Kᴴ"),
+    "normalize": KnobDoc('"trace", "diag", "row", None', "trace", "what T is divided by"),
+    "activation": KnobDoc('None, "relu", "exp", "expm"', None, "function of the normalised T; expm is the matrix exponential"),
+    "mask": KnobDoc('None, "tril", "causal"', None, "who sees whom; tril keeps T of the whole sequence, causal is strict"),
+    "residual": KnobDoc("float", 0.0, "adds residual · V (times tr T when normalize is None)"),
+    "decay": KnobDoc("float in (0, 1]", None, "weight per token of distance (mask=causal only)"),
+    "eps": KnobDoc("float >= 0", 0.0, "added to every denominator; a denominator of exactly 0 gives output 0"),
+}
+
+_CHOICES: dict[str, tuple[Any, ...]] = {
+    "side": ("q", "k"),
+    "product": ("matmul", "hadamard"),
+    "normalize": ("trace", "diag", "row", None),
+    "activation": (None, "relu", "exp", "expm"),
+    "mask": (None, "tril", "causal"),
+}
+
+
+def check(operator: str, knobs: Mapping[str, Any], masks: tuple[str | None, ...] = (None, "tril", "causal")) -> None:
+    """Refuse values and combinations that make no sense.
+
+    Raises
+    ------
+    ValueError
+        Names the knob, what was got and what is expected, or the two knobs that clash.
+    """
+
+    def refuse(message: str) -> None:
+        raise ValueError(f"{operator}: {message}")
+
+    for name, choices in _CHOICES.items():
+        if name in knobs and knobs[name] not in (masks if name == "mask" else choices):
+            expected = ", ".join(map(repr, masks if name == "mask" else choices))
+            refuse(f"{name}={knobs[name]!r} is not one of {expected}")
+    order = knobs.get("order", 2)
+    if isinstance(order, bool) or not isinstance(order, int) or order < 1:
+        refuse(f"order={order!r} is not an integer >= 1")
+    if not isinstance(knobs.get("asymmetric", False), bool):
+        refuse(f"asymmetric={knobs['asymmetric']!r} is not a bool")
+    for name in ("scale", "residual", "eps", "decay"):
+        value = knobs.get(name)
+        if value is None and name == "decay" or isinstance(value, Parameter):
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            refuse(f"{name}={value!r} is not a finite number")
+        if name == "eps" and value < 0:
+            refuse(f"eps={value!r} is negative")
+        if name == "decay" and not 0 < value <= 1:
+            refuse(f"decay={value!r} is outside (0, 1]")
+    if knobs.get("product") == "hadamard" and order != 2:
+        refuse(f"product='hadamard' clashes with order={order}: the elementwise product is of order 2")
+    if knobs.get("product") == "hadamard" and knobs.get("asymmetric"):
+        refuse("product='hadamard' clashes with asymmetric=True: A ⊙ Aᴴ has no asymmetric form")
+    if knobs.get("decay") is not None and knobs.get("mask") != "causal":
+        refuse(f"decay clashes with mask={knobs.get('mask')!r}: decay needs mask='causal'")
+    if knobs.get("normalize") is None and knobs.get("eps") != 0.0:
+        refuse("eps clashes with normalize=None: there is no denominator to add it to")

@@ -165,7 +165,7 @@ class _Parser:
 
     def new_name(self, what: str) -> Token:
         token = self.expect_name(what)
-        if keyword.iskeyword(token.text) or token.text in ("where", "decay"):
+        if keyword.iskeyword(token.text) or token.text == "where":
             self.fail(f"{token.text!r} is a reserved word; choose another name for {what}", token)
         if token.text in FUNCTIONS or token.text in MATRIX_FUNCTIONS:
             self.fail(f"{token.text!r} is a function; choose another name for {what}", token)

@@ -8,7 +8,7 @@ of a sum; :class:`Relation` orders (or equates) two indices that run over one ax
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, TypeVar, dataclass_transform
 
@@ -274,3 +274,29 @@ def statement_reads(statement: Statement) -> Iterator[Read]:
     for relation in statement.order:
         if isinstance(relation.decay, Read):
             yield relation.decay
+
+
+def map_reads(expr: Expr, change: Callable[[Read], Read]) -> Expr:
+    """``expr`` with every read replaced."""
+    match expr:
+        case Read():
+            return change(expr)
+        case Apply(function, operands):
+            return Apply(function, tuple(map_reads(operand, change) for operand in operands))
+        case Product(factors):
+            return Product(tuple(map_reads(factor, change) for factor in factors))
+        case Sum(terms):
+            return Sum(tuple(map_reads(term, change) for term in terms))
+        case MatrixFunction(grid=grid):
+            cells = tuple(tuple(None if cell is None else change(cell) for cell in row) for row in grid)
+            return replace(expr, grid=cells)
+    return expr
+
+
+def map_statement(statement: Statement, change: Callable[[Read], Read]) -> Statement:
+    """``statement`` with every read replaced, those in its decays included."""
+    order = tuple(
+        replace(relation, decay=change(relation.decay)) if isinstance(relation.decay, Read) else relation
+        for relation in statement.order
+    )
+    return Statement(statement.name, statement.indices, map_reads(statement.value, change), order)

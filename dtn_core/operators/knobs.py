@@ -74,15 +74,8 @@ def check(operator: str, knobs: Mapping[str, Any], masks: tuple[str | None, ...]
     if not isinstance(knobs.get("asymmetric", False), bool):
         refuse(f"asymmetric={knobs['asymmetric']!r} is not a bool")
     for name in ("scale", "residual", "eps", "decay"):
-        value = knobs.get(name)
-        if value is None and name == "decay" or isinstance(value, Parameter):
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            refuse(f"{name}={value!r} is not a finite number")
-        if name == "eps" and value < 0:
-            refuse(f"eps={value!r} is negative")
-        if name == "decay" and not 0 < value <= 1:
-            refuse(f"decay={value!r} is outside (0, 1]")
+        if name in knobs:
+            check_scalar(operator, name, knobs[name])
     if knobs.get("product") == "hadamard" and order != 2:
         refuse(f"product='hadamard' clashes with order={order}: the elementwise product is of order 2")
     if knobs.get("product") == "hadamard" and knobs.get("asymmetric"):
@@ -91,3 +84,21 @@ def check(operator: str, knobs: Mapping[str, Any], masks: tuple[str | None, ...]
         refuse(f"decay clashes with mask={knobs.get('mask')!r}: decay needs mask='causal'")
     if knobs.get("normalize") is None and knobs.get("eps") != 0.0:
         refuse("eps clashes with normalize=None: there is no denominator to add it to")
+
+
+def check_scalar(operator: str, name: str, value: Any) -> None:
+    """Refuse a scalar knob that is not a number in its range.
+
+    Raises
+    ------
+    ValueError
+        Names the knob, what was got and what is expected.
+    """
+    if (value is None and name == "decay") or isinstance(value, Parameter):
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{operator}: {name}={value!r} is not a finite number")
+    if name == "eps" and value < 0:
+        raise ValueError(f"{operator}: eps={value!r} is negative")
+    if name == "decay" and not 0 < value <= 1:
+        raise ValueError(f"{operator}: decay={value!r} is outside (0, 1]")

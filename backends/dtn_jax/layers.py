@@ -1,0 +1,229 @@
+"""Layers for JAX: the definitions of ``dtn_core.layers`` as ``flax.nnx.Module``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from dtn_core import layers
+
+from . import compile as compile_operator
+
+__all__ = [
+    "MLP",
+    "DeepTensorBlock",
+    "DeepTensorClassifier",
+    "Layer",
+    "LayerNorm",
+    "MeanPool",
+    "PatchEmbedding",
+    "Projection",
+    "SoftmaxAttention",
+    "TensorAttention",
+    "TensorInteraction",
+]
+
+
+class _Ops:
+    """What a definition's ``forward`` needs of JAX."""
+
+    def call(self, own: Layer, name: str, *arrays: jax.Array, **keywords: Any) -> jax.Array:
+        return layers.compiled(own.definition, compile_operator)[name](*arrays, **keywords)
+
+    def value(self, own: Layer, name: str) -> jax.Array:
+        value = getattr(own, name)[...]
+        return value if own.dtype is None else value.astype(own.dtype)
+
+    def cast(self, x: jax.Array, like: jax.Array) -> jax.Array:
+        return x.astype(like.dtype)
+
+    def reshape_last(self, x: jax.Array, count: int, shape: Sequence[int]) -> jax.Array:
+        return x.reshape(*x.shape[:-count], *shape)
+
+
+_OPS = _Ops()
+
+
+class Layer(layers.Adapter, nnx.Module):
+    """Base of the layers: takes its definition's hyperparameters and Flax's own keywords.
+
+    Parameters
+    ----------
+    *args, **hyperparameters
+        As ``definition_type`` takes them.
+    rngs : nnx.Rngs, optional
+        Source of a seed when none is given, from its stream ``params``.
+    dtype : dtype, optional
+        Type to compute in; by default the promotion of input and parameters.
+    param_dtype : dtype
+        Type of the parameters.
+    seed : int, optional
+        Initial weights, the same in every framework; by default from ``rngs``, or different every time.
+
+    Raises
+    ------
+    ValueError
+        If both ``seed`` and ``rngs`` are given, or if ``rngs`` holds no value yet (inside ``jit`` or
+        ``eval_shape``, where ``seed`` works).
+    """
+
+    natives: ClassVar[dict[type[layers.Definition], type[Any]]] = {}
+    keywords: ClassVar[dict[str, Any]] = {"rngs": None, "dtype": None, "param_dtype": jnp.float32}
+
+    def __init__(
+        self,
+        *args: Any,
+        rngs: nnx.Rngs | None = None,
+        dtype: Any = None,
+        param_dtype: Any = jnp.float32,
+        seed: int | layers.Seed | None = None,
+        **hyperparameters: Any,
+    ) -> None:
+        self.definition = self.definition_type(*args, **hyperparameters)
+        self.dtype = dtype
+        self.param_dtype = param_dtype
+        start = layers.Seed.of(_seed(seed, rngs))
+        for name, parameter in self.definition.parameters().items():
+            value = start.draw(name, parameter.shape, parameter.initialiser)
+            setattr(self, name, nnx.Param(jnp.asarray(value, param_dtype)))
+        self.make_children(start, nnx.List, dtype=dtype, param_dtype=param_dtype)
+
+    def __call__(self, x: jax.Array, padding_mask: jax.Array | None = None) -> jax.Array:
+        """The layer's value; ``padding_mask[..., n]`` is true for a real token."""
+        x = jnp.asarray(x, self.dtype)
+        return self.definition.forward(_OPS, self, x, padding_mask)
+
+
+def _seed(seed: int | layers.Seed | None, rngs: nnx.Rngs | None) -> int | layers.Seed | None:
+    if rngs is None:
+        return seed
+    if seed is not None:
+        raise ValueError("seed and rngs: got both, expected one of them")
+    bits = jax.random.bits(rngs.params())
+    if isinstance(bits, jax.core.Tracer):
+        raise ValueError("rngs: got one without a value yet (inside jit or eval_shape), expected seed= there")
+    return int(bits)
+
+
+class TensorAttention(Layer):
+    """Multi-head Tensor Attention, ``x[..., n, embed_dim] -> y[..., n, embed_dim]``.
+
+    Parameters
+    ----------
+    embed_dim, num_heads, head_dim, bias, scale, **knobs
+        See :class:`dtn_core.layers.TensorAttention`.
+    rngs, dtype, param_dtype, seed
+        See :class:`Layer`.
+
+    Examples
+    --------
+    >>> layer = TensorAttention(embed_dim=8, num_heads=2, rngs=nnx.Rngs(0))
+    >>> x = jnp.ones((3, 5, 8))
+    >>> layer(x, padding_mask=jnp.ones((3, 5), bool)).shape
+    (3, 5, 8)
+    """
+
+    definition_type = layers.TensorAttention
+
+
+class TensorInteraction(Layer):
+    """Multi-head Tensor Interaction, ``x[..., n, embed_dim] -> y[..., n, embed_dim]``.
+
+    Parameters
+    ----------
+    embed_dim, num_heads, head_dim, bias, **knobs
+        See :class:`dtn_core.layers.TensorInteraction`.
+    rngs, dtype, param_dtype, seed
+        See :class:`Layer`.
+
+    Examples
+    --------
+    >>> TensorInteraction(embed_dim=8, num_heads=2, seed=0)(jnp.ones((3, 5, 8))).shape
+    (3, 5, 8)
+    """
+
+    definition_type = layers.TensorInteraction
+
+
+class DeepTensorBlock(Layer):
+    """Pre-norm residual block of token mixing, channel mixing and MLP, ``x[..., n, embed_dim] -> y`` alike.
+
+    Parameters
+    ----------
+    embed_dim, num_heads, head_dim, mlp_ratio, mixer, bias, mask, decay, attention_knobs, interaction_knobs
+        See :class:`dtn_core.layers.DeepTensorBlock`.
+    rngs, dtype, param_dtype, seed
+        See :class:`Layer`.
+
+    Examples
+    --------
+    >>> block = DeepTensorBlock(embed_dim=8, num_heads=2, attention_knobs={"order": 3}, seed=0)
+    >>> block(jnp.ones((3, 5, 8))).shape
+    (3, 5, 8)
+    >>> block.attention.query.weight.shape
+    (8, 2, 4)
+    """
+
+    definition_type = layers.DeepTensorBlock
+
+
+class DeepTensorClassifier(Layer):
+    """Image classifier, ``images[batch, height, width, channels] -> logits[batch, num_classes]``.
+
+    With one channel, ``images[batch, height, width]`` too.
+
+    Parameters
+    ----------
+    image_size, patch_size, channels, num_classes, embed_dim, num_heads, depth, mlp_ratio, mixer, …
+        See :class:`dtn_core.layers.DeepTensorClassifier`.
+    rngs, dtype, param_dtype, seed
+        See :class:`Layer`.
+
+    Examples
+    --------
+    >>> model = DeepTensorClassifier(image_size=(8, 8), patch_size=2, num_classes=10, depth=1, seed=0)
+    >>> model(jnp.zeros((3, 8, 8))).shape
+    (3, 10)
+    """
+
+    definition_type = layers.DeepTensorClassifier
+
+
+class SoftmaxAttention(Layer):
+    """Softmax attention like :class:`TensorAttention`, see :class:`dtn_core.layers.SoftmaxAttention`."""
+
+    definition_type = layers.SoftmaxAttention
+
+
+class Projection(Layer):
+    """A linear map between named axes, see :class:`dtn_core.layers.Projection`."""
+
+    definition_type = layers.Projection
+
+
+class LayerNorm(Layer):
+    """Layer normalisation, see :class:`dtn_core.layers.LayerNorm`."""
+
+    definition_type = layers.LayerNorm
+
+
+class MLP(Layer):
+    """Two-layer perceptron with GELU, see :class:`dtn_core.layers.MLP`."""
+
+    definition_type = layers.MLP
+
+
+class PatchEmbedding(Layer):
+    """Images to tokens, see :class:`dtn_core.layers.PatchEmbedding`."""
+
+    definition_type = layers.PatchEmbedding
+
+
+class MeanPool(Layer):
+    """Mean over the real tokens, see :class:`dtn_core.layers.MeanPool`."""
+
+    definition_type = layers.MeanPool

@@ -1,0 +1,36 @@
+"""Compiled operators in TensorFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from dtn_codegen.function import Function
+from dtn_codegen.tensorflow import TARGET
+
+
+class TensorFlowFunction(Function):
+    """A compiled operator on TensorFlow tensors: eager, ``tf.function``, XLA and ``GradientTape``.
+
+    As everywhere in TensorFlow, dtypes are not promoted: arguments of two dtypes are a TypeError.
+    """
+
+    target = TARGET
+
+    def convert(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
+        """Arguments as tensors."""
+        return tuple(tf.convert_to_tensor(tensor) for tensor in tensors)
+
+    def is_complex(self, names: Sequence[str], arrays: Sequence[Any]) -> bool:
+        """Whether the tensors are complex; refuses integers, booleans and mixtures."""
+        for name, array in zip(names, arrays, strict=True):
+            if not (array.dtype.is_floating or array.dtype.is_complex):
+                raise TypeError(f"{self.__name__}: {name} has dtype {array.dtype.name}; expected floating or complex")
+            if array.dtype != arrays[0].dtype:
+                raise TypeError(
+                    f"{self.__name__}: {names[0]} has dtype {arrays[0].dtype.name} and {name} {array.dtype.name}; "
+                    "TensorFlow does not promote dtypes, cast one with tf.cast"
+                )
+        return bool(arrays[0].dtype.is_complex)

@@ -1,0 +1,225 @@
+"""Layers for PyTorch: the definitions of ``dtn_core.layers`` as ``torch.nn.Module``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+
+from dtn_core import layers
+
+from . import compile as compile_operator
+
+__all__ = [
+    "MLP",
+    "DeepTensorBlock",
+    "DeepTensorClassifier",
+    "Layer",
+    "LayerNorm",
+    "MeanPool",
+    "PatchEmbedding",
+    "Projection",
+    "SoftmaxAttention",
+    "TensorAttention",
+    "TensorInteraction",
+]
+
+
+class _Ops:
+    """What a definition's ``forward`` needs of PyTorch."""
+
+    def call(self, own: Layer, name: str, *arrays: torch.Tensor, **keywords: Any) -> torch.Tensor:
+        return own._compiled[name](*arrays, **keywords)
+
+    def value(self, own: Layer, name: str) -> torch.Tensor:
+        return getattr(own, name)
+
+    def cast(self, x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        return x.to(like.dtype)
+
+    def reshape_last(self, x: torch.Tensor, count: int, shape: Sequence[int]) -> torch.Tensor:
+        return x.reshape(*x.shape[:-count], *shape)
+
+
+_OPS = _Ops()
+
+
+class Layer(layers.Adapter, torch.nn.Module):
+    """Base of the layers: takes its definition's hyperparameters and PyTorch's own keywords.
+
+    Parameters
+    ----------
+    *args, **hyperparameters
+        As ``definition_type`` takes them.
+    seed : int, optional
+        Initial weights, the same in every framework; by default different every time.
+    device : torch.device, optional
+        Where the parameters live.
+    dtype : torch.dtype, optional
+        Type of the parameters; by default ``torch.get_default_dtype()``.
+    """
+
+    natives: ClassVar[dict[type[layers.Definition], type[Any]]] = {}
+    keywords: ClassVar[dict[str, Any]] = {"device": None, "dtype": None}
+
+    def __init__(
+        self,
+        *args: Any,
+        seed: int | layers.Seed | None = None,
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
+        **hyperparameters: Any,
+    ) -> None:
+        super().__init__()
+        self.definition = self.definition_type(*args, **hyperparameters)
+        self._compiled = layers.compiled(self.definition, compile_operator)
+        self._seed = layers.Seed.of(seed)
+        for name, parameter in self.definition.parameters().items():
+            value = torch.empty(parameter.shape, device=device, dtype=dtype)
+            self.register_parameter(name, torch.nn.Parameter(value))
+        self.reset_parameters()
+        self.make_children(self._seed, torch.nn.ModuleList, device=device, dtype=dtype)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Give the layer's own parameters their initial values again, without its children's."""
+        for name, parameter in self.definition.parameters().items():
+            value = self._seed.draw(name, parameter.shape, parameter.initialiser)
+            getattr(self, name).copy_(torch.from_numpy(value))
+
+    def forward(self, x: torch.Tensor, padding_mask: torch.Tensor | None = None) -> torch.Tensor:
+        """The layer's value; ``padding_mask[..., n]`` is true for a real token."""
+        return self.definition.forward(_OPS, self, x, padding_mask)
+
+    def extra_repr(self) -> str:
+        return repr(self.definition).partition("(")[2].removesuffix(")")
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        del state["_compiled"]  # generated code is not pickled or copied, it is compiled again
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._compiled = layers.compiled(self.definition, compile_operator)
+
+
+class TensorAttention(Layer):
+    """Multi-head Tensor Attention, ``x[..., n, embed_dim] -> y[..., n, embed_dim]``.
+
+    Parameters
+    ----------
+    embed_dim, num_heads, head_dim, bias, scale, **knobs
+        See :class:`dtn_core.layers.TensorAttention`.
+    seed, device, dtype
+        See :class:`Layer`.
+
+    Examples
+    --------
+    >>> layer = TensorAttention(embed_dim=8, num_heads=2, seed=0)
+    >>> x = torch.ones(3, 5, 8)
+    >>> layer(x, padding_mask=torch.ones(3, 5, dtype=torch.bool)).shape
+    torch.Size([3, 5, 8])
+    """
+
+    definition_type = layers.TensorAttention
+
+
+class TensorInteraction(Layer):
+    """Multi-head Tensor Interaction, ``x[..., n, embed_dim] -> y[..., n, embed_dim]``.
+
+    Parameters
+    ----------
+    embed_dim, num_heads, head_dim, bias, **knobs
+        See :class:`dtn_core.layers.TensorInteraction`.
+    seed, device, dtype
+        See :class:`Layer`.
+
+    Examples
+    --------
+    >>> TensorInteraction(embed_dim=8, num_heads=2, seed=0)(torch.ones(3, 5, 8)).shape
+    torch.Size([3, 5, 8])
+    """
+
+    definition_type = layers.TensorInteraction
+
+
+class DeepTensorBlock(Layer):
+    """Pre-norm residual block of token mixing, channel mixing and MLP, ``x[..., n, embed_dim] -> y`` alike.
+
+    Parameters
+    ----------
+    embed_dim, num_heads, head_dim, mlp_ratio, mixer, bias, mask, decay, attention_knobs, interaction_knobs
+        See :class:`dtn_core.layers.DeepTensorBlock`.
+    seed, device, dtype
+        See :class:`Layer`.
+
+    Examples
+    --------
+    >>> block = DeepTensorBlock(embed_dim=8, num_heads=2, attention_knobs={"order": 3}, seed=0)
+    >>> block(torch.ones(3, 5, 8)).shape
+    torch.Size([3, 5, 8])
+    >>> block.attention.query.weight.shape
+    torch.Size([8, 2, 4])
+    """
+
+    definition_type = layers.DeepTensorBlock
+
+
+class DeepTensorClassifier(Layer):
+    """Image classifier, ``images[batch, height, width, channels] -> logits[batch, num_classes]``.
+
+    With one channel, ``images[batch, height, width]`` too.
+
+    Parameters
+    ----------
+    image_size, patch_size, channels, num_classes, embed_dim, num_heads, depth, mlp_ratio, mixer, …
+        See :class:`dtn_core.layers.DeepTensorClassifier`.
+    seed, device, dtype
+        See :class:`Layer`.
+
+    Examples
+    --------
+    >>> model = DeepTensorClassifier(image_size=(8, 8), patch_size=2, num_classes=10, depth=1, seed=0)
+    >>> model(torch.zeros(3, 8, 8)).shape
+    torch.Size([3, 10])
+    """
+
+    definition_type = layers.DeepTensorClassifier
+
+
+class SoftmaxAttention(Layer):
+    """Softmax attention like :class:`TensorAttention`, see :class:`dtn_core.layers.SoftmaxAttention`."""
+
+    definition_type = layers.SoftmaxAttention
+
+
+class Projection(Layer):
+    """A linear map between named axes, see :class:`dtn_core.layers.Projection`."""
+
+    definition_type = layers.Projection
+
+
+class LayerNorm(Layer):
+    """Layer normalisation, see :class:`dtn_core.layers.LayerNorm`."""
+
+    definition_type = layers.LayerNorm
+
+
+class MLP(Layer):
+    """Two-layer perceptron with GELU, see :class:`dtn_core.layers.MLP`."""
+
+    definition_type = layers.MLP
+
+
+class PatchEmbedding(Layer):
+    """Images to tokens, see :class:`dtn_core.layers.PatchEmbedding`."""
+
+    definition_type = layers.PatchEmbedding
+
+
+class MeanPool(Layer):
+    """Mean over the real tokens, see :class:`dtn_core.layers.MeanPool`."""
+
+    definition_type = layers.MeanPool

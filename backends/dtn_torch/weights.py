@@ -1,0 +1,65 @@
+"""Weights of PyTorch layers to and from one safetensors file."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import torch
+
+from dtn_core import weights
+
+from .layers import Layer
+
+
+def save_weights(model: Layer, path: str | os.PathLike[str]) -> None:
+    """Write the weights of ``model`` to a safetensors file that every framework's ``load_weights`` reads.
+
+    Parameters
+    ----------
+    model : Layer
+        A layer of this package, on any device.
+    path : path-like
+        The file; it is replaced in one step.
+
+    Examples
+    --------
+    >>> import dtn_torch
+    >>> dtn_torch.save_weights(dtn_torch.TensorAttention(8), "attention.safetensors")   # doctest: +SKIP
+    """
+    weights.save(model, path, _to_numpy)
+
+
+def load_weights(model: Layer, path: str | os.PathLike[str]) -> None:
+    """Read weights, saved from a layer with the same hyperparameters in any framework, into ``model``.
+
+    Parameters
+    ----------
+    model : Layer
+        Changed in place; left as it was if the file does not fit.
+    path : path-like
+        The file.
+
+    Raises
+    ------
+    dtn_core.weights.WeightsError
+        Names the tensors that do not fit, with the shapes in the file and in the model.
+    """
+    weights.load(model, path, lambda parameter: str(parameter.dtype).removeprefix("torch."), _assign)
+
+
+def _to_numpy(parameter: torch.Tensor) -> np.ndarray[Any, Any]:
+    value = parameter.detach().cpu().contiguous()
+    if value.dtype is torch.bfloat16:  # no NumPy type of PyTorch's knowledge: its bits
+        return value.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
+    return value.numpy()
+
+
+@torch.no_grad()
+def _assign(parameter: torch.Tensor, array: np.ndarray[Any, Any]) -> None:
+    if array.dtype == ml_dtypes.bfloat16:
+        parameter.copy_(torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16))
+    else:
+        parameter.copy_(torch.from_numpy(array))

@@ -1,0 +1,311 @@
+"""What ``compile`` returns in every framework: a callable that checks its arguments and picks a form."""
+
+from __future__ import annotations
+
+import linecache
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, lru_cache
+from typing import Any
+
+from dtn_core.errors import CompileError, ShapeError
+from dtn_core.explain import Explanation, explain
+from dtn_core.ir.functions import FUNCTIONS
+from dtn_core.ir.nodes import Apply, Program, Read, children
+from dtn_core.operators import Operator
+from dtn_core.passes.padding import MASK, pad
+from dtn_core.passes.pipeline import Lowered, candidates, choose
+
+from .python import HEADS, LAYOUTS, emit_program, ir_hash, masks_of
+from .target import Target
+
+IMPLEMENTATIONS = (None, "native")
+MAX_REMEMBERED = 4096
+
+
+class Function:
+    """An operator compiled for one framework.
+
+    Call it with the tensors in the operator's order; scalar parameters by keyword.
+
+    Parameters
+    ----------
+    operator : Operator
+        The definition, with some scalars bound.
+    layout : {"... n d", "... n h d"}
+        Where the head axis of tensors with a sequence axis is.
+    implementation : {None, "native"}
+        ``"native"`` is generated source of the framework; None picks the best there is.
+
+    Raises
+    ------
+    ValueError
+        For an unknown layout, or an implementation that cannot run.
+    """
+
+    target: Target
+
+    def __init__(self, operator: Operator, layout: str = "... n d", implementation: str | None = None) -> None:
+        if layout not in LAYOUTS:
+            raise ValueError(f"layout={layout!r} is not one of {', '.join(map(repr, LAYOUTS))}")
+        if implementation not in IMPLEMENTATIONS:
+            raise ValueError(
+                f"implementation={implementation!r} cannot run {operator.name} in {self.target.framework}; "
+                f"available: {', '.join(map(repr, IMPLEMENTATIONS))}"
+            )
+        self.operator = operator
+        self.layout = layout
+        self.implementation = implementation
+        self.__name__ = operator.name
+        self.__doc__ = f"{operator.notation}\n"
+        self._remembered: dict[Any, Callable[..., Any]] = {}
+        self._tensors = tuple(param.name for param in operator.program.tensors)
+        self._scalars = tuple(param.name for param in operator.program.scalars)
+        self._decays = _decays(operator.program)
+        self._masks = masks_of(operator.program)
+        self.form(padded=False, complex_input=False)
+
+    # ---------------------------------------------------------------- calling
+
+    def __call__(self, *tensors: Any, padding_mask: Any = None, **named: Any) -> Any:
+        """Evaluate.
+
+        Parameters
+        ----------
+        *tensors
+            ``[..., *axes]`` in the operator's order (or by name); leading axes broadcast.
+        padding_mask
+            ``[..., n]``, True at real tokens; padded tokens count for nothing and give 0.
+        **named
+            Scalar parameters, numbers or tensors ``[...]`` with one value per leading index.
+
+        Raises
+        ------
+        ShapeError
+            Names the axis and both sizes.
+        TypeError
+            A missing or unexpected argument, or a dtype that is not floating or complex.
+        """
+        if named or len(tensors) != len(self._tensors):
+            tensors, named = self.bind(tensors, named)
+        arrays = self.convert(tensors)
+        if padding_mask is not None:
+            arrays = (*arrays, *self.convert((padding_mask,)))
+        return self.run(self.callable_for(arrays, padding_mask is not None), (*arrays, *self.scalar_values(named)))
+
+    def bind(self, tensors: Sequence[Any], named: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Sort arguments given by name."""
+        named = dict(named)
+        found = list(tensors)
+        if len(found) > len(self._tensors):
+            raise TypeError(f"{self.__name__} takes {len(self._tensors)} tensors {self._tensors}, got {len(found)}")
+        for name in self._tensors[len(found) :]:
+            if name not in named:
+                raise TypeError(f"{self.__name__}: tensor argument {name} is missing")
+            found.append(named.pop(name))
+        unexpected = [name for name in named if name not in self._scalars]
+        if unexpected:
+            known = ", ".join((*self._tensors, *self._scalars))
+            raise TypeError(f"{self.__name__}: unexpected argument {unexpected[0]!r}; known: {known}")
+        return tuple(found), named
+
+    def scalar_values(self, named: Mapping[str, Any]) -> list[Any]:
+        """The scalar arguments in order, bound ones filled in."""
+        values = []
+        for name in self._scalars:
+            value = named.get(name, self.operator.scalars.get(name))
+            if value is None:
+                raise TypeError(f"{self.__name__}: scalar argument {name} is missing")
+            if name in self._decays and isinstance(value, int | float) and not 0 < value <= 1:
+                raise ValueError(f"{self.__name__}: {name}={value!r} is outside (0, 1]")
+            values.append(value)
+        return values
+
+    def convert(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
+        """Arguments as the framework's tensors."""
+        return tuple(tensors)
+
+    def run(self, generated: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+        """Call generated source."""
+        return generated(*arguments)
+
+    def is_complex(self, names: Sequence[str], arrays: Sequence[Any]) -> bool:
+        """Whether any array is complex; refuses dtypes that are neither floating nor complex.
+
+        Implemented by each backend.
+        """
+        raise CompileError(f"{type(self).__name__} does not say which dtypes are complex")
+
+    def callable_for(self, arrays: Sequence[Any], padded: bool) -> Callable[..., Any]:
+        """The generated function for these arguments; repeated shapes cost one dictionary look-up."""
+        key = (padded, *[(tuple(array.shape), array.dtype) for array in arrays])
+        found = self._remembered.get(key)
+        if found is None:
+            found = self.select(arrays, padded)
+            if len(self._remembered) >= MAX_REMEMBERED:
+                self._remembered.clear()
+            self._remembered[key] = found
+        return found
+
+    def select(self, arrays: Sequence[Any], padded: bool) -> Callable[..., Any]:
+        """Check shapes and dtypes, and choose the form that is cheapest at these sizes."""
+        names = (*self._tensors, MASK) if padded else self._tensors
+        program = self.program(padded)
+        sizes = axis_sizes(program, dict(zip(names, [tuple(a.shape) for a in arrays], strict=True)), self.layout)
+        typed = [(n, a) for n, a in zip(names, arrays, strict=True) if n not in self._masks and n != MASK]
+        complex_input = self.is_complex([n for n, _ in typed], [a for _, a in typed])
+        if complex_input:
+            self.check_complex()
+        forms = candidates(program, complex_input)
+        known = all(size is not None for size in sizes.values())
+        form = choose(forms, {axis: size for axis, size in sizes.items() if size is not None}) if known else forms[0]
+        return self.load(form)
+
+    def check_complex(self) -> None:
+        """Refuse complex input where the operator has a function of real numbers only."""
+        used = _functions(self.operator.program)
+        real_only = sorted(name for name in used if not FUNCTIONS[name].holomorphic)
+        if real_only:
+            raise TypeError(f"{self.__name__}: {real_only[0]} is not defined for complex input")
+
+    # -------------------------------------------------------------- compiling
+
+    def program(self, padded: bool) -> Program:
+        """The definition, with or without a padding mask."""
+        return _padded(self.operator.program) if padded else self.operator.program
+
+    def form(self, *, padded: bool, complex_input: bool) -> Callable[..., Any]:
+        """The generated function of the form for long sequences."""
+        return self.load(candidates(self.program(padded), complex_input)[0])
+
+    def text(self, form: Lowered) -> str:
+        """Source text of one form."""
+        return emit_program(
+            self.target,
+            form.definition,
+            form.program,
+            scalars=self.operator.scalars,
+            layout=self.layout,
+            complex_input=form.complex_input,
+        )
+
+    def load(self, form: Lowered) -> Callable[..., Any]:
+        """The Python function of one form; its source is shown in tracebacks."""
+        order = tuple(param.name for param in form.program.params)
+        tensors = [name for name in order if name in self._tensors or name == MASK]
+        wanted = (*tensors, *self._scalars)
+        generated = _load(self.text(form), form.program.name, f"<dtn {ir_hash(form.definition)} {self.target.name}>")
+        if wanted == order:
+            return generated
+        places = [wanted.index(name) for name in order]
+        return lambda *values: generated(*[values[place] for place in places])
+
+    @cached_property
+    def source(self) -> str:
+        """The generated text for real arguments and long sequences."""
+        return self.text(candidates(self.operator.program)[0])
+
+    def explain(self, *tensors: Any, sizes: Mapping[str, int] | None = None) -> Explanation:
+        """Which form runs for these tensors (or axis sizes), step by step, with its cost and certificate."""
+        dtype = "float32"
+        if tensors:
+            arrays = self.convert(tensors)
+            shapes = {name: tuple(a.shape) for name, a in zip(self._tensors, arrays, strict=True)}
+            sizes = {a: s for a, s in axis_sizes(self.operator.program, shapes, self.layout).items() if s is not None}
+            dtype = str(getattr(arrays[0].dtype, "name", arrays[0].dtype)).removeprefix("torch.")
+        return explain(self.operator, sizes, dtype=dtype, backend=self.target.name)
+
+    def __repr__(self) -> str:
+        return f"<{self.__name__} compiled for {self.target.framework}, layout {self.layout!r}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.operator, self.layout, self.implementation)
+
+
+def axis_sizes(program: Program, shapes: Mapping[str, tuple[Any, ...]], layout: str) -> dict[str, Any]:
+    """The size of every axis, from the tensors' shapes (None where a shape is not known).
+
+    Raises
+    ------
+    ShapeError
+        A tensor with too few axes, an axis of two sizes, or leading axes that do not broadcast.
+    """
+    sizes: dict[str, Any] = {}
+    seen: dict[str, str] = {}
+    leading: list[tuple[Any, ...]] = []
+    for param in program.tensors:
+        shape = shapes[param.name]
+        axes: tuple[str, ...] = param.axes
+        if layout == HEADS and len(axes) == 2:
+            axes = (axes[0], "h", axes[1])
+        if len(shape) < len(axes):
+            raise ShapeError(f"{program.name}: {param.name} needs axes [..., {', '.join(axes)}], got shape {shape}")
+        core = shape[len(shape) - len(axes) :]
+        batch = shape[: len(shape) - len(axes)]
+        for axis, size in zip(axes, core, strict=True):
+            if axis == "h" and layout == HEADS and "h" not in param.axes:
+                batch = (*batch, size)
+                continue
+            known = sizes.get(axis)
+            if known is None:
+                sizes[axis], seen[axis] = size, param.name
+            elif size is not None and known != size:
+                first = seen[axis]
+                raise ShapeError(
+                    f"{program.name}: axis {axis} has size {known} in {first} (shape {shapes[first]}) "
+                    f"but {size} in {param.name} (shape {shape})"
+                )
+        leading.append(batch)
+    _check_broadcast(program, shapes, leading)
+    return sizes
+
+
+def _check_broadcast(program: Program, shapes: Mapping[str, tuple[Any, ...]], leading: Sequence[tuple[Any, ...]]) -> None:
+    result: list[tuple[Any, str]] = []
+    for param, batch in zip(program.tensors, leading, strict=True):
+        for place, size in enumerate(reversed(batch)):
+            if place == len(result):
+                result.append((size, param.name))
+            elif size is not None and result[place][0] is not None and 1 not in (size, result[place][0]) and size != result[place][0]:
+                other, name = result[place]
+                raise ShapeError(
+                    f"{program.name}: leading axis {-place - 1} has size {other} in {name} (shape {shapes[name]}) "
+                    f"but {size} in {param.name} (shape {shapes[param.name]}); leading axes broadcast"
+                )
+            elif result[place][0] in (1, None):
+                result[place] = (size, param.name)
+
+
+@lru_cache(maxsize=512)
+def _padded(program: Program) -> Program:
+    return pad(program)
+
+
+@lru_cache(maxsize=1024)
+def _load(source: str, name: str, filename: str) -> Callable[..., Any]:
+    """Compile generated source (never a user's text) and keep it for tracebacks."""
+    filename = f"{filename[:-1]} {abs(hash(source)) % 10**6}>"
+    linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
+    namespace: dict[str, Any] = {"__name__": f"dtn_generated.{name}"}
+    exec(compile(source, filename, "exec"), namespace)  # noqa: S102 - text made by the emitter from verified IR
+    found = namespace.get(name) or namespace[f"{name}_"]
+    return found  # type: ignore[no-any-return]
+
+
+def _decays(program: Program) -> set[str]:
+    return {
+        relation.decay.tensor
+        for statement in program.statements
+        for relation in statement.order
+        if isinstance(relation.decay, Read)
+    }
+
+
+def _functions(program: Program) -> set[str]:
+    found: set[str] = set()
+    stack: list[Any] = [statement.value for statement in program.statements]
+    while stack:
+        expr = stack.pop()
+        if isinstance(expr, Apply):
+            found.add(expr.function)
+        stack.extend(children(expr))
+    return found

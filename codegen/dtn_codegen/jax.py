@@ -1,0 +1,53 @@
+"""JAX, as the emitter sees it."""
+
+from .target import Target
+
+TARGET = Target(
+    name="jax",
+    package="dtn_jax",
+    framework="jax",
+    extra="jax",
+    imports="import jax\nimport jax.numpy as jnp",
+    functions={
+        "conj": "jnp.conj(_x)",
+        "real": "jnp.real(_x)",
+        "abs": "jnp.abs(_x)",
+        "select": "jnp.where(_m, _x, 0)",
+        # 1 / inf is 0 and so are its derivatives: no NaN where the denominator is 0
+        "recip": "1 / jnp.where(_x == 0, jnp.inf, _x)",
+        "exp": "jnp.exp(_x)",
+        "log": "jnp.log(_x)",
+        "sqrt": "jnp.sqrt(_x)",
+        "tanh": "jnp.tanh(_x)",
+        "sigmoid": "jax.nn.sigmoid(_x)",
+        "silu": "jax.nn.silu(_x)",
+        "relu": "jax.nn.relu(_x)",
+        "gelu": "jax.nn.gelu(_x, approximate=False)",
+        "erf": "jax.scipy.special.erf(_x)",
+        "step": "jnp.where(_x > 0, jnp.ones_like(_x), 0)",
+    },
+    complex_functions={"recip": "jnp.where(_x == 0, 0, 1 / jnp.where(_x == 0, 1, _x))"},
+    matmul={
+        (False, False): "_a @ _b",
+        (True, False): "_a.mT @ _b",
+        (False, True): "_a @ _b.mT",
+        (True, True): "_a.mT @ _b.mT",
+    },
+    transpose="_x.mT",
+    einsum="jnp.einsum(_spec)",
+    total="_x.sum(_axes)",
+    concat="jnp.concatenate(_blocks, axis=_axis)",
+    tril="jnp.tril(_x)",
+    triu="jnp.triu(_x)",
+    ones="jnp.ones(_shape, wide)",
+    zeros_like="jnp.zeros_like(_x)",
+    gaps="jnp.arange(_n)",
+    size="_x.shape[_i]",
+    dtype="jnp.result_type(_args)",
+    wide="jnp.promote_types(dtype, jnp.float32)",
+    cast="_x.astype(_dtype)",
+    heads="jnp.swapaxes(_x, -2, -3)",
+    expm="jax.scipy.linalg.expm(_x)",
+    scalar="jnp.asarray(_x, wide)",
+    arrays="jnp.asarray(_x)",
+)

@@ -1,0 +1,85 @@
+"""NumPy, as the emitter sees it."""
+
+from .target import Target
+
+# A [13/13] Padé approximant with scaling and squaring: Higham, SIAM J. Matrix Anal. Appl. 26 (2005) 1179.
+_EXPM = '''
+def _expm(x):
+    """Matrix exponential over the last two axes, by scaling and squaring a [13/13] Padé approximant."""
+    coefficients = [64764752532480000, 32382376266240000, 7771770303897600, 1187353796428800, 129060195264000,
+                    10559470521600, 670442572800, 33522128640, 1323241920, 40840800, 960960, 16380, 182, 1]
+    norm = np.max(np.sum(np.abs(x), axis=-2), initial=0.0)
+    squarings = max(0, int(np.ceil(np.log2(norm / 2.0)))) if 2.0 < norm < np.inf else 0
+    x = x / 2.0 ** squarings
+    power = np.broadcast_to(np.eye(x.shape[-1], dtype=x.dtype), x.shape)
+    even, odd = coefficients[0] * power, 0 * x
+    for k in range(1, 14):
+        power = power @ x
+        if k % 2:
+            odd = odd + coefficients[k] * power
+        else:
+            even = even + coefficients[k] * power
+    result = np.linalg.solve(even - odd, even + odd)
+    for _ in range(squarings):
+        result = result @ result
+    return result
+'''
+
+_ERF = '''
+import math
+
+
+def _erf(x):
+    """Error function of every element."""
+    return np.reshape([math.erf(y) for y in np.ravel(x).tolist()], np.shape(x)).astype(x.dtype)
+'''
+
+TARGET = Target(
+    name="numpy",
+    package="dtn_numpy",
+    framework="numpy",
+    extra="numpy",
+    imports="import numpy as np",
+    functions={
+        "conj": "np.conj(_x)",
+        "real": "np.real(_x)",
+        "abs": "np.abs(_x)",
+        "select": "np.where(_m, _x, 0)",
+        "recip": "1 / np.where(_x == 0, np.inf, _x)",
+        "exp": "np.exp(_x)",
+        "log": "np.log(_x)",
+        "sqrt": "np.sqrt(_x)",
+        "tanh": "np.tanh(_x)",
+        "sigmoid": "0.5 + 0.5 * np.tanh(0.5 * _x)",
+        "silu": "_x * (0.5 + 0.5 * np.tanh(0.5 * _x))",
+        "relu": "np.maximum(_x, 0)",
+        "gelu": "0.5 * _x * (1 + _erf(0.7071067811865476 * _x))",
+        "erf": "_erf(_x)",
+        "step": "np.where(_x > 0, np.ones_like(_x), 0)",
+    },
+    complex_functions={"recip": "np.where(_x == 0, 0, 1 / np.where(_x == 0, 1, _x))"},
+    matmul={
+        (False, False): "_a @ _b",
+        (True, False): "_a.mT @ _b",
+        (False, True): "_a @ _b.mT",
+        (True, True): "_a.mT @ _b.mT",
+    },
+    transpose="_x.mT",
+    einsum="np.einsum(_spec)",
+    total="_x.sum(_axes)",
+    concat="np.concatenate(_blocks, axis=_axis)",
+    tril="np.tril(_x)",
+    triu="np.triu(_x)",
+    ones="np.ones(_shape, wide)",
+    zeros_like="np.zeros_like(_x)",
+    gaps="np.arange(_n)",
+    size="_x.shape[_i]",
+    dtype="np.result_type(_args)",
+    wide="np.result_type(dtype, np.float32)",
+    cast="_x.astype(_dtype, copy=False)",
+    heads="np.swapaxes(_x, -2, -3)",
+    expm="_expm(_x)",
+    scalar="np.asarray(_x, wide)",
+    arrays="np.asarray(_x)",
+    prelude={"_expm": _EXPM, "_erf": _ERF},
+)

@@ -1,0 +1,87 @@
+"""Operators to source text, and the frameworks there are tables for."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from importlib.metadata import entry_points
+
+from dtn_core.errors import CompileError
+from dtn_core.ir.nodes import Program
+from dtn_core.operators import Operator, as_operator
+from dtn_core.passes.pipeline import lower
+
+from .python import emit_program
+from .target import Target
+
+GROUP = "dtn.backends"
+
+
+@lru_cache(maxsize=1)
+def targets() -> dict[str, Target]:
+    """The installed backends' tables by name, found through the entry points ``dtn.backends``."""
+    found = {}
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        table = entry.load()
+        if not isinstance(table, Target):
+            raise CompileError(f"backend {entry.name}: entry point {entry.value} is not a dtn_codegen Target")
+        found[entry.name] = table
+    return found
+
+
+def target(name: str) -> Target:
+    """The table of backend ``name``.
+
+    Raises
+    ------
+    ValueError
+        If there is none; lists those there are.
+    """
+    known = targets()
+    if name not in known:
+        raise ValueError(f"unknown backend {name!r}; known: {', '.join(known) or 'none, is the package installed?'}")
+    return known[name]
+
+
+def emit(
+    operator: Operator | Program | str,
+    backend: str,
+    *,
+    complex: bool = False,
+    layout: str = "... n d",
+    sizes: dict[str, int] | None = None,
+) -> str:
+    """Source text of an operator for one backend; it needs nothing but the framework.
+
+    Parameters
+    ----------
+    operator : Operator, Program or str
+        A catalogue operator, IR or index notation.
+    backend : str
+        ``"numpy"``, ``"torch"``, ``"jax"``, ``"tensorflow"`` or another installed one.
+    complex : bool
+        For complex arguments.
+    layout : {"... n d", "... n h d"}
+        Where the head axis is.
+    sizes : dict, optional
+        Axis sizes to optimise for (default: long sequences).
+
+    Returns
+    -------
+    str
+        A Python module with one function.
+
+    Examples
+    --------
+    >>> print(emit("total(x[n]) -> s: s = x[i]", "numpy").splitlines()[-1].strip())
+    return s.astype(dtype, copy=False)
+    """
+    operator = as_operator(operator)
+    lowered = lower(operator.program, sizes, complex_input=complex)
+    return emit_program(
+        target(backend),
+        operator.program,
+        lowered.program,
+        scalars=operator.scalars,
+        layout=layout,
+        complex_input=complex,
+    )

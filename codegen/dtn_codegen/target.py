@@ -1,0 +1,108 @@
+"""What one framework looks like to the emitter: a table of expression templates."""
+
+from __future__ import annotations
+
+import ast
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+class _Fill(ast.NodeTransformer):
+    def __init__(self, holes: Mapping[str, ast.expr]) -> None:
+        self.holes = holes
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return self.holes.get(node.id, node)
+
+
+def fill(template: str, **holes: ast.expr | str | int | float) -> ast.expr:
+    """The expression ``template`` with its holes (names such as ``_x``) replaced by expressions.
+
+    Examples
+    --------
+    >>> ast.unparse(fill("np.exp(_x)", _x="scores"))
+    'np.exp(scores)'
+    """
+    nodes: dict[str, ast.expr] = {}
+    for name, value in holes.items():
+        if isinstance(value, str):
+            value = ast.Name(value, ast.Load())
+        elif isinstance(value, int | float):
+            value = ast.Constant(value)
+        nodes[name] = value
+    return _Fill(nodes).visit(copy.deepcopy(_parsed(template)))  # type: ignore[no-any-return]
+
+
+_PARSED: dict[str, ast.expr] = {}
+
+
+def _parsed(template: str) -> ast.expr:
+    if template not in _PARSED:
+        _PARSED[template] = ast.parse(template, mode="eval").body
+    return _PARSED[template]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A framework: where it is installed from, and how it writes each operation.
+
+    Templates are Python expressions whose holes start with an underscore.
+
+    Attributes
+    ----------
+    name, package, framework, extra : str
+        ``"torch"``, the thin package ``"dtn_torch"``, the module it imports, the pip extra.
+    imports : str
+        The generated source's only import.
+    functions : Mapping[str, str]
+        Pointwise functions of ``_x`` (``_m`` and ``_x`` for ``select``).
+    complex_functions : Mapping[str, str]
+        The ones written differently for complex input.
+    matmul : Mapping[tuple[bool, bool], str]
+        Product of ``_a`` and ``_b``, by which of them is transposed.
+    transpose, einsum, total, concat : str
+        Matrix transpose of ``_x``; ``_spec`` over the operands appended; sum over ``_axes``; blocks along ``_axis``.
+    tril, triu, ones, zeros_like, gaps : str
+        Triangles of ``_x``; ones of ``_shape``; ``_gaps``: a vector 0 … ``_n`` − 1.
+    size : str
+        Size of axis ``_i`` of ``_x``, for shapes; ``extent`` turns ``_n`` into a factor.
+    arrays : str or None
+        What turns an argument ``_x`` into an array, when calls may pass something else.
+    dtype, wide, cast : str
+        Common dtype of ``_args``, the dtype to compute in, and the conversion of ``_x`` to ``_dtype``.
+    heads : str
+        Exchange of the last but one and last but two axes of ``_x`` (layout ``"... n h d"``).
+    matrix_functions : Mapping[str, str]
+        ``expm`` of ``_x``, when the framework has it.
+    prelude : Mapping[str, str]
+        Source of functions that templates refer to by name, included when used.
+    """
+
+    name: str
+    package: str
+    framework: str
+    extra: str
+    imports: str
+    functions: Mapping[str, str]
+    matmul: Mapping[tuple[bool, bool], str]
+    transpose: str
+    einsum: str
+    total: str
+    concat: str
+    tril: str
+    triu: str
+    ones: str
+    zeros_like: str
+    gaps: str
+    size: str
+    dtype: str
+    wide: str
+    cast: str
+    heads: str
+    expm: str
+    extent: str = "_n"
+    scalar: str = "_x"
+    arrays: str | None = None
+    complex_functions: Mapping[str, str] = field(default_factory=dict)
+    prelude: Mapping[str, str] = field(default_factory=dict)

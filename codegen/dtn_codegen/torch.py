@@ -1,0 +1,52 @@
+"""PyTorch, as the emitter sees it."""
+
+from .target import Target
+
+TARGET = Target(
+    name="torch",
+    package="dtn_torch",
+    framework="torch",
+    extra="torch",
+    imports="import torch",
+    functions={
+        "conj": "_x.conj()",
+        "real": "torch.real(_x)",
+        "abs": "torch.abs(_x)",
+        "select": "torch.where(_m, _x, 0)",
+        # 1 / inf is 0 and so are its derivatives: no NaN where the denominator is 0
+        "recip": "_x.masked_fill(_x == 0, torch.inf).reciprocal()",
+        "exp": "torch.exp(_x)",
+        "log": "torch.log(_x)",
+        "sqrt": "torch.sqrt(_x)",
+        "tanh": "torch.tanh(_x)",
+        "sigmoid": "torch.sigmoid(_x)",
+        "silu": "torch.nn.functional.silu(_x)",
+        "relu": "torch.relu(_x)",
+        "gelu": "torch.nn.functional.gelu(_x)",
+        "erf": "torch.erf(_x)",
+        "step": "torch.where(_x > 0, torch.ones_like(_x), 0)",
+    },
+    complex_functions={"recip": "torch.where(_x == 0, 0, 1 / torch.where(_x == 0, 1, _x))"},
+    matmul={
+        (False, False): "_a @ _b",
+        (True, False): "_a.mT @ _b",
+        (False, True): "_a @ _b.mT",
+        (True, True): "_a.mT @ _b.mT",
+    },
+    transpose="_x.mT",
+    einsum="torch.einsum(_spec)",
+    total="_x.sum(_axes)",
+    concat="torch.cat(_blocks, dim=_axis)",
+    tril="torch.tril(_x)",
+    triu="torch.triu(_x)",
+    ones="torch.ones(_shape, dtype=wide, device=_like.device)",
+    zeros_like="torch.zeros_like(_x)",
+    gaps="torch.arange(_n, device=_like.device)",
+    size="_x.shape[_i]",
+    dtype="torch.promote_types(_first, _second)",
+    wide="torch.promote_types(dtype, torch.float32)",
+    cast="_x.to(_dtype)",
+    heads="_x.transpose(-2, -3)",
+    expm="torch.linalg.matrix_exp(_x)",
+    scalar="torch.as_tensor(_x, dtype=wide, device=_like.device)",
+)

@@ -1,0 +1,185 @@
+"""What runs, why, and what it costs: the text behind ``dtn explain`` and ``f.explain``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from .cost import Polynomial, flops, live_elements, peak_elements, score, traffic
+from .ir.axes import sequence_axes
+from .ir.nodes import Apply, MatrixFunction, Program, Statement
+from .operators import Operator
+from .passes.pipeline import Lowered, assumed_sizes, candidates, choose
+from .printer import print_statement
+
+ITEM_SIZE = {"float16": 4, "bfloat16": 4, "float32": 4, "float64": 8, "complex64": 8, "complex128": 16}
+"""Bytes of the dtype computed in: 16-bit input is widened to float32."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One statement as it is executed.
+
+    Attributes
+    ----------
+    text, rule : str
+        The statement, and the pass that produced it.
+    flops, bytes, live : Polynomial
+        Floating-point operations, bytes read and written, bytes held by computed tensors meanwhile.
+    """
+
+    text: str
+    rule: str
+    flops: Polynomial
+    bytes: Polynomial
+    live: Polynomial
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The steps of the chosen form in execution order, with closed-form costs a batch entry and head.
+
+    Attributes
+    ----------
+    sizes : Mapping[str, int]
+        The axis sizes the form was chosen for.
+    steps : tuple[Step, ...]
+        In execution order.
+    peak : Polynomial
+        Peak bytes of computed tensors, results included, arguments not.
+    certificate : str
+        Whether an intermediate has two sequence axes, and if so why.
+    linear : bool
+        True when none has.
+    """
+
+    operator: str
+    backend: str
+    dtype: str
+    sizes: Mapping[str, int]
+    steps: tuple[Step, ...]
+    peak: Polynomial
+    certificate: str
+    linear: bool
+    implementation: str = "native"
+
+    @property
+    def flops(self) -> Polynomial:
+        """Total floating-point operations."""
+        return sum((step.flops for step in self.steps), Polynomial())
+
+    @property
+    def bytes(self) -> Polynomial:
+        """Total bytes read and written."""
+        return sum((step.bytes for step in self.steps), Polynomial())
+
+    def __str__(self) -> str:
+        sizes = ", ".join(f"{axis}={size}" for axis, size in self.sizes.items())
+        rows = [("step", "rule", "flops", "bytes")]
+        rows += [(step.text, step.rule, str(step.flops), str(step.bytes)) for step in self.steps]
+        widths = [max(len(row[column]) for row in rows) for column in range(4)]
+        table = [" ".join(cell.ljust(width + 1) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        table.insert(1, "-" * max(map(len, table)))
+        return "\n".join(
+            [
+                f"{self.operator}: {self.implementation} {self.backend}, {self.dtype}, {sizes} (per batch entry and head)",
+                "",
+                *table,
+                "",
+                f"flops        {self.flops} = {self.flops.at(self.sizes):,}",
+                f"bytes moved  {self.bytes} = {_bytes(self.bytes.at(self.sizes))}",
+                f"peak memory  {self.peak} bytes = {_bytes(self.peak.at(self.sizes))} (computed tensors, result included)",
+                f"certificate  {self.certificate}",
+            ]
+        )
+
+
+def explain(
+    operator: Operator,
+    sizes: Mapping[str, int] | None = None,
+    dtype: str = "float32",
+    backend: str = "numpy",
+) -> Explanation:
+    """Explain how an operator is computed.
+
+    Parameters
+    ----------
+    operator : Operator
+        The definition.
+    sizes : Mapping[str, int], optional
+        Axis sizes; those not given are assumed (sequences long, features 64).
+    dtype : str
+        Dtype of the arguments.
+    backend : str
+        Named in the heading.
+
+    Raises
+    ------
+    ValueError
+        For an axis the operator does not have, a size that is not a natural number, or an unknown dtype.
+
+    Examples
+    --------
+    >>> from dtn_core.operators import tensor_attention
+    >>> explain(tensor_attention(), {"n": 4096, "d": 64, "e": 64}).certificate
+    'no intermediate has two sequence axes'
+    """
+    program = operator.program
+    for axis, size in (sizes or {}).items():
+        if axis not in program.axes:
+            raise ValueError(f"{program.name} has no axis {axis!r}; its axes are {', '.join(program.axes)}")
+        if isinstance(size, bool) or not isinstance(size, int) or size < 0:
+            raise ValueError(f"axis {axis}: size {size!r} is not a natural number")
+    if dtype not in ITEM_SIZE:
+        raise ValueError(f"dtype {dtype!r} is not one of {', '.join(ITEM_SIZE)}")
+    full = assumed_sizes(program, sizes)
+    forms = candidates(program, dtype.startswith("complex"))
+    form = choose(forms, full)
+    item = ITEM_SIZE[dtype]
+    steps = tuple(
+        Step(print_statement(s), form.rules[s.name], flops(s), traffic(s) * item, live * item)
+        for s, live in zip(form.program.statements, live_elements(form.program), strict=True)
+    )
+    wide = two_sequence_axes(form.program)
+    return Explanation(
+        operator.name, backend, dtype, full, steps, peak_elements(form.program, full) * item,
+        certificate(form, forms, full), not wide,
+    )  # fmt: skip
+
+
+def two_sequence_axes(program: Program) -> tuple[Statement, ...]:
+    """The statements whose result has two sequence axes."""
+    long = sequence_axes(program)
+    return tuple(s for s in program.statements if sum(axis in long for axis in s.axes) > 1)
+
+
+def certificate(form: Lowered, forms: tuple[Lowered, ...], sizes: Mapping[str, int]) -> str:
+    """One sentence: no intermediate has two sequence axes, or which one has and why."""
+    wide = two_sequence_axes(form.program)
+    if not wide:
+        return "no intermediate has two sequence axes"
+    first = wide[0]
+    axes = " × ".join(first.axes)
+    for statement in wide:
+        value = statement.value
+        if isinstance(value, MatrixFunction):
+            reason = form.dense_reasons.get(statement.name, "it is a function of a whole matrix")
+            return f"{first.name} has two sequence axes ({axes}): {value.function} of {statement.name} is dense, {reason}"
+        if isinstance(value, Apply) and value.function not in ("conj", "real"):
+            return f"{first.name} has two sequence axes ({axes}): {value.function} acts on every element of it"
+    if any(not two_sequence_axes(other.program) for other in forms):
+        other = next(other for other in forms if not two_sequence_axes(other.program))
+        ratio = score(other.program, sizes) / max(1, score(form.program, sizes))
+        return f"{first.name} has two sequence axes ({axes}): at these sizes it is {ratio:.2g} times cheaper than the linear form"
+    ordered = next((s for s in wide if s.order), None)
+    if ordered is not None:
+        return f"{first.name} has two sequence axes ({axes}): the order in {ordered.name} is evaluated densely"
+    return f"{first.name} has two sequence axes ({axes}): no cheaper order of evaluation was found"
+
+
+def _bytes(count: int) -> str:
+    size, units = float(count), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while size >= 1024 and len(units) > 1:
+        size /= 1024
+        units.pop(0)
+    return f"{size:.4g} {units[0]}"

@@ -1,0 +1,25 @@
+"""Which axes are sequences, and what a rewriting may therefore treat as long."""
+
+from __future__ import annotations
+
+from .nodes import Program
+
+
+def sequence_axes(program: Program) -> tuple[str, ...]:
+    """The sequence (token) axes of an operator.
+
+    Those of ordered indices; without any order, the first axis of the first output when it also is the
+    first axis of a tensor of rank 2 or more (the convention ``x[n,d]``).
+
+    Examples
+    --------
+    >>> from dtn_core.notation import parse
+    >>> sequence_axes(parse("f(x[n,d], w[d,e]) -> y[n,e]: y[i,c] = x[i,a] * w[a,c]"))
+    ('n',)
+    """
+    ordered = {relation.upper.axis for statement in program.statements for relation in statement.order if not relation.equal}
+    leading = {param.axes[0] for param in program.params if len(param.axes) > 1}
+    first = program.outputs[0].axes[:1]
+    if first and first[0] in leading:
+        ordered.add(first[0])
+    return tuple(axis for axis in program.axes if axis in ordered)

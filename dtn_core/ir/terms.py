@@ -1,0 +1,126 @@
+"""A statement's right side as a list of plain products, the form the rewriting passes work on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from .nodes import Apply, Expr, Extent, Index, Number, Read, Relation, Statement, Sum, factors_of, product
+from .order import restrict
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A tensor read, conjugated or not."""
+
+    read: Read
+    conj: bool = False
+
+    @property
+    def indices(self) -> tuple[Index, ...]:
+        """The indices of the read."""
+        return self.read.indices
+
+    def expression(self) -> Expr:
+        """The factor as an IR expression."""
+        return Apply("conj", (self.read,)) if self.conj else self.read
+
+
+@dataclass(frozen=True)
+class Term:
+    """``coefficient * factors where order``; the coefficient holds numbers and axis sizes only."""
+
+    coefficient: tuple[Expr, ...]
+    factors: tuple[Factor, ...]
+    order: tuple[Relation, ...] = ()
+
+    def indices(self) -> tuple[Index, ...]:
+        """The distinct indices of the factors, in order of appearance."""
+        return tuple(dict.fromkeys(index for factor in self.factors for index in factor.indices))
+
+    def expression(self) -> Expr:
+        """The term as an IR expression (its order is the statement's)."""
+        return product(*self.coefficient, *(factor.expression() for factor in self.factors))
+
+    def conjugate(self) -> Term:
+        """The complex conjugate (coefficients are real)."""
+        return replace(self, factors=tuple(replace(factor, conj=not factor.conj) for factor in self.factors))
+
+    def rename(self, names: Mapping[Index, Index]) -> Term:
+        """The term with indices replaced."""
+        factors = tuple(
+            replace(f, read=Read(f.read.tensor, tuple(names.get(index, index) for index in f.indices)))
+            for f in self.factors
+        )
+        order = tuple(
+            replace(r, lower=names.get(r.lower, r.lower), upper=names.get(r.upper, r.upper)) for r in self.order
+        )
+        return Term(self.coefficient, factors, order)
+
+    def simplified(self, out: Iterable[Index]) -> Term:
+        """Merge equal indices, drop order that says nothing.
+
+        Indices on a cycle of ``<=`` are equal (``T[x,x]`` of a causal T makes such cycles).
+        """
+        kept = tuple(out)
+        term = self
+        while True:
+            pair = _equal_pair(term.order, kept)
+            if pair is None:
+                break
+            keep, drop = pair
+            term = term.rename({drop: keep})
+            term = replace(term, order=tuple(r for r in term.order if r.lower != r.upper))
+        carried = {*term.indices(), *kept}
+        return replace(term, order=restrict(term.order, carried))
+
+
+def _equal_pair(order: tuple[Relation, ...], out: tuple[Index, ...]) -> tuple[Index, Index] | None:
+    """Two indices that must be equal, the second one not an output; or None."""
+    above: dict[Index, set[Index]] = {}
+    for relation in order:
+        above.setdefault(relation.lower, set()).add(relation.upper)
+        if relation.equal:
+            above.setdefault(relation.upper, set()).add(relation.lower)
+
+    def reaches(start: Index, goal: Index) -> bool:
+        seen, stack = {start}, [start]
+        while stack:
+            for following in above.get(stack.pop(), ()):
+                if following == goal:
+                    return True
+                if following not in seen:
+                    seen.add(following)
+                    stack.append(following)
+        return False
+
+    for relation in order:
+        if reaches(relation.upper, relation.lower):
+            for keep, drop in ((relation.upper, relation.lower), (relation.lower, relation.upper)):
+                if drop not in out:
+                    return keep, drop
+    return None
+
+
+def multiply(left: Term, right: Term) -> Term:
+    """The product of two terms over disjoint or shared indices."""
+    return Term(left.coefficient + right.coefficient, left.factors + right.factors, left.order + right.order)
+
+
+def single_term(statement: Statement) -> Term | None:
+    """The statement as one product of (conjugated) reads, or None when it is something else."""
+    coefficient: list[Expr] = []
+    factors: list[Factor] = []
+    if isinstance(statement.value, Sum):
+        return None
+    for factor in factors_of(statement.value):
+        match factor:
+            case Number() | Extent() | Apply("recip", (Extent(),)):
+                coefficient.append(factor)
+            case Read():
+                factors.append(Factor(factor))
+            case Apply("conj", (Read() as read,)):
+                factors.append(Factor(read, conj=True))
+            case _:
+                return None
+    return Term(tuple(coefficient), tuple(factors), statement.order)

@@ -1,0 +1,27 @@
+"""Layers as operators with named parameters and initialisers, each defined once, without a framework.
+
+A layer here is a :class:`Definition`: hyperparameters, parameters (shape, axis names, initialiser), children,
+the index notation it runs, and ``forward``, written against :class:`Ops`.  ``dtn_torch``, ``dtn_jax`` and
+``dtn_tensorflow`` turn the same definition into ``torch.nn.Module``, ``flax.nnx.Module`` and ``keras.Layer``.
+"""
+
+from .adapter import Adapter, compiled, parameter_of, signature
+from .attention import SoftmaxAttention, TensorAttention
+from .block import DeepTensorBlock
+from .classifier import DeepTensorClassifier
+from .definition import Array, Call, Definition, Ops, Parameter
+from .initialise import Constant, Normal, Seed, Uniform
+from .interaction import TensorInteraction
+from .mlp import MLP
+from .norm import LayerNorm
+from .patches import PatchEmbedding
+from .pooling import MeanPool
+from .projection import Projection
+from .reference import evaluate, initial_weights
+
+__all__ = [
+    "Adapter", "Array", "Call", "Constant", "DeepTensorBlock", "DeepTensorClassifier", "Definition",
+    "LayerNorm", "MLP", "MeanPool", "Normal", "Ops", "Parameter", "PatchEmbedding", "Projection", "Seed",
+    "SoftmaxAttention", "TensorAttention", "TensorInteraction", "Uniform", "compiled", "evaluate",
+    "initial_weights", "parameter_of", "signature",
+]  # fmt: skip

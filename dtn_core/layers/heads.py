@@ -1,0 +1,54 @@
+"""What every multi-head mixer shares: project to heads, mix, merge the heads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .definition import Array, Definition, Ops
+from .projection import Projection
+from .validation import positive_int, refuse
+
+LAYOUT = "... n h d"
+
+
+@dataclass(frozen=True)
+class HeadMixer(Definition):
+    """Base of the mixers: ``x[..., n, embed] -> y[..., n, embed]`` by q, k, v ``[..., n, head, feature]``.
+
+    A subclass names what it runs ``"mix"`` in :meth:`calls`, or overrides :meth:`mix`.
+    """
+
+    embed_dim: int
+    num_heads: int = 1
+    head_dim: int | None = None
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("embed_dim", "num_heads"):
+            object.__setattr__(self, name, positive_int(name, getattr(self, name)))
+        if self.head_dim is not None:
+            object.__setattr__(self, "head_dim", positive_int("head_dim", self.head_dim))
+        elif self.embed_dim % self.num_heads:
+            expected = f"a divisor of embed_dim={self.embed_dim}, or head_dim given"
+            raise refuse("num_heads", self.num_heads, expected)
+        if not isinstance(self.bias, bool):
+            raise refuse("bias", self.bias, "a bool")
+
+    @property
+    def features(self) -> int:
+        """Features a head: ``head_dim``, or ``embed_dim`` shared evenly among the heads."""
+        return self.head_dim or self.embed_dim // self.num_heads
+
+    def children(self) -> Mapping[str, Definition]:
+        embed, heads = (("embed", self.embed_dim),), (("head", self.num_heads), ("feature", self.features))
+        split, merge = Projection(embed, heads, self.bias), Projection(heads, embed, self.bias)
+        return {"query": split, "key": split, "value": split, "out": merge}
+
+    def mix(self, ops: Ops, own: Any, q: Array, k: Array, v: Array, padding_mask: Array | None) -> Array:
+        """The heads' outputs ``[..., n, head, feature]``."""
+        return ops.call(own, "mix", q, k, v, padding_mask=padding_mask)
+
+    def forward(self, ops: Ops, own: Any, x: Array, padding_mask: Array | None = None) -> Array:
+        return own.out(self.mix(ops, own, own.query(x), own.key(x), own.value(x), padding_mask))

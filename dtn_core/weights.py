@@ -1,0 +1,160 @@
+"""One safetensors file for a model's weights, the same in every framework.
+
+The file holds every parameter under its dot-separated path, and as metadata the format version and the
+axis names of every tensor.  Reading checks the whole file against the model before anything is changed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from .errors import DtnError
+from .layers import Definition, parameter_of
+
+FORMAT_VERSION = "1"
+SHOWN = 5
+
+_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "C64": "complex64"}
+
+
+class WeightsError(DtnError, ValueError):
+    """A weights file that does not fit the model; names the tensor, and both shapes or types."""
+
+
+def save(model: Any, path: str | os.PathLike[str], to_numpy: Callable[[Any], NDArray[Any]]) -> None:
+    """Write the weights of ``model``; beside ``path`` first, then renamed, so that ``path`` is always whole.
+
+    Parameters
+    ----------
+    model : Any
+        A layer of one of the backends.
+    path : path-like
+        The file to write.
+    to_numpy : callable
+        A native parameter as a NumPy array.
+
+    Raises
+    ------
+    TypeError
+        If ``model`` is not a layer of this library.
+    WeightsError
+        If the parameters have a type that safetensors has no name for.
+    """
+    definition = definition_of(model)
+    axes = {name: parameter.axis_names for name, parameter in definition.named_parameters()}
+    arrays = {name: np.ascontiguousarray(to_numpy(parameter_of(model, name))) for name in axes}
+    metadata = {
+        "format": "deep-tensor-network",
+        "format_version": FORMAT_VERSION,
+        "layer": type(definition).__name__,
+        "axes": json.dumps(axes),
+    }
+    target = Path(path)
+    beside = target.with_name(f"{target.name}.{secrets.token_hex(4)}.partial")
+    try:
+        save_file(arrays, beside, metadata=metadata)
+        os.replace(beside, target)
+    except SafetensorError as error:
+        raise WeightsError(f"{target}: {error}") from None
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def load(
+    model: Any,
+    path: str | os.PathLike[str],
+    dtype_of: Callable[[Any], str],
+    assign: Callable[[Any, NDArray[Any]], None],
+) -> None:
+    """Read weights into ``model``; a file that does not fit leaves the model as it was.
+
+    Parameters
+    ----------
+    model : Any
+        A layer of one of the backends.
+    path : path-like
+        The file to read.
+    dtype_of : callable
+        Name of a native parameter's type, ``"float32"``.
+    assign : callable
+        Writes a NumPy array into a native parameter.
+
+    Raises
+    ------
+    TypeError
+        If ``model`` is not a layer of this library.
+    FileNotFoundError
+        If there is no such file.
+    WeightsError
+        If the file is not one of safetensors, or does not fit the model: names the first tensors that differ.
+    """
+    axes = {name: parameter.axis_names for name, parameter in definition_of(model).named_parameters()}
+    shapes = {name: parameter.shape for name, parameter in definition_of(model).named_parameters()}
+    native = {name: parameter_of(model, name) for name in axes}
+    dtypes = {name: dtype_of(parameter) for name, parameter in native.items()}
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            problems = _problems(file, axes, shapes, dtypes)
+            if problems:
+                more = f"\n… and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
+                raise WeightsError(f"{path} does not fit the model:\n" + "\n".join(problems[:SHOWN]) + more)
+            arrays = {name: file.get_tensor(name) for name in native}
+    except SafetensorError as error:
+        raise WeightsError(f"{path} is not a safetensors file: {error}") from None
+    for name, parameter in native.items():
+        assign(parameter, arrays[name])
+
+
+def definition_of(model: Any) -> Definition:
+    """The definition that ``model``, a layer of one of the backends, was made from."""
+    definition = getattr(model, "definition", None)
+    if not isinstance(definition, Definition):
+        raise TypeError(f"expected a layer of deep-tensor-network, got {type(model).__name__}")
+    return definition
+
+
+def _problems(
+    file: Any,
+    axes: Mapping[str, tuple[str, ...]],
+    shapes: Mapping[str, tuple[int, ...]],
+    dtypes: Mapping[str, str],
+) -> list[str]:
+    """What keeps the file from fitting the model; reads the header only."""
+    metadata = file.metadata() or {}
+    version = metadata.get("format_version", FORMAT_VERSION)
+    if version != FORMAT_VERSION:
+        return [f"format version {version} in the file, this library reads {FORMAT_VERSION}"]
+    try:
+        named = {name: tuple(names) for name, names in json.loads(metadata.get("axes", "{}")).items()}
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return ["the axis names in the file's metadata are not readable"]
+    problems = []
+    present = set(file.keys())
+    for name, shape in shapes.items():
+        if name not in present:
+            problems.append(f"{name}: not in the file, shape {shape} in the model")
+            continue
+        tensor = file.get_slice(name)
+        found, dtype = tuple(tensor.get_shape()), _DTYPES.get(tensor.get_dtype(), tensor.get_dtype())
+        if found != shape:
+            problems.append(f"{name}: shape {found} in the file, {shape} in the model")
+        elif dtype != dtypes[name]:
+            problems.append(f"{name}: {dtype} {found} in the file, {dtypes[name]} {shape} in the model")
+        elif named.get(name, axes[name]) != axes[name]:
+            problems.append(f"{name} {shape}: axes {named[name]} in the file, {axes[name]} in the model")
+    for name in sorted(present.difference(shapes)):
+        found = tuple(file.get_slice(name).get_shape())
+        problems.append(f"{name}: shape {found} in the file, not in the model")
+    return problems

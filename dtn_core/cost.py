@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from .ir.axes import sequence_axes
 from .ir.nodes import Index, MatrixFunction, Number, Program, Read, Statement, all_indices, reads, terms_of
 
 if TYPE_CHECKING:
@@ -99,24 +100,24 @@ def traffic(statement: Statement) -> Polynomial:
     return total
 
 
-def last_use(program: Program) -> dict[str, int]:
-    """Position of the statement that reads each computed tensor last; outputs live to the end."""
-    last = {}
-    for position, statement in enumerate(program.statements):
-        last[statement.name] = position
-        for read in reads(statement.value):
-            last[read.tensor] = position
-    last.update({output.name: len(program.statements) for output in program.outputs})
-    return last
-
-
 def freed_after(program: Program) -> list[tuple[str, ...]]:
-    """For each statement, the computed tensors that no later statement reads."""
-    last = last_use(program)
-    assigned = {statement.name for statement in program.statements}
+    """For each statement, the computed tensors along a sequence that no later statement reads.
+
+    Generated source deletes these, so that what is reported is what is held; tensors without a sequence
+    axis are small and stay.
+    """
+    long = sequence_axes(program)
+    last: dict[str, int] = {}
+    for position, statement in enumerate(program.statements):
+        if any(axis in long for axis in statement.axes):
+            last[statement.name] = position
+        for read in reads(statement.value):
+            if read.tensor in last:
+                last[read.tensor] = position
+    kept = {output.name for output in program.outputs}
     freed: list[list[str]] = [[] for _ in program.statements]
     for name, position in last.items():
-        if name in assigned and position < len(program.statements):
+        if name not in kept and position < len(program.statements) - 1:
             freed[position].append(name)
     return [tuple(names) for names in freed]
 

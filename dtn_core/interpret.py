@@ -170,6 +170,9 @@ class _Run:
                 return np.array(value if self.exact else float(value)), ()
             case Extent(axis):
                 return np.array(Fraction(self.sizes[axis]) if self.exact else float(self.sizes[axis])), ()
+            case Read("one", indices):
+                ones = np.ones([self.sizes[index.axis] for index in indices])
+                return ones.astype(object) if self.exact else ones, indices
             case Read(tensor, indices):
                 return self.values[tensor], indices
             case Apply(function, operands):
@@ -221,13 +224,16 @@ class _Run:
             weight = np.where(holds, decay[..., None, None] ** np.where(holds, gap, 0), 0)
         return weight, (relation.upper, relation.lower)
 
+    def cell(self, cell: Read, indices: tuple[Index, ...]) -> Array:
+        return self.transpose(self.values[cell.tensor], cell.indices, indices)
+
     def matrix_function(self, expr: MatrixFunction) -> Array:
         if self.exact:
             raise CompileError(f"{expr.function} has no exact value")
         cells = [cell for row in expr.grid for cell in row if cell is not None]
-        shape = np.broadcast_shapes(*(self.values[cell.tensor].shape for cell in cells))
+        shape = np.broadcast_shapes(*(self.cell(cell, expr.indices).shape for cell in cells))
         zero = np.zeros(shape)
-        grid = [[zero if cell is None else np.broadcast_to(self.values[cell.tensor], shape) for cell in row] for row in expr.grid]
+        grid = [[zero if cell is None else np.broadcast_to(self.cell(cell, expr.indices), shape) for cell in row] for row in expr.grid]
         rows = [np.concatenate(row, axis=-1) for row in grid]
         value = matrix_phi1(np.concatenate(rows, axis=-2)) if expr.function == "phi1" else matrix_exp(np.concatenate(rows, axis=-2))
         size, (row, column) = shape[-1], expr.block

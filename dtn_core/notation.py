@@ -11,6 +11,7 @@ starts with ``where`` continues the statement above it)::
     sum       = ["-"] term {("+" | "-") term}
     term      = factor {("*" | "/") factor}
     factor    = NUMBER | "-" factor | "(" sum ")" | FUNCTION "(" sum ")" | NAME ["[" INDEX {"," INDEX} "]"]
+              | "one" "[" INDEX ":" AXIS {"," INDEX ":" AXIS} "]"
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from fractions import Fraction
 from typing import NoReturn
 
 from .errors import NotationError, VerificationError
-from .ir.functions import FUNCTIONS, MATRIX_FUNCTIONS, USER_FUNCTIONS
+from .ir.functions import FUNCTIONS, MATRIX_FUNCTIONS
 from .ir.nodes import (
     MINUS_ONE,
+    ONES,
     Apply,
     Expr,
     Extent,
@@ -165,7 +167,7 @@ class _Parser:
 
     def new_name(self, what: str) -> Token:
         token = self.expect_name(what)
-        if keyword.iskeyword(token.text) or token.text == "where":
+        if keyword.iskeyword(token.text) or token.text in ("where", ONES):
             self.fail(f"{token.text!r} is a reserved word; choose another name for {what}", token)
         if token.text in FUNCTIONS or token.text in MATRIX_FUNCTIONS:
             self.fail(f"{token.text!r} is a function; choose another name for {what}", token)
@@ -376,8 +378,8 @@ class _Parser:
         self.expect("(")
         if name in MATRIX_FUNCTIONS:
             return self.matrix_function(token)
-        if name not in USER_FUNCTIONS:
-            self.fail(f"unknown function {name}; known: {', '.join(USER_FUNCTIONS + MATRIX_FUNCTIONS)}", token)
+        if name not in FUNCTIONS:
+            self.fail(f"unknown function {name}; known: {', '.join((*FUNCTIONS, *MATRIX_FUNCTIONS))}", token)
         operands = [self.operand(token)]
         while self.accept(","):
             operands.append(self.operand(token))
@@ -431,8 +433,25 @@ class _Parser:
             self.fail(f"expected a block number below {size}, got {self.shown(token)}", token)
         return int(token.text)
 
+    def ones(self, token: Token) -> Expr:
+        """``one[a:d]``: 1 for every index a over axis d."""
+        self.expect("[", " after one, as in one[a:d]")
+        indices = []
+        while True:
+            word = self.expect_name("an index")
+            self.expect(":", " and an axis after the index, as in one[a:d]")
+            axis = self.expect_name("an axis")
+            if axis.text not in self.axis_names:
+                self.fail(f"unknown axis {axis.text}", axis)
+            indices.append(self.index(word, axis.text))
+            if self.accept("]"):
+                return Read(token.text, tuple(indices))
+            self.expect(",", " or ']' after an index of one")
+
     def read(self, token: Token) -> Expr:
         name = token.text
+        if name == ONES:
+            return self.ones(token)
         axes = self.defined.get(name)
         if self.accept("["):
             if axes is None:

@@ -98,6 +98,8 @@ def _factor(factor: Expr) -> str:
             return _number(value)
         case Extent(axis):
             return axis
+        case Read("one", indices):
+            return f"one[{','.join(f'{index.name}:{index.axis}' for index in indices)}]"
         case Read(tensor, indices):
             return tensor + _brackets(indices)
         case Apply(function, operands):

@@ -12,7 +12,7 @@ TARGET = Target(
         "conj": "jnp.conj(_x)",
         "real": "jnp.real(_x)",
         "abs": "jnp.abs(_x)",
-        "select": "jnp.where(_m, _x, 0)",
+        "select": "jnp.where(_m != 0, _x, 0)",
         # 1 / inf is 0 and so are its derivatives: no NaN where the denominator is 0
         "recip": "1 / jnp.where(_x == 0, jnp.inf, _x)",
         "exp": "jnp.exp(_x)",

@@ -44,7 +44,7 @@ TARGET = Target(
         "conj": "np.conj(_x)",
         "real": "np.real(_x)",
         "abs": "np.abs(_x)",
-        "select": "np.where(_m, _x, 0)",
+        "select": "np.where(_m != 0, _x, 0)",
         "recip": "1 / np.where(_x == 0, np.inf, _x)",
         "exp": "np.exp(_x)",
         "log": "np.log(_x)",

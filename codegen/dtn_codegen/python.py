@@ -13,6 +13,7 @@ from dtn_core.cost import freed_after
 from dtn_core.errors import CompileError
 from dtn_core.ir.axes import sequence_axes
 from dtn_core.ir.nodes import (
+    ONES,
     Apply,
     Expr,
     Extent,
@@ -143,12 +144,9 @@ class _Emitter:
             )
         )
         functions = [node for node in nodes if not isinstance(node, ast.Import)]
-        parts = [[header], imports, *([node] for node in functions), [function]]
-        texts = [
-            "\n".join(ast.unparse(ast.fix_missing_locations(node)) for node in part)
-            for part in parts
-        ]
-        return "\n\n".join(texts[:2]) + "".join(f"\n\n\n{text}" for text in texts[2:]) + "\n"
+        top = ast.unparse(ast.fix_missing_locations(ast.Module([header, *imports], [])))
+        parts = [top.replace('"""\nimport', '"""\n\nimport'), *map(ast.unparse, map(ast.fix_missing_locations, [*functions, function]))]
+        return "\n\n\n".join(parts) + "\n"
 
     def defaults(self) -> list[ast.expr]:
         values: list[ast.expr] = []
@@ -162,7 +160,7 @@ class _Emitter:
         shapes = ", ".join(f"{p.name}[..., {', '.join(self.axes(p.axes))}]" for p in self.program.tensors)
         results = ", ".join(f"{o.name}[..., {', '.join(self.axes(o.axes))}]" for o in self.program.outputs)
         lines = [f"{shapes} -> {results}", "", *to_notation(self.definition).splitlines()]
-        return "\n    ".join(lines) + "\n    "
+        return "\n".join([lines[0], *(f"    {line}".rstrip() for line in lines[1:])]) + "\n    "
 
     def axes(self, axes: Sequence[str]) -> Sequence[str]:
         if self.layout == HEADS and self.moves(axes):
@@ -196,12 +194,12 @@ class _Emitter:
         names = [self.name(param.name) for param in self.program.tensors]
         typed = [self.name(param.name) for param in self.program.tensors if param.name not in masks]
         if self.target.arrays:
-            statements.append(_assign_all(names, [fill(self.target.arrays, _x=name) for name in names]))
+            statements += [_assign(name, fill(self.target.arrays, _x=name)) for name in names]
         statements += [_assign("dtype", self.common_dtype(typed)), _assign("wide", fill(self.target.wide, _first=typed[0]))]
-        statements.append(_assign_all(typed, [fill(self.target.cast, _x=name, _dtype="wide") for name in typed]))
+        statements += [_assign(name, fill(self.target.cast, _x=name, _dtype="wide")) for name in typed]
         moved = [self.name(p.name) for p in self.program.tensors if self.moves(p.axes)]
-        if self.layout == HEADS and moved:
-            statements.append(_assign_all(moved, [fill(self.target.heads, _x=name) for name in moved]))
+        if self.layout == HEADS:
+            statements += [_assign(name, fill(self.target.heads, _x=name)) for name in moved]
         for name in self.lifted:
             statements.append(_assign(self.name(name), fill(self.target.scalar, _x=self.name(name), _like=names[0])))
         for axis in self.sizes:
@@ -262,9 +260,7 @@ class _Emitter:
             else:
                 tensors.append(factor)
         out = statement.indices
-        if not tensors and statement.order:
-            value = self.masks(statement.order, out)
-        elif not tensors:
+        if not tensors:
             value = None
         else:
             value = self.tensor_product(tensors, out, statement.order)
@@ -280,7 +276,10 @@ class _Emitter:
 
     def tensor_product(self, tensors: Sequence[Expr], out: tuple[Index, ...], order: tuple[Relation, ...]) -> ast.expr:
         if len(tensors) == 1:
-            value, own = self.value(tensors[0])
+            only = tensors[0]
+            if isinstance(only, Read) and only.tensor == ONES and len(order) == 1 and len(only.indices) == 2:
+                return self.permuted(self.masks(order, only.indices), only.indices, out)
+            value, own = self.value(only)
             if order:
                 return self.permuted(self.masked(value, own, order), own, out)
             return self.unary(value, own, out)
@@ -307,7 +306,7 @@ class _Emitter:
         """A factor as an expression with named axes."""
         match tensor:
             case Read(name, indices):
-                if name == "one":
+                if name == ONES:
                     for index in indices:
                         self.extent(index.axis)
                     shape = ast.Tuple([ast.Name(self.name(i.axis), ast.Load()) for i in indices], ast.Load())
@@ -458,9 +457,9 @@ class _Emitter:
     def matrix_function(self, value: MatrixFunction) -> ast.expr:
         self.extent(value.indices[-1].axis)
         size = self.name(value.indices[-1].axis)
-        first = next(self.name(cell.tensor) for row in value.grid for cell in row if cell is not None)
-        zero = fill(self.target.zeros_like, _x=first)
-        rows = [[zero if cell is None else ast.Name(self.name(cell.tensor), ast.Load()) for cell in row] for row in value.grid]
+        cells = [[None if cell is None else self.permuted(*self.value(cell), value.indices) for cell in row] for row in value.grid]
+        zero = fill(self.target.zeros_like, _x=next(cell for row in cells for cell in row if cell is not None))
+        rows = [[zero if cell is None else cell for cell in row] for row in cells]
         row, column = value.block
         if value.function == "phi1":  # block (0, 1) of exp([[X, I], [0, 0]])
             eye = self.eye(size)
@@ -535,10 +534,3 @@ def _times(count: int, size: str) -> ast.expr:
 
 def _assign(name: str, value: ast.expr) -> ast.stmt:
     return ast.Assign([ast.Name(name, ast.Store())], value)
-
-
-def _assign_all(names: Sequence[str], values: Sequence[ast.expr]) -> ast.stmt:
-    if len(names) == 1:
-        return _assign(names[0], values[0])
-    targets = ast.Tuple([ast.Name(name, ast.Store()) for name in names], ast.Store())
-    return ast.Assign([targets], ast.Tuple(list(values), ast.Load()))

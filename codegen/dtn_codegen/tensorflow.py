@@ -18,7 +18,7 @@ TARGET = Target(
         "conj": "tf.math.conj(_x)",
         "real": "tf.math.real(_x)",
         "abs": "tf.abs(_x)",
-        "select": "tf.where(_m, _x, tf.zeros_like(_x))",
+        "select": "tf.where(tf.cast(_m, tf.bool), _x, tf.zeros_like(_x))",
         "recip": "tf.math.reciprocal_no_nan(_x)",
         "exp": "tf.exp(_x)",
         "log": "tf.math.log(_x)",

@@ -12,7 +12,7 @@ TARGET = Target(
         "conj": "_x.conj()",
         "real": "torch.real(_x)",
         "abs": "torch.abs(_x)",
-        "select": "torch.where(_m, _x, 0)",
+        "select": "torch.where(_m != 0, _x, 0)",
         # 1 / inf is 0 and so are its derivatives: no NaN where the denominator is 0
         "recip": "_x.masked_fill(_x == 0, torch.inf).reciprocal()",
         "exp": "torch.exp(_x)",

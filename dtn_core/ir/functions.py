@@ -29,15 +29,12 @@ class Function:
         differentiation pass (``conj``, ``real``, ``abs``, ``select``).
     holomorphic : bool
         Whether the function extends to complex input by the same formula.
-    user : bool
-        Whether index notation may name it (the others arise only as derivatives and divisions).
     arity : int
         Number of operands.
     """
 
     derivative: Callable[[Expr], Expr] | None
     holomorphic: bool = True
-    user: bool = True
     arity: int = 1
 
 
@@ -62,7 +59,7 @@ FUNCTIONS: dict[str, Function] = {
     "real": Function(None),
     "abs": Function(None),
     "select": Function(None, arity=2),
-    "recip": Function(lambda x: product(MINUS_ONE, reciprocal(x), reciprocal(x)), user=False),
+    "recip": Function(lambda x: product(MINUS_ONE, reciprocal(x), reciprocal(x))),
     "exp": Function(lambda x: _f("exp", x)),
     "log": Function(reciprocal),
     "sqrt": Function(lambda x: product(number(Fraction(1, 2)), reciprocal(_f("sqrt", x)))),
@@ -72,9 +69,7 @@ FUNCTIONS: dict[str, Function] = {
     "relu": Function(lambda x: _f("step", x), holomorphic=False),
     "gelu": Function(_gelu_derivative, holomorphic=False),
     "erf": Function(lambda x: product(number(2 / math.sqrt(math.pi)), _f("exp", product(MINUS_ONE, x, x))), holomorphic=False),
-    "step": Function(lambda x: ZERO, holomorphic=False, user=False),
+    "step": Function(lambda x: ZERO, holomorphic=False),
 }
-
-USER_FUNCTIONS = tuple(name for name, function in FUNCTIONS.items() if function.user)
 
 MATRIX_FUNCTIONS = ("expm", "phi1")

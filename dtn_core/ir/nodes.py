@@ -169,6 +169,9 @@ class Program:
         return tuple(found)
 
 
+ONES = "one"
+"""Name of the tensor of ones, ``one[a:d]``: 1 for every index; it may be read over any axes."""
+
 ONE = Number(Fraction(1))
 MINUS_ONE = Number(Fraction(-1))
 ZERO = Number(Fraction(0))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from .nodes import Apply, Expr, Extent, Index, Number, Read, Relation, Statement, Sum, factors_of, product
+from .nodes import ONES, Apply, Expr, Extent, Index, Number, Read, Relation, Statement, Sum, factors_of, product
 from .order import restrict
 
 
@@ -73,6 +73,30 @@ class Term:
             term = replace(term, order=tuple(r for r in term.order if r.lower != r.upper))
         carried = {*term.indices(), *kept}
         return replace(term, order=restrict(term.order, carried))
+
+
+    def without_ones(self, out: Iterable[Index]) -> Term:
+        """Drop ones over indices that other factors carry; those nothing else carries give their axis size."""
+        kept_out = set(out)
+        ordered = {index for relation in self.order for index in (relation.lower, relation.upper)}
+        carried = {index for f in self.factors if f.read.tensor != ONES for index in f.indices}
+        coefficient, factors = list(self.coefficient), []
+        for factor in self.factors:
+            if factor.read.tensor != ONES:
+                factors.append(factor)
+                continue
+            left = []
+            for index in dict.fromkeys(factor.indices):
+                if index in carried:
+                    continue
+                if index in kept_out or index in ordered:
+                    left.append(index)
+                else:
+                    coefficient.append(Extent(index.axis))
+                carried.add(index)
+            if left:
+                factors.append(Factor(Read(ONES, tuple(left))))
+        return Term(tuple(coefficient), tuple(factors), self.order)
 
 
 def _equal_pair(order: tuple[Relation, ...], out: tuple[Index, ...]) -> tuple[Index, Index] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..errors import VerificationError
 from .functions import FUNCTIONS, MATRIX_FUNCTIONS
-from .nodes import Apply, Expr, Extent, MatrixFunction, Program, Read, Statement, all_indices, children, statement_reads
+from .nodes import ONES, Apply, Expr, Extent, MatrixFunction, Program, Read, Statement, all_indices, children, statement_reads
 from .order import cycle
 
 
@@ -22,6 +22,8 @@ def verify(program: Program) -> Program:
     for param in program.params:
         if param.name in known:
             raise VerificationError(f"{program.name}: parameter {param.name} is declared twice")
+        if param.name == ONES:
+            raise VerificationError(f"{program.name}: parameter {ONES} has the name of the tensor of ones")
         known[param.name] = param.axes
     for statement in program.statements:
         try:
@@ -46,6 +48,11 @@ def _verify_statement(statement: Statement, known: dict[str, tuple[str, ...]], a
     if statement.name in known:
         raise VerificationError("the name is taken")
     for read in statement_reads(statement):
+        if read.tensor == ONES:
+            unknown = [index.axis for index in read.indices if index.axis not in axes]
+            if unknown:
+                raise VerificationError(f"unknown axis {unknown[0]}")
+            continue
         if read.tensor not in known:
             raise VerificationError(f"{read.tensor} is read before it is assigned")
         if tuple(index.axis for index in read.indices) != known[read.tensor]:
@@ -97,7 +104,7 @@ def _verify_expression(expr: Expr, axes: set[str], *, top: bool = False) -> None
             raise VerificationError(f"unknown matrix function {expr.function}")
         if any(len(row) != size for row in expr.grid) or not cells or not all(0 <= b < size for b in expr.block):
             raise VerificationError(f"{expr.function} needs a square grid and a block inside it")
-        if any(not isinstance(cell, Read) or cell.indices != expr.indices for cell in cells):
+        if any(sorted(cell.indices, key=repr) != sorted(expr.indices, key=repr) for cell in cells):
             raise VerificationError(f"the blocks of {expr.function} are matrices over {expr.indices}")
         if len(set(expr.indices)) < max(2, len(expr.indices)) or expr.indices[-2].axis != expr.indices[-1].axis:
             raise VerificationError(f"{expr.function} takes a square matrix")

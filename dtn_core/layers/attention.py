@@ -119,4 +119,4 @@ class SoftmaxAttention(HeadMixer):
         scale = self.scale or self.features**-0.5
         if padding_mask is None:
             return ops.call(own, "mix", q, k, v, scale=scale)
-        return ops.call(own, "masked_mix", q, k, v, ops.cast(padding_mask, like=q), scale=scale)
+        return ops.call(own, "masked_mix", q, k, v, padding_mask, scale=scale)

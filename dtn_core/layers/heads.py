@@ -48,7 +48,8 @@ class HeadMixer(Definition):
 
     def mix(self, ops: Ops, own: Any, q: Array, k: Array, v: Array, padding_mask: Array | None) -> Array:
         """The heads' outputs ``[..., n, head, feature]``."""
-        return ops.call(own, "mix", q, k, v, padding_mask=padding_mask)
+        every_head = None if padding_mask is None else padding_mask[..., None, :]
+        return ops.call(own, "mix", q, k, v, padding_mask=every_head)
 
     def forward(self, ops: Ops, own: Any, x: Array, padding_mask: Array | None = None) -> Array:
         return own.out(self.mix(ops, own, own.query(x), own.key(x), own.value(x), padding_mask))

@@ -82,7 +82,6 @@ class _DenseOps:
         swap = call.layout == "... n h d"
         if swap:
             arrays = tuple(np.swapaxes(array, -3, -2) for array in arrays)
-            padding_mask = None if padding_mask is None else padding_mask[..., None, :]
         if padding_mask is not None:  # a padded token is a token of zeros
             arrays = tuple(np.where(padding_mask[..., None], array, 0.0) for array in arrays)
         value = interpret(operator.program, *arrays, **{**operator.scalars, **scalars})

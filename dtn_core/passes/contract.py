@@ -15,7 +15,7 @@ from opt_einsum.paths import DynamicProgramming, greedy, optimal
 
 from ..cost import BALANCE, elements, flops, traffic
 from ..ir.build import Builder
-from ..ir.nodes import ONE, Expr, Index, Program, Read, Relation, Statement, map_statement, product
+from ..ir.nodes import ONES, Expr, Index, Program, Read, Relation, Statement, map_statement, product
 from ..ir.terms import Factor, Term, single_term
 
 MAX_OPTIMAL = 5
@@ -216,7 +216,7 @@ class Attempt:
         assert operand.relation is not None
         relation = operand.relation
         hint = "same" if relation.equal else "before" if relation.decay is None else "decayed"
-        return self.builder.define(hint, operand.indices, ONE, (relation,))
+        return self.builder.define(hint, operand.indices, Read(ONES, operand.indices), (relation,))
 
     def last_unary(self) -> Read:
         """A contraction of at most one tensor: sum, transpose, order and scale it."""
@@ -242,6 +242,6 @@ def _name(operand: Operand) -> str:
 
 
 def _joined(left: Operand, right: Operand) -> str:
-    """A readable name for a product: ``k_v`` for k times v, ``step`` when that grows long."""
+    """A readable name for a product: ``k_v`` for k times v, ``chain`` when that grows long."""
     name = f"{_name(left)}_{_name(right)}"
-    return name if len(name) <= NAME_LENGTH else "step"
+    return name if len(name) <= NAME_LENGTH else "chain"

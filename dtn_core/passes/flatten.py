@@ -165,10 +165,9 @@ class Flattener:
             made = choice[0]
             for piece in choice[1:]:
                 made = multiply(made, piece)
-            made = self.sized(made, out, term)
-            expanded.append(made.simplified(out))
+            expanded.append(self.sized(made, out, term).simplified(out).without_ones(out))
         if len(expanded) > MAX_TERMS:
-            return [self.sized(self.kept(term), out, term).simplified(out)]
+            return [self.sized(self.kept(term), out, term).simplified(out).without_ones(out)]
         return expanded
 
     def kept(self, term: Term) -> Term:

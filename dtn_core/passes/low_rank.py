@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ..ir.axes import sequence_axes
 from ..ir.build import Builder
-from ..ir.nodes import ONE, Index, MatrixFunction, Program, Read, Relation, Statement, product, sum_of
+from ..ir.nodes import ONES, Index, MatrixFunction, Program, Read, Relation, Statement, product, sum_of
 from ..ir.terms import Term, single_term
 
 
@@ -98,7 +98,9 @@ def _rewrite(builder: Builder, statement: Statement, term: Term, bond: Index) ->
     )
     spread = product(u, phi, _at(w, {bond: other}))
     correction = builder.define(f"{name}_low", (row, column), spread)
-    identity = builder.define(f"{name}_eye", (row, column), ONE, (Relation(row, column, equal=True),))
+    identity = builder.define(
+        f"{name}_eye", (row, column), Read(ONES, (row, column)), (Relation(row, column, equal=True),)
+    )
     builder.taken.add(name)
     builder.statements.append(Statement(name, statement.indices, sum_of(identity, correction)))
 

@@ -42,8 +42,4 @@ class TorchFunction(Function):
                 return generated(*arguments)
         return generated(*arguments)
 
-    def callable_for(self, arrays: Sequence[Any], padded: bool) -> Callable[..., Any]:
-        """The generated function; under ``torch.compile`` sizes may be symbolic and are not remembered."""
-        if torch.compiler.is_compiling():
-            return self.select(arrays, padded)
-        return super().callable_for(arrays, padded)
+    tracing = staticmethod(torch.compiler.is_compiling)

@@ -20,6 +20,7 @@ from .target import Target
 
 IMPLEMENTATIONS = (None, "native")
 MAX_REMEMBERED = 4096
+WIDE = ("float32", "float64", "complex64", "complex128")
 
 
 class Function:
@@ -85,12 +86,25 @@ class Function:
         TypeError
             A missing or unexpected argument, or a dtype that is not floating or complex.
         """
-        if named or len(tensors) != len(self._tensors):
-            tensors, named = self.bind(tensors, named)
+        if padding_mask is None and not named and not self.tracing():
+            try:  # repeated shapes cost one dictionary look-up
+                generated = self._remembered.get(tuple([(tensor.shape, tensor.dtype) for tensor in tensors]))
+            except (AttributeError, TypeError, ValueError):
+                generated = None
+            if generated is not None:
+                if self._scalars:
+                    tensors = (*tensors, *self.scalar_values(named))
+                return self.run(generated, tensors)
+        tensors, named = self.bind(tensors, named)
         arrays = self.convert(tensors)
         if padding_mask is not None:
             arrays = (*arrays, *self.convert((padding_mask,)))
         return self.run(self.callable_for(arrays, padding_mask is not None), (*arrays, *self.scalar_values(named)))
+
+    @staticmethod
+    def tracing() -> bool:
+        """Whether shapes may be symbolic just now, and must not be remembered."""
+        return False
 
     def bind(self, tensors: Sequence[Any], named: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Sort arguments given by name."""
@@ -136,8 +150,10 @@ class Function:
         raise CompileError(f"{type(self).__name__} does not say which dtypes are complex")
 
     def callable_for(self, arrays: Sequence[Any], padded: bool) -> Callable[..., Any]:
-        """The generated function for these arguments; repeated shapes cost one dictionary look-up."""
-        key = (padded, *[(tuple(array.shape), array.dtype) for array in arrays])
+        """The generated function for these arguments."""
+        if self.tracing():
+            return self.select(arrays, padded)
+        key = tuple([(array.shape, array.dtype) for array in arrays])  # a mask makes it longer
         found = self._remembered.get(key)
         if found is None:
             found = self.select(arrays, padded)
@@ -158,7 +174,12 @@ class Function:
         forms = candidates(program, complex_input)
         known = all(size is not None for size in sizes.values())
         form = choose(forms, {axis: size for axis, size in sizes.items() if size is not None}) if known else forms[0]
-        return self.load(form)
+        return self.load(form, widen=not self.is_wide([a for _, a in typed]))
+
+    def is_wide(self, arrays: Sequence[Any]) -> bool:
+        """Whether all arrays have one dtype that sums may be taken in."""
+        first = arrays[0].dtype
+        return all(array.dtype == first for array in arrays) and str(first).split(".")[-1].strip("'>") in WIDE
 
     def check_complex(self) -> None:
         """Refuse complex input where the operator has a function of real numbers only."""
@@ -177,7 +198,7 @@ class Function:
         """The generated function of the form for long sequences."""
         return self.load(candidates(self.program(padded), complex_input)[0])
 
-    def text(self, form: Lowered) -> str:
+    def text(self, form: Lowered, *, widen: bool = True) -> str:
         """Source text of one form."""
         return emit_program(
             self.target,
@@ -186,14 +207,15 @@ class Function:
             scalars=self.operator.scalars,
             layout=self.layout,
             complex_input=form.complex_input,
+            widen=widen,
         )
 
-    def load(self, form: Lowered) -> Callable[..., Any]:
+    def load(self, form: Lowered, *, widen: bool = True) -> Callable[..., Any]:
         """The Python function of one form; its source is shown in tracebacks."""
         order = tuple(param.name for param in form.program.params)
         tensors = [name for name in order if name in self._tensors or name == MASK]
         wanted = (*tensors, *self._scalars)
-        generated = _load(self.text(form), form.program.name, f"<dtn {ir_hash(form.definition)} {self.target.name}>")
+        generated = _load(self.text(form, widen=widen), form.program.name, f"<dtn {ir_hash(form.definition)} {self.target.name}>")
         if wanted == order:
             return generated
         places = [wanted.index(name) for name in order]
@@ -201,7 +223,10 @@ class Function:
 
     @cached_property
     def source(self) -> str:
-        """The generated text for real arguments and long sequences."""
+        """The generated text for real arguments of any dtype and long sequences.
+
+        Where arguments have one dtype of 32 bits or more the same text runs without its conversions.
+        """
         return self.text(candidates(self.operator.program)[0])
 
     def explain(self, *tensors: Any, sizes: Mapping[str, int] | None = None) -> Explanation:

@@ -47,6 +47,7 @@ TARGET = Target(
     wide="jnp.promote_types(dtype, jnp.float32)",
     cast="_x.astype(_dtype)",
     heads="jnp.swapaxes(_x, -2, -3)",
+    nonzero="jnp.where(_x == 0, jnp.inf, _x)",
     expm="jax.scipy.linalg.expm(_x)",
     scalar="jnp.asarray(_x, wide)",
     arrays="jnp.asarray(_x)",

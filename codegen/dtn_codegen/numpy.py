@@ -78,6 +78,7 @@ TARGET = Target(
     wide="np.result_type(dtype, np.float32)",
     cast="_x.astype(_dtype, copy=False)",
     heads="np.swapaxes(_x, -2, -3)",
+    nonzero="np.where(_x == 0, np.inf, _x)",
     expm="_expm(_x)",
     scalar="np.asarray(_x, wide)",
     arrays="np.asarray(_x)",

@@ -73,8 +73,10 @@ class Target:
         Common dtype of ``_args``, the dtype to compute in, and the conversion of ``_x`` to ``_dtype``.
     heads : str
         Exchange of the last but one and last but two axes of ``_x`` (layout ``"... n h d"``).
-    matrix_functions : Mapping[str, str]
-        ``expm`` of ``_x``, when the framework has it.
+    expm : str
+        Matrix exponential of ``_x``.
+    nonzero, quotient : str
+        ``_a`` divided by ``_d``, giving 0 where a divisor ``_x`` is 0: ``_d`` is ``_x`` made safe.
     prelude : Mapping[str, str]
         Source of functions that templates refer to by name, included when used.
     """
@@ -101,6 +103,8 @@ class Target:
     cast: str
     heads: str
     expm: str
+    nonzero: str = "_x"
+    quotient: str = "_a / _d"
     extent: str = "_n"
     scalar: str = "_x"
     arrays: str | None = None

@@ -52,6 +52,7 @@ TARGET = Target(
     wide="tf.float32 if dtype in (tf.float16, tf.bfloat16) else dtype",
     cast="tf.cast(_x, _dtype)",
     heads="tf.experimental.numpy.swapaxes(_x, -2, -3)",
+    quotient="tf.math.divide_no_nan(_a, _d)",
     expm="tf.linalg.expm(_x)",
     scalar="tf.cast(_x, wide) if tf.is_tensor(_x) else tf.constant(_x, wide)",
     arrays="tf.convert_to_tensor(_x)",

@@ -14,7 +14,7 @@ TARGET = Target(
         "abs": "torch.abs(_x)",
         "select": "torch.where(_m != 0, _x, 0)",
         # 1 / inf is 0 and so are its derivatives: no NaN where the denominator is 0
-        "recip": "_x.masked_fill(_x == 0, torch.inf).reciprocal()",
+        "recip": "_x.masked_fill(_x.logical_not(), torch.inf).reciprocal()",
         "exp": "torch.exp(_x)",
         "log": "torch.log(_x)",
         "sqrt": "torch.sqrt(_x)",
@@ -47,6 +47,7 @@ TARGET = Target(
     wide="torch.promote_types(dtype, torch.float32)",
     cast="_x.to(_dtype)",
     heads="_x.transpose(-2, -3)",
+    nonzero="_x.masked_fill(_x.logical_not(), torch.inf)",
     expm="torch.linalg.matrix_exp(_x)",
     scalar="torch.as_tensor(_x, dtype=wide, device=_like.device)",
 )

@@ -10,6 +10,7 @@ from ..cost import score
 from ..ir.axes import sequence_axes
 from ..ir.nodes import Program
 from .contract import contract
+from .divide import divide
 from .flatten import flatten
 from .low_rank import low_rank, why_not
 
@@ -69,7 +70,7 @@ def lower(program: Program, sizes: Mapping[str, int] | None = None, *, complex_i
     added = {s.name for s in ranked.statements} - {s.name for s in flat.statements}
     reasons = why_not(ranked)
     flat = flatten(ranked, complex_input=complex_input) if ranked is not flat else flat
-    final = contract(flat, assumed_sizes(program, sizes))
+    final = divide(contract(flat, assumed_sizes(program, sizes)))
     written = {statement.name for statement in program.statements}
     stages = {statement.name for statement in flat.statements}
     rules = {}

@@ -27,7 +27,8 @@ TARGET = Target(
         "sigmoid": "tf.sigmoid(_x)",
         "silu": "tf.nn.silu(_x)",
         "relu": "tf.nn.relu(_x)",
-        "gelu": "tf.nn.gelu(_x)",
+        # tf.nn.gelu rounds the square root of 2 to float32 whatever the dtype
+        "gelu": "0.5 * _x * (1 + tf.math.erf(0.7071067811865476 * _x))",
         "erf": "tf.math.erf(_x)",
         "step": "tf.where(_x > 0, tf.ones_like(_x), tf.zeros_like(_x))",
     },

@@ -1,0 +1,37 @@
+"""Options and fixtures of the whole suite; this folder also makes ``tests/oracle`` importable."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+try:
+    from hypothesis import HealthCheck, settings
+except ImportError:  # property tests skip themselves without hypothesis
+    settings = None
+
+if settings is not None:
+    settings.register_profile(
+        "fixed", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+    )
+    settings.load_profile("fixed")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--update-golden``."""
+    parser.addoption(
+        "--update-golden", action="store_true", help="write the generated source to tests/codegen/golden instead of comparing"
+    )
+
+
+def pytest_report_header() -> str:
+    """Which backend the suite in tests/backends runs against."""
+    return f"DTN_BACKEND: {os.environ.get('DTN_BACKEND', 'numpy')}"
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Random numbers that are the same in every run."""
+    return np.random.default_rng(20231118)

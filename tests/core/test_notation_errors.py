@@ -1,0 +1,168 @@
+"""Every message of the parser, and the place it points at.
+
+In the texts below ``§`` stands before the character that the message's line, column and caret name.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from dtn_core.errors import NotationError
+from dtn_core.notation import MAX_DEPTH, MAX_EXPONENT, MAX_NAME, MAX_TERMS, MAX_TEXT, parse
+
+
+def refused(marked):
+    """The error for a text with a mark, and the marked line and column."""
+    before, mark, after = marked.partition("§")
+    assert mark, "the test marks a place"
+    with pytest.raises(NotationError) as caught:
+        parse(before + after)
+    return caught.value, before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
+
+
+CASES = {
+    # the head
+    "nothing": ("§", "expected the operator's name, got the end of the text"),
+    "no name": ("§(x[n]) -> y[n]: y[i] = x[i]", "expected the operator's name, got '('"),
+    "no bracket": ("f§", "expected '(' after the operator's name, got the end of the text"),
+    "reserved name": ("§lambda(x[n]) -> y[n]: y[i] = x[i]", "'lambda' is a reserved word; choose another name"),
+    "where as a name": ("f(§where[n]) -> y[n]: y[i] = where[i]", "'where' is a reserved word"),
+    "function as a name": ("f(§exp[n]) -> y[n]: y[i] = exp[i]", "'exp' is a function; choose another name"),
+    "matrix function as a name": ("f(§expm[n,m]) -> y[n]: y[i] = expm[i,j]", "'expm' is a function; choose another name"),
+    "function as an axis": ("f(x[§tanh]) -> y[n]: y[i] = x[i]", "'tanh' is a function; choose another name"),
+    "number for a parameter": ("f(§3) -> y[n]: y[i] = x[i]", "expected a parameter, got '3'"),
+    "parameters without a comma": ("f(x[n] §y[n]) -> z[n]: z[i] = x[i]", "expected ',' or ')' after a parameter, got 'y'"),
+    "parameter twice": ("f(x[n], §x[m]) -> y[n]: y[i] = x[i]", "parameter x is declared twice"),
+    "axis twice": ("f(§x[n,n]) -> y[n]: y[i] = x[i,i]", "x has an axis twice; give the two axes two names"),
+    "axes without a comma": ("f(x[n §m]) -> y[n]: y[i] = x[i,j]", "expected ',' or ']' after an axis, got 'm'"),
+    "empty brackets": ("f(x[§]) -> y: y = x", "expected an axis, got ']'"),
+    "parameter and axis": ("f(x[n], §n) -> y[n]: y[i] = x[i]", "n names both a parameter and an axis"),
+    "no arrow": ("f(x[n]) §y[n]: y[i] = x[i]", "expected '->' before the outputs, got 'y'"),
+    "no output": ("f(x[n]) -> §: y[i] = x[i]", "expected an output, got ':'"),
+    "no colon": ("f(x[n]) -> y[n]§\n    y[i] = x[i]", "expected ':' before the statements, got the end of the line"),
+    "output over a new axis": ("f(x[n]) -> §y[m]: y[i] = x[i]", "axis m of output y belongs to no parameter"),
+    "output not assigned": ("f(x[n]) -> §y[n]: z[i] = x[i]", "output y is never assigned"),
+    "output is a parameter": ("f(x[n]) -> §x[n]: y[i] = x[i]", "output x is never assigned"),
+    "output of other axes": ("f(x[n,m]) -> §y[n]: y[j] = x[i,j]", "output y has axes [m], declared [n]"),
+    "no statement": ("f(x[n]) -> §y[n]:", "output y is never assigned"),
+    # statements
+    "assigned twice": ("f(x[n]) -> y[n]:\n    y[i] = x[i]\n    §y[i] = x[i]", "y is assigned or declared already"),
+    "assigns a parameter": ("f(x[n]) -> y[n]: §x[i] = x[i]", "x is assigned or declared already; use a new name"),
+    "assigns an axis": ("f(x[n]) -> y[n]: §n[i] = x[i]", "n names an axis; use another name"),
+    "index twice on the left": ("f(x[n]) -> y[n]: §y[i,i] = x[i]", "y repeats an index on the left"),
+    "index nowhere": ("f(x[n]) -> y[n]: y[§j] = x[i]", "output index j of y appears nowhere on the right"),
+    "no equals sign": ("f(x[n]) -> y[n]: y[i] §x[i]", "expected '=' after y, got 'x'"),
+    "two expressions": ("f(x[n]) -> y[n]: y[i] = x[i] §x[i]", "expected an operator or the end of the statement, got 'x'"),
+    "bracket not closed": ("f(x[n]) -> y[n]: y[i] = (x[i]§", "expected ')', got the end of the text"),
+    "operator at the end": ("f(x[n]) -> y[n]: y[i] = x[i] +§", "expected a number, a tensor or a function, got the end"),
+    "operator twice": ("f(x[n]) -> y[n]: y[i] = x[i] * §/ x[i]", "expected a number, a tensor or a function, got '/'"),
+    "unknown tensor": ("f(x[n]) -> y[n]: y[i] = §z[i]", "unknown tensor z; known: x"),
+    "used before it is assigned": ("f(x[n]) -> y[n]:\n  y[i] = §z[i]\n  z[i] = x[i]", "unknown tensor z; known: x"),
+    "unknown name": ("f(x[n]) -> y[n]: y[i] = x[i] * §g", "unknown name g: neither a scalar, a tensor nor an axis"),
+    "indices forgotten": ("f(x[n,m]) -> y[n]: y[i] = §x", "x has axes [n,m]; write its indices"),
+    "too few indices": ("f(x[n,m]) -> y[n]: y[i] = §x[i]", "x has 2 axes [n,m], got 1 indices"),
+    "too many indices": ("f(x[n]) -> y[n]: y[i] = §x[i,j]", "x has 1 axes [n], got 2 indices"),
+    "scalar with indices": ("f(x[n], g) -> y[n]: y[i] = §g[i] * x[i]", "g has 0 axes [], got 1 indices"),
+    "number as an index": ("f(x[n]) -> y[n]: y[i] = x[§0]", "expected an index, got '0'"),
+    "index over two axes": ("f(x[n,m]) -> y[n]: y[i] = x[i,§i]", "index i runs over two axes, n and m"),
+    "index over two axes in two terms": ("f(x[n], z[m]) -> y[n]: y[i] = x[i] + z[§i]", "index i runs over two axes, n and m"),
+    "division by a sum": ("f(x[n]) -> y[n]: y[i] = x[i] / §(1 + x[i])", "a sum in a denominator is written as a statement"),
+    "division by zero": ("f(x[n]) -> y[n]: y[i] = x[i] / §0", "division by the number 0"),
+    "division by zero times something": ("f(x[n]) -> y[n]: y[i] = 1 / §(0 * x[i])", "division by the number 0"),
+    # functions
+    "unknown function": ("f(x[n]) -> y[n]: y[i] = §sin(x[i])", "unknown function sin; known: conj, "),
+    "sum in a function": ("f(x[n]) -> y[n]: y[i] = exp(§x[i] + 1)", "exp takes one indexed tensor; write the sum or product"),
+    "product in a function": ("f(x[n]) -> y[n]: y[i] = exp(§x[i] * x[i])", "exp takes one indexed tensor"),
+    "too few operands": ("f(x[n]) -> y[n]: y[i] = §select(x[i])", "select takes 2 operand(s), got 1"),
+    "too many operands": ("f(x[n]) -> y[n]: y[i] = §exp(x[i], x[i])", "exp takes 1 operand(s), got 2"),
+    "function not closed": ("f(x[n]) -> y[n]: y[i] = exp(x[i]§", "expected ')' to close exp(, got the end of the text"),
+    "expm of a vector": ("f(x[n]) -> y[n]: y[i] = §expm(x[i])", "expm takes a matrix, a tensor with two different indices"),
+    "expm of a diagonal": ("f(x[n]) -> y[n]:\n T[i,j] = x[i]*x[j]\n y[i] = §expm(T[i,i])", "expm takes a matrix"),
+    "expm of an oblong matrix": ("f(x[n,m]) -> y[n]: T[i,j] = §expm(x[i,j])", "the matrices of expm are square"),
+    "expm of unequal rows": (
+        "f(x[n]) -> y[n]:\n T[i,j] = x[i]*x[j]\n E[i,j] = §expm(T[i,j], T[i,j]; T[i,j])[0,1]",
+        "the blocks of expm form a square grid",
+    ),
+    "expm block outside": (
+        "f(x[n]) -> y[n]:\n T[i,j] = x[i]*x[j]\n E[i,j] = expm(T[i,j], T[i,j]; 0, T[i,j])[0,§2]",
+        "expected a block number below 2, got '2'",
+    ),
+    # order
+    "order without a relation": ("f(x[n]) -> y[n]: y[i] = x[i] where i§", "expected '<=' after index i, got the end of the text"),
+    "unknown relation": ("f(x[n]) -> y[n]: y[i] = x[j] where j §= i", "expected '<=' after index j, got '='"),
+    "order of unknown indices": ("f(x[n]) -> y[n]: y[i] = x[i] where §p <= r", "unknown index p"),
+    "order over two axes": ("f(x[n,m]) -> y[n]: y[i] = x[i,j] where i <= §j", "index j runs over two axes, m and n"),
+    "order with itself": ("f(x[n]) -> y[n]: y[i] = x[i] where §i <= i", "index i is ordered with itself"),
+    "cycle": (
+        "f(x[n]) -> y[n]: y[i] = x[j] where §i <= j <= i",
+        "the order has a cycle, i <= j <= i; indices that are equal are written i == j",
+    ),
+    "decay by a tensor": ("f(x[n]) -> y[n]: y[i] = x[j] where j <= i decay §x", "decay takes a number or a scalar parameter, got 'x'"),
+    "decay by nothing": ("f(x[n]) -> y[n]: y[i] = x[j] where j <= i decay§", "decay takes a number or a scalar parameter, got the"),
+    # words
+    "power": ("f(x[n]) -> y[n]: y[i] = x[i] §^ 2", "unexpected character '^'"),
+    "not ASCII": ("f(x[n]) -> y[n]: y[i] = §α[i]", "unexpected character 'α'"),
+    "null byte": ("f(x[n]) -> y[n]: §\0", "unexpected character '\\x00'"),
+    "huge exponent": (f"f(x[n]) -> y[n]: y[i] = §1e{MAX_EXPONENT + 1} * x[i]", f"the exponent of 1e{MAX_EXPONENT + 1} is beyond"),
+    # limits
+    "long name": (f"f(§{'x' * (MAX_NAME + 1)}[n]) -> y[n]: y[i] = 1", f"a name of {MAX_NAME + 1} characters; at most {MAX_NAME} are read"),
+    "long number": (f"f(x[n]) -> y[n]: y[i] = §{'1' * (MAX_NAME + 1)}", f"a number of {MAX_NAME + 1} characters; at most {MAX_NAME}"),
+    "long text": ("§" + " " * (MAX_TEXT + 1), f"the text has {MAX_TEXT + 1:,} characters; at most {MAX_TEXT:,} are read"),
+    "deep brackets": (
+        f"f(x[n]) -> y[n]: y[i] = {'(' * MAX_DEPTH}§({'' * MAX_DEPTH}x[i]",
+        f"brackets or signs nested more than {MAX_DEPTH} deep",
+    ),
+    "many terms": (f"f(x[n]) -> y[n]: y[i] = x[i]{' + x[i]' * MAX_TERMS}§", f"more than {MAX_TERMS} terms in one statement"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("marked", "message"), CASES.values(), ids=CASES.keys())
+def test_message_and_place(marked, message):
+    error, line, column = refused(marked)
+    assert message in error.message
+    assert (error.line, error.column) == (line, column)
+
+
+def test_the_text_of_an_error_names_the_operator_and_shows_the_line_with_a_caret():
+    with pytest.raises(NotationError) as caught:
+        parse("head(x[n]) -> y[n]:\n    y[i] = x[i] * z[i]")
+    assert str(caught.value) == (
+        "head, line 2, column 19: unknown tensor z; known: x\n"
+        "    y[i] = x[i] * z[i]\n"
+        "                  ^"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["expected a number", "unexpected character"])
+def test_the_operator_is_named_for_errors_of_grammar_and_of_characters_alike(name):
+    text = {"expected a number": "mine(x[n]) -> y[n]: y[i] = *", "unexpected character": "mine(x[n]) -> y[n]: y[i] = $"}[name]
+    with pytest.raises(NotationError, match=name) as caught:
+        parse(text)
+    assert caught.value.operator == "mine"
+
+
+def test_an_operator_without_a_name_is_a_question_mark():
+    error, _, _ = refused("§(x[n]) -> y[n]: y[i] = x[i]")
+    assert error.operator == "?"
+
+
+def test_a_notation_error_is_a_value_error():
+    with pytest.raises(ValueError, match="unknown tensor"):
+        parse("f(x[n]) -> y[n]: y[i] = z[i]")
+
+
+def test_a_long_line_is_cut_and_the_caret_stays_within_it():
+    error, _, column = refused(f"f(x[n]) -> y[n]: y[i] = {'x[i] + ' * 100}§z[i]")
+    message, shown, caret = str(error).split("\n")
+    assert f"column {column}" in message
+    assert len(shown) == 200
+    assert len(caret) <= 201
+
+
+def test_a_tab_counts_as_one_column():
+    error, line, column = refused("f(x[n]) -> y[n]:\n\ty[i] = §z[i]")
+    assert (error.line, error.column) == (line, column)
+
+
+def test_windows_line_ends_are_read():
+    assert parse("f(x[n]) -> y[n]:\r\n    y[i] = x[i]\r\n") == parse("f(x[n]) -> y[n]: y[i] = x[i]")

@@ -1,0 +1,1 @@
+"""What the tests hold the library to, written without it: definitions, knob combinations, differences."""

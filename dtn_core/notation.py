@@ -17,6 +17,7 @@ starts with ``where`` continues the statement above it)::
 from __future__ import annotations
 
 import keyword
+import math
 import re
 from dataclasses import dataclass
 from fractions import Fraction
@@ -53,7 +54,6 @@ MAX_TEXT = 100_000
 MAX_NAME = 64
 MAX_DEPTH = 40
 MAX_TERMS = 1_000
-MAX_EXPONENT = 400
 
 _TOKEN = re.compile(
     r"(?P<space>[ \t\r]+|#[^\n]*)|(?P<newline>\n)|(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
@@ -106,7 +106,8 @@ def parse(text: str) -> Program:
 class _Parser:
     def __init__(self, text: str) -> None:
         self.lines = text[: MAX_TEXT + 1].split("\n")
-        self.name = "?"
+        named = re.match(r"\s*([A-Za-z_][A-Za-z0-9_]{0,63})\s*\(", self.lines[0] if self.lines else "")
+        self.name = named.group(1) if named else "?"
         self.position = 0
         self.depth = 0
         self.params: dict[str, Param] = {}
@@ -191,8 +192,10 @@ class _Parser:
         self.skip_lines()
         self.name = self.new_name("the operator's name").text
         self.expect("(", " after the operator's name")
+        places: dict[str, Token] = {}
         while not self.accept(")"):
             token, param = self.declaration("a parameter")
+            places[param.name] = token
             if param.name in self.params:
                 self.fail(f"parameter {param.name} is declared twice", token)
             self.params[param.name] = param
@@ -202,7 +205,7 @@ class _Parser:
                 self.expect(",", " or ')' after a parameter")
         for param in self.params.values():
             if param.name in self.axis_names:
-                self.fail(f"{param.name} names both a parameter and an axis", self.tokens[0])
+                self.fail(f"{param.name} names both a parameter and an axis", places[param.name])
         self.expect("->", " before the outputs")
         outputs = [self.declaration("an output")]
         while self.accept(","):
@@ -316,19 +319,20 @@ class _Parser:
 
     def sum(self) -> Expr:
         terms = [self.term()]
+        count = len(terms_of(terms[0]))
         while self.here.text in ("+", "-"):
             sign = MINUS_ONE if self.take().text == "-" else Number(Fraction(1))
             terms.append(self.times(sign, self.term()))
-            if len(terms) > MAX_TERMS:
+            count += len(terms_of(terms[-1]))
+            if count > MAX_TERMS:
                 self.fail(f"more than {MAX_TERMS} terms in one statement", self.here)
         return sum_of(*terms)
 
     def times(self, left: Expr, right: Expr) -> Expr:
         """Product of two expressions, distributed over sums: each term sums its own indices."""
-        pairs = [product(a, b) for a in terms_of(left) for b in terms_of(right)]
-        if len(pairs) > MAX_TERMS:
+        if len(terms_of(left)) * len(terms_of(right)) > MAX_TERMS:
             self.fail(f"more than {MAX_TERMS} terms after expanding the brackets", self.here)
-        return sum_of(*pairs)
+        return sum_of(*(product(a, b) for a in terms_of(left) for b in terms_of(right)))
 
     def term(self) -> Expr:
         value = self.factor()
@@ -368,9 +372,9 @@ class _Parser:
             self.depth -= 1
 
     def number(self, token: Token) -> Number:
-        exponent = re.search(r"[eE]([+-]?\d+)$", token.text)
-        if exponent and abs(int(exponent.group(1))) > MAX_EXPONENT:
-            self.fail(f"the exponent of {token.text} is beyond ±{MAX_EXPONENT}", token)
+        value = float(token.text)
+        if math.isinf(value) or (value == 0 and re.search(r"[1-9]", token.text.lower().split("e")[0])):
+            self.fail(f"{token.text} is outside the range of float64", token)
         return Number(Fraction(token.text))
 
     def function(self, token: Token) -> Expr:

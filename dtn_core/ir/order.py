@@ -16,21 +16,20 @@ def cycle(relations: Iterable[Relation]) -> tuple[Index, ...] | None:
             above.setdefault(relation.lower, []).append(relation.upper)
     done: set[Index] = set()
     for start in above:
-        path: list[Index] = []
-        stack: list[tuple[Index, int]] = [(start, 0)]
+        path: dict[Index, None] = {}  # the indices being visited, in order
+        stack = [(start, False)]
         while stack:
-            current, depth = stack.pop()
-            del path[depth:]
-            if current in path:
-                return tuple(path[path.index(current) :])
-            if current in done:
-                continue
-            path.append(current)
-            successors = above.get(current, [])
-            if not successors:
+            current, leaving = stack.pop()
+            if leaving:
+                path.pop(current)
                 done.add(current)
-            stack.extend((successor, depth + 1) for successor in successors)
-        done.add(start)
+            elif current in path:
+                found = tuple(path)
+                return found[found.index(current) :]
+            elif current not in done:
+                path[current] = None
+                stack.append((current, True))
+                stack.extend((following, False) for following in above.get(current, ()))
     return None
 
 
@@ -63,5 +62,5 @@ def restrict(relations: tuple[Relation, ...], indices: Iterable[Index]) -> tuple
                         f"order {start.name} and {stop.name} directly"
                     )
                 implied.append(Relation(start, stop, decays[0] if decays else None, first.equal and second.equal))
-        rest = [r for r in rest if missing not in (r.lower, r.upper)] + implied
+        rest = list(dict.fromkeys([r for r in rest if missing not in (r.lower, r.upper)] + implied))
     return tuple(dict.fromkeys(rest))

@@ -109,7 +109,7 @@ CASES = {
     "long number": (f"f(x[n]) -> y[n]: y[i] = §{'1' * (MAX_NAME + 1)}", f"a number of {MAX_NAME + 1} characters; at most {MAX_NAME}"),
     "long text": ("§" + " " * (MAX_TEXT + 1), f"the text has {MAX_TEXT + 1:,} characters; at most {MAX_TEXT:,} are read"),
     "deep brackets": (
-        f"f(x[n]) -> y[n]: y[i] = {'(' * MAX_DEPTH}§({'' * MAX_DEPTH}x[i]",
+        f"f(x[n]) -> y[n]: y[i] = {'(' * MAX_DEPTH}§(x[i]",
         f"brackets or signs nested more than {MAX_DEPTH} deep",
     ),
     "many terms": (f"f(x[n]) -> y[n]: y[i] = x[i]{' + x[i]' * MAX_TERMS}§", f"more than {MAX_TERMS} terms in one statement"),

@@ -1,0 +1,88 @@
+"""What commands take: an operator, axis sizes, a backend. Each is refused with what was expected instead."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from ..operators import Operator
+
+_SIZE = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*(\d+)\s*", re.ASCII)
+MAX_SIZE = 10**15
+
+
+def operator(text: str) -> Operator:
+    """The operator that ``text`` names.
+
+    Parameters
+    ----------
+    text : str
+        A catalogue name, with knobs or without, or the path of a file of index notation.
+
+    Raises
+    ------
+    typer.BadParameter
+        With the one line, or the line and a caret, that says what is wrong with it.
+
+    Examples
+    --------
+    >>> operator("tensor_attention:order=3").name
+    'tensor_attention'
+    """
+    from ..errors import DtnError
+    from ..operators import load
+
+    try:
+        return load(text)
+    except (DtnError, ValueError) as error:
+        raise typer.BadParameter(str(error), param_hint="OP") from None
+
+
+def sizes(text: str | None) -> dict[str, int] | None:
+    """Axis sizes from ``"n=4096,d=64"``.
+
+    Raises
+    ------
+    typer.BadParameter
+        Names the item that is not ``axis=size``.
+
+    Examples
+    --------
+    >>> sizes("n=4096, d=64")
+    {'n': 4096, 'd': 64}
+    """
+    if text is None:
+        return None
+    found: dict[str, int] = {}
+    for item in text.split(","):
+        match = _SIZE.fullmatch(item)
+        if match is None:
+            raise typer.BadParameter(
+                f"{item.strip()!r} is not axis=size, as in n=4096,d=64,e=64", param_hint="--shape"
+            )
+        axis, size = match[1], int(match[2][:20])
+        if axis in found:
+            raise typer.BadParameter(f"axis {axis!r} is given twice", param_hint="--shape")
+        if size > MAX_SIZE:
+            raise typer.BadParameter(f"axis {axis}: {match[2][:20]} is above 10^15", param_hint="--shape")
+        found[axis] = size
+    return found
+
+
+def backend(name: str) -> str:
+    """``name`` if a backend of that name is installed.
+
+    Raises
+    ------
+    typer.BadParameter
+        Lists the ones there are.
+    """
+    from dtn_codegen import target
+
+    try:
+        return target(name).name
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--backend") from None

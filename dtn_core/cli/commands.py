@@ -1,0 +1,122 @@
+"""The commands and their options. What a command needs is imported when it runs: ``dtn ops`` loads no framework."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from . import arguments
+
+app = typer.Typer(
+    name="dtn",
+    help="Attention operators as index notation, compiled to NumPy, PyTorch, JAX and TensorFlow.",
+    epilog="Example: dtn explain tensor_attention:order=3 --shape n=65536,d=64,e=64",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Op = Annotated[
+    str,
+    typer.Argument(
+        metavar="OP",
+        help="A name of `dtn ops`, with knobs as in tensor_attention:mask=tril,order=3, or a file of index notation.",
+        show_default=False,
+    ),
+]
+Backend = Annotated[
+    str, typer.Option("--backend", "-b", metavar="B", help="numpy, torch, jax or tensorflow.", show_default=False)
+]
+Complex = Annotated[bool, typer.Option("--complex", help="The source for complex arguments.")]
+Layout = Annotated[str, typer.Option(metavar="LAYOUT", help='"... n d" or "... n h d": where the head axis is.')]
+
+
+@app.command(epilog="Example: dtn ops")
+def ops() -> None:
+    """List the operators of the catalogue and their knobs."""
+    from .catalogue import print_catalogue
+
+    print_catalogue()
+
+
+@app.command(epilog="Example: dtn show tensor_attention:mask=tril,order=3 --backend torch")
+def show(
+    op: Op,
+    backend: Annotated[
+        str | None, typer.Option("--backend", "-b", metavar="B", help="Also the source generated for this backend.")
+    ] = None,
+    complex: Complex = False,
+) -> None:
+    """Show an operator as index notation, and the source generated from it."""
+    operator = arguments.operator(op)
+    source = None if backend is None else _source(op, backend, complex, "... n d")
+    print(operator.notation)
+    if operator.scalars:
+        print("with", ", ".join(f"{name}={value:g}" for name, value in operator.scalars.items()))
+    if source is not None:
+        print(f"\n# {backend}\n{source.rstrip()}")
+
+
+@app.command(epilog="Example: dtn explain tensor_attention --shape n=4096,d=64,e=64 --dtype bfloat16")
+def explain(
+    op: Op,
+    shape: Annotated[
+        str | None,
+        typer.Option(metavar="AXIS=SIZE,…", help="Axis sizes; the others are assumed: long sequences, 64 features."),
+    ] = None,
+    dtype: Annotated[str, typer.Option(metavar="DTYPE", help="Dtype of the arguments.")] = "float32",
+    backend: Annotated[str, typer.Option("--backend", "-b", metavar="B", help="Named in the heading.")] = "numpy",
+) -> None:
+    """Explain how an operator is computed: steps, the rule behind each, flops, bytes, peak memory."""
+    from ..explain import explain as explain_operator
+
+    operator, sizes, backend = arguments.operator(op), arguments.sizes(shape), arguments.backend(backend)
+    try:
+        text = str(explain_operator(operator, sizes, dtype, backend))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=["--shape", "--dtype"]) from None
+    print(text)
+
+
+@app.command(epilog="Example: dtn emit tensor_attention --backend jax > tensor_attention.py")
+def emit(op: Op, backend: Backend, complex: Complex = False, layout: Layout = "... n d") -> None:
+    """Write an operator as source text that needs nothing but the framework."""
+    print(_source(op, backend, complex, layout), end="")
+
+
+@app.command(epilog="Example: dtn doctor")
+def doctor(
+    timeout: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="For examining one framework.")] = 120,
+) -> None:
+    """Show what is installed, in which version, on which devices, and the command that installs what is missing."""
+    from .doctor import print_report
+
+    raise typer.Exit(print_report(timeout))
+
+
+@app.command(epilog="Example: dtn demo --frameworks torch,jax --epochs 10 --out results")
+def demo(
+    frameworks: Annotated[
+        str | None, typer.Option(metavar="F,…", help="torch, jax, tensorflow; by default all that are installed.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, max=10_000, metavar="N", help="Passes over the training images.")] = 30,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where demo.png and demo.json are written.")] = Path("."),
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the weights, the split and the batches.")] = 0,
+) -> None:
+    """Train the same classifier of handwritten digits in every framework, and compare."""
+    from ..demo import run
+
+    raise typer.Exit(run(frameworks=None if frameworks is None else frameworks.split(","), epochs=epochs, out=out, seed=seed))
+
+
+def _source(op: str, backend: str, complex_input: bool, layout: str) -> str:
+    from dtn_codegen import emit as emit_operator
+
+    operator, backend = arguments.operator(op), arguments.backend(backend)
+    try:
+        return emit_operator(operator, backend, complex=complex_input, layout=layout)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="OP") from None

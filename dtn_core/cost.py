@@ -58,7 +58,9 @@ class Polynomial:
 
         total = sympy.Integer(0)
         for monomial, coefficient in self.terms:
-            total += sympy.Integer(coefficient) * sympy.Mul(*(sympy.Symbol(a, positive=True, integer=True) for a in monomial))
+            total += sympy.Integer(coefficient) * sympy.Mul(
+                *(sympy.Symbol(a, positive=True, integer=True) for a in monomial)
+            )
         return sympy.factor_terms(total) if len(self.terms) < 4 else total
 
     def __str__(self) -> str:
@@ -80,7 +82,7 @@ def flops(statement: Statement) -> Polynomial:
     if isinstance(value, Read) and set(value.indices) == set(statement.indices) and not statement.order:
         return Polynomial()
     total = Polynomial()
-    whole = {index for index in all_indices(statement)}
+    whole = set(all_indices(statement))
     for term in terms_of(value):
         own = {index for read in reads(term) for index in read.indices}
         carried = own | set(statement.indices) if len(terms_of(value)) > 1 else whole

@@ -78,17 +78,20 @@ class Explanation:
         rows = [("step", "rule", "flops", "bytes")]
         rows += [(step.text, step.rule, str(step.flops), str(step.bytes)) for step in self.steps]
         widths = [max(len(row[column]) for row in rows) for column in range(4)]
-        table = [" ".join(cell.ljust(width + 1) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        table = [
+            " ".join(cell.ljust(width + 1) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+        ]
         table.insert(1, "-" * max(map(len, table)))
         return "\n".join(
             [
-                f"{self.operator}: {self.implementation} {self.backend}, {self.dtype}, {sizes} (per batch entry and head)",
+                f"{self.operator}: {self.implementation} {self.backend}, {self.dtype}, {sizes}",
+                "costs are per batch entry and head; memory is of computed tensors, the result included",
                 "",
                 *table,
                 "",
                 f"flops        {self.flops} = {self.flops.at(self.sizes):,}",
                 f"bytes moved  {self.bytes} = {_bytes(self.bytes.at(self.sizes))}",
-                f"peak memory  {self.peak} bytes = {_bytes(self.peak.at(self.sizes))} (computed tensors, result included)",
+                f"peak memory  {self.peak} bytes = {_bytes(self.peak.at(self.sizes))}",
                 f"certificate  {self.certificate}",
             ]
         )
@@ -164,13 +167,16 @@ def certificate(form: Lowered, forms: tuple[Lowered, ...], sizes: Mapping[str, i
         value = statement.value
         if isinstance(value, MatrixFunction):
             reason = form.dense_reasons.get(statement.name, "it is a function of a whole matrix")
-            return f"{first.name} has two sequence axes ({axes}): {value.function} of {statement.name} is dense, {reason}"
+            return (
+                f"{first.name} has two sequence axes ({axes}): {value.function} of {statement.name} is dense, {reason}"
+            )
         if isinstance(value, Apply) and value.function not in ("conj", "real"):
             return f"{first.name} has two sequence axes ({axes}): {value.function} acts on every element of it"
     if any(not two_sequence_axes(other.program) for other in forms):
         other = next(other for other in forms if not two_sequence_axes(other.program))
         ratio = score(other.program, sizes) / max(1, score(form.program, sizes))
-        return f"{first.name} has two sequence axes ({axes}): at these sizes it is {ratio:.2g} times cheaper than the linear form"
+        cheaper = f"at these sizes it is {ratio:.2g} times cheaper than the linear form"
+        return f"{first.name} has two sequence axes ({axes}): {cheaper}"
     ordered = next((s for s in wide if s.order), None)
     if ordered is not None:
         return f"{first.name} has two sequence axes ({axes}): the order in {ordered.name} is evaluated densely"

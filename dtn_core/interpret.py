@@ -9,7 +9,7 @@ can be checked to equality.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -152,8 +152,7 @@ class _Run:
     def term(self, term: Expr, out: tuple[Index, ...], order: tuple[Relation, ...]) -> Array:
         operands: list[tuple[Array, tuple[Index, ...]]] = [self.value(factor) for factor in factors_of(term)]
         carried = {index for _, indices in operands for index in indices}
-        for relation in restrict(order, carried.union(out)):
-            operands.append(self.relation(relation))
+        operands += [self.relation(relation) for relation in restrict(order, carried.union(out))]
         labels = {index: number for number, index in enumerate({i: None for _, ids in operands for i in ids})}
         arguments: list[Any] = []
         for array, indices in operands:
@@ -233,9 +232,16 @@ class _Run:
         cells = [cell for row in expr.grid for cell in row if cell is not None]
         shape = np.broadcast_shapes(*(self.cell(cell, expr.indices).shape for cell in cells))
         zero = np.zeros(shape)
-        grid = [[zero if cell is None else np.broadcast_to(self.cell(cell, expr.indices), shape) for cell in row] for row in expr.grid]
+        grid = [
+            [zero if cell is None else np.broadcast_to(self.cell(cell, expr.indices), shape) for cell in row]
+            for row in expr.grid
+        ]
         rows = [np.concatenate(row, axis=-1) for row in grid]
-        value = matrix_phi1(np.concatenate(rows, axis=-2)) if expr.function == "phi1" else matrix_exp(np.concatenate(rows, axis=-2))
+        value = (
+            matrix_phi1(np.concatenate(rows, axis=-2))
+            if expr.function == "phi1"
+            else matrix_exp(np.concatenate(rows, axis=-2))
+        )
         size, (row, column) = shape[-1], expr.block
         return value[..., row * size : (row + 1) * size, column * size : (column + 1) * size]
 

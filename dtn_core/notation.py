@@ -16,14 +16,11 @@ starts with ``where`` continues the statement above it)::
 
 from __future__ import annotations
 
-import keyword
 import math
 import re
-from dataclasses import dataclass
 from fractions import Fraction
-from typing import NoReturn
 
-from .errors import NotationError, VerificationError
+from .errors import VerificationError
 from .ir.functions import FUNCTIONS, MATRIX_FUNCTIONS
 from .ir.nodes import (
     MINUS_ONE,
@@ -49,26 +46,10 @@ from .ir.nodes import (
 )
 from .ir.order import cycle
 from .ir.verify import cycle_message, verify
+from .lexer import Cursor, Token
 
-MAX_TEXT = 100_000
-MAX_NAME = 64
 MAX_DEPTH = 40
 MAX_TERMS = 1_000
-
-_TOKEN = re.compile(
-    r"(?P<space>[ \t\r]+|#[^\n]*)|(?P<newline>\n)|(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
-    r"|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<symbol>->|<=|==|[-+*/()\[\],:=;])"
-)
-
-
-@dataclass(frozen=True)
-class Token:
-    """A word of the text with its one-based position."""
-
-    kind: str
-    text: str
-    line: int
-    column: int
 
 
 def parse(text: str) -> Program:
@@ -103,90 +84,14 @@ def parse(text: str) -> Program:
         parser.fail(str(error), parser.tokens[0])
 
 
-class _Parser:
+class _Parser(Cursor):
     def __init__(self, text: str) -> None:
-        self.lines = text[: MAX_TEXT + 1].split("\n")
-        named = re.match(r"\s*([A-Za-z_][A-Za-z0-9_]{0,63})\s*\(", self.lines[0] if self.lines else "")
-        self.name = named.group(1) if named else "?"
-        self.position = 0
+        super().__init__(text)
         self.depth = 0
         self.params: dict[str, Param] = {}
         self.defined: dict[str, tuple[str, ...]] = {}  # axes of every tensor known so far
         self.axis_names: dict[str, None] = {}
         self.ranges: dict[str, str] = {}  # index -> axis, within one statement
-        self.tokens = self.tokenize(text)
-
-    # ------------------------------------------------------------------ words
-
-    def tokenize(self, text: str) -> list[Token]:
-        if len(text) > MAX_TEXT:
-            self.fail(f"the text has {len(text):,} characters; at most {MAX_TEXT:,} are read", Token("", "", 1, 1))
-        tokens: list[Token] = []
-        position, line, start, brackets = 0, 1, 0, 0
-        while position < len(text):
-            match = _TOKEN.match(text, position)
-            here = Token("", text[position], line, position - start + 1)
-            if match is None:
-                self.fail(f"unexpected character {text[position]!r}", here)
-            kind, word = str(match.lastgroup), match.group()
-            if kind == "newline":
-                if not brackets:
-                    tokens.append(Token("newline", "", line, here.column))
-                line, start = line + 1, match.end()
-            elif kind != "space":
-                if len(word) > MAX_NAME:
-                    self.fail(f"a {kind} of {len(word)} characters; at most {MAX_NAME} are read", here)
-                brackets += (word in "([") - (word in ")]")
-                tokens.append(Token(kind, word, line, here.column))
-            position = match.end()
-        tokens.append(Token("end", "", line, position - start + 1))
-        return tokens
-
-    @property
-    def here(self) -> Token:
-        return self.tokens[self.position]
-
-    def take(self) -> Token:
-        token = self.here
-        self.position += token.kind != "end"
-        return token
-
-    def accept(self, text: str) -> Token | None:
-        return self.take() if self.here.text == text and self.here.kind != "number" else None
-
-    def expect(self, text: str, why: str = "") -> Token:
-        token = self.accept(text)
-        if token is None:
-            self.fail(f"expected {text!r}{why}, got {self.shown(self.here)}", self.here)
-        return token
-
-    def expect_name(self, what: str) -> Token:
-        token = self.here
-        if token.kind != "name":
-            self.fail(f"expected {what}, got {self.shown(token)}", token)
-        return self.take()
-
-    def new_name(self, what: str) -> Token:
-        token = self.expect_name(what)
-        if keyword.iskeyword(token.text) or token.text in ("where", ONES):
-            self.fail(f"{token.text!r} is a reserved word; choose another name for {what}", token)
-        if token.text in FUNCTIONS or token.text in MATRIX_FUNCTIONS:
-            self.fail(f"{token.text!r} is a function; choose another name for {what}", token)
-        return token
-
-    def skip_lines(self) -> None:
-        while self.here.kind == "newline" or self.here.text == ";":
-            self.take()
-
-    @staticmethod
-    def shown(token: Token) -> str:
-        return {"end": "the end of the text", "newline": "the end of the line"}.get(token.kind, repr(token.text))
-
-    def fail(self, message: str, token: Token) -> NoReturn:
-        source = self.lines[token.line - 1] if token.line <= len(self.lines) else ""
-        raise NotationError(message, self.name, token.line, token.column, source)
-
-    # -------------------------------------------------------------- signature
 
     def operator(self) -> Program:
         self.skip_lines()
@@ -220,14 +125,20 @@ class _Parser:
         while self.here.kind != "end":
             statements.append(self.statement())
             if self.here.kind not in ("newline", "end") and self.here.text != ";":
-                self.fail(f"expected an operator or the end of the statement, got {self.shown(self.here)}", self.here)
+                self.fail(
+                    f"expected an operator or the end of the statement, got {self.shown(self.here)}",
+                    self.here,
+                )
             self.skip_lines()
         for token, output in outputs:
             axes = None if output.name in self.params else self.defined.get(output.name)
             if axes is None:
                 self.fail(f"output {output.name} is never assigned", token)
             if axes != output.axes:
-                self.fail(f"output {output.name} has axes [{','.join(axes)}], declared [{','.join(output.axes)}]", token)
+                self.fail(
+                    f"output {output.name} has axes [{','.join(axes)}], declared [{','.join(output.axes)}]",
+                    token,
+                )
         return Program(self.name, tuple(self.params.values()), tuple(param for _, param in outputs), tuple(statements))
 
     def declaration(self, what: str) -> tuple[Token, Param]:
@@ -299,8 +210,9 @@ class _Parser:
             found = cycle(relations)
             if found:
                 self.fail(cycle_message(tuple(index.name for index in found)), words[0])
-            if not self.accept(","):
-                return relations
+            if self.accept(","):
+                continue
+            return relations
 
     def decay(self) -> Number | Read:
         token = self.take()
@@ -308,7 +220,7 @@ class _Parser:
             return self.number(token)
         if token.kind == "name" and self.defined.get(token.text) == ():
             return Read(token.text)
-        self.fail(f"decay takes a number or a scalar parameter, got {self.shown(token)}", token)
+        return self.fail(f"decay takes a number or a scalar parameter, got {self.shown(token)}", token)
 
     def index(self, token: Token, axis: str) -> Index:
         if self.ranges.setdefault(token.text, axis) != axis:
@@ -343,7 +255,9 @@ class _Parser:
             if operator.text == "/":
                 if isinstance(right, Sum):
                     self.fail("a sum in a denominator is written as a statement of its own", token)
-                if right == Number(Fraction(0)) or (isinstance(right, Product) and right.factors[0] == Number(Fraction(0))):
+                if right == Number(Fraction(0)) or (
+                    isinstance(right, Product) and right.factors[0] == Number(Fraction(0))
+                ):
                     self.fail("division by the number 0", token)
                 right = reciprocal(right)
             value = self.times(value, right)
@@ -396,7 +310,10 @@ class _Parser:
         at = self.here
         value = self.sum()
         if isinstance(value, Sum) or len([r for r in reads(value) if r.indices]) > 1:
-            self.fail(f"{token.text} takes one indexed tensor; write the sum or product as a statement of its own", at)
+            self.fail(
+                f"{token.text} takes one indexed tensor; write the sum or product as a statement of its own",
+                at,
+            )
         return value
 
     def matrix_function(self, token: Token) -> Expr:

@@ -215,7 +215,11 @@ class Function:
         order = tuple(param.name for param in form.program.params)
         tensors = [name for name in order if name in self._tensors or name == MASK]
         wanted = (*tensors, *self._scalars)
-        generated = _load(self.text(form, widen=widen), form.program.name, f"<dtn {ir_hash(form.definition)} {self.target.name}>")
+        generated = _load(
+            self.text(form, widen=widen),
+            form.program.name,
+            f"<dtn {ir_hash(form.definition)} {self.target.name}>",
+        )
         if wanted == order:
             return generated
         places = [wanted.index(name) for name in order]
@@ -284,13 +288,20 @@ def axis_sizes(program: Program, shapes: Mapping[str, tuple[Any, ...]], layout: 
     return sizes
 
 
-def _check_broadcast(program: Program, shapes: Mapping[str, tuple[Any, ...]], leading: Sequence[tuple[Any, ...]]) -> None:
+def _check_broadcast(
+    program: Program, shapes: Mapping[str, tuple[Any, ...]], leading: Sequence[tuple[Any, ...]]
+) -> None:
     result: list[tuple[Any, str]] = []
     for param, batch in zip(program.tensors, leading, strict=True):
         for place, size in enumerate(reversed(batch)):
             if place == len(result):
                 result.append((size, param.name))
-            elif size is not None and result[place][0] is not None and 1 not in (size, result[place][0]) and size != result[place][0]:
+            elif (
+                size is not None
+                and result[place][0] is not None
+                and 1 not in (size, result[place][0])
+                and size != result[place][0]
+            ):
                 other, name = result[place]
                 raise ShapeError(
                     f"{program.name}: leading axis {-place - 1} has size {other} in {name} (shape {shapes[name]}) "
@@ -312,8 +323,7 @@ def _load(source: str, name: str, filename: str) -> Callable[..., Any]:
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
     namespace: dict[str, Any] = {"__name__": f"dtn_generated.{name}"}
     exec(compile(source, filename, "exec"), namespace)  # noqa: S102 - text made by the emitter from verified IR
-    found = namespace.get(name) or namespace[f"{name}_"]
-    return found  # type: ignore[no-any-return]
+    return namespace.get(name) or namespace[f"{name}_"]  # type: ignore[no-any-return]
 
 
 def _decays(program: Program) -> set[str]:

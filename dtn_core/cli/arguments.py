@@ -60,9 +60,7 @@ def sizes(text: str | None) -> dict[str, int] | None:
     for item in text.split(","):
         match = _SIZE.fullmatch(item)
         if match is None:
-            raise typer.BadParameter(
-                f"{item.strip()!r} is not axis=size, as in n=4096,d=64,e=64", param_hint="--shape"
-            )
+            raise typer.BadParameter(f"{item.strip()!r} is not axis=size, as in n=4096,d=64,e=64", param_hint="--shape")
         axis, size = match[1], int(match[2][:20])
         if axis in found:
             raise typer.BadParameter(f"axis {axis!r} is given twice", param_hint="--shape")

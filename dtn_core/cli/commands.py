@@ -28,7 +28,8 @@ Op = Annotated[
     ),
 ]
 Backend = Annotated[
-    str, typer.Option("--backend", "-b", metavar="B", help="numpy, torch, jax or tensorflow.", show_default=False)
+    str,
+    typer.Option("--backend", "-b", metavar="B", help="numpy, torch, jax or tensorflow.", show_default=False),
 ]
 Complex = Annotated[bool, typer.Option("--complex", help="The source for complex arguments.")]
 Layout = Annotated[str, typer.Option(metavar="LAYOUT", help='"... n d" or "... n h d": where the head axis is.')]
@@ -46,7 +47,8 @@ def ops() -> None:
 def show(
     op: Op,
     backend: Annotated[
-        str | None, typer.Option("--backend", "-b", metavar="B", help="Also the source generated for this backend.")
+        str | None,
+        typer.Option("--backend", "-b", metavar="B", help="Also the source generated for this backend."),
     ] = None,
     complex: Complex = False,
 ) -> None:
@@ -77,7 +79,7 @@ def explain(
     try:
         text = str(explain_operator(operator, sizes, dtype, backend))
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint=["--shape", "--dtype"]) from None
+        raise typer.BadParameter(str(error)) from None
     print(text)
 
 
@@ -100,7 +102,8 @@ def doctor(
 @app.command(epilog="Example: dtn demo --frameworks torch,jax --epochs 10 --out results")
 def demo(
     frameworks: Annotated[
-        str | None, typer.Option(metavar="F,…", help="torch, jax, tensorflow; by default all that are installed.")
+        str | None,
+        typer.Option(metavar="F,…", help="torch, jax, tensorflow; by default all that are installed."),
     ] = None,
     epochs: Annotated[int, typer.Option(min=1, max=10_000, metavar="N", help="Passes over the training images.")] = 30,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where demo.png and demo.json are written.")] = Path("."),
@@ -109,7 +112,14 @@ def demo(
     """Train the same classifier of handwritten digits in every framework, and compare."""
     from ..demo import run
 
-    raise typer.Exit(run(frameworks=None if frameworks is None else frameworks.split(","), epochs=epochs, out=out, seed=seed))
+    raise typer.Exit(
+        run(
+            frameworks=None if frameworks is None else frameworks.split(","),
+            epochs=epochs,
+            out=out,
+            seed=seed,
+        )
+    )
 
 
 def _source(op: str, backend: str, complex_input: bool, layout: str) -> str:
@@ -119,4 +129,4 @@ def _source(op: str, backend: str, complex_input: bool, layout: str) -> str:
     try:
         return emit_operator(operator, backend, complex=complex_input, layout=layout)
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="OP") from None
+        raise typer.BadParameter(str(error)) from None

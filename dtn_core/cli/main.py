@@ -16,7 +16,7 @@ FAILED = 1
 USAGE = 2
 INTERRUPTED = 130
 
-# Typer carries its own copy of click since 0.20, and depends on click before: the base of all usage errors, either way
+# The base of all usage errors is click's; Typer depends on click or, in newer versions, carries its own copy.
 _USAGE_ERROR: type[Any] = typer.BadParameter.__mro__[2]
 
 
@@ -43,7 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = app(args=given, prog_name="dtn", standalone_mode=False)
         sys.stdout.flush()
     except _USAGE_ERROR as error:
-        return _complain(f"{error.format_message()} (dtn {_command(given)}--help shows an example)", USAGE)
+        message = error.format_message().rstrip(".")
+        hint = "" if "\n" in message else f"; see dtn {_command(given)}--help"
+        return _complain(message + hint, USAGE)
     except (KeyboardInterrupt, typer.Abort):
         return _complain("interrupted", INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has gone, as in `dtn emit … | head`
@@ -56,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _command(given: list[str]) -> str:
     """The command that was meant, with a space after it, or nothing."""
-    known = {command.name for command in app.registered_commands}
+    known = {command.callback.__name__ for command in app.registered_commands if command.callback}
     return f"{given[0]} " if given[0] in known else ""
 
 

@@ -17,7 +17,9 @@ def sequence_axes(program: Program) -> tuple[str, ...]:
     >>> sequence_axes(parse("f(x[n,d], w[d,e]) -> y[n,e]: y[i,c] = x[i,a] * w[a,c]"))
     ('n',)
     """
-    ordered = {relation.upper.axis for statement in program.statements for relation in statement.order if not relation.equal}
+    ordered = {
+        relation.upper.axis for statement in program.statements for relation in statement.order if not relation.equal
+    }
     leading = {param.axes[0] for param in program.params if len(param.axes) > 1}
     first = program.outputs[0].axes[:1]
     if first and first[0] in leading:

@@ -91,7 +91,10 @@ class Builder:
             else:
                 statements.append(Statement(output.name, indices, read))
         statements = [
-            map_statement(replace(s, name=renames.get(s.name, s.name)), lambda r: Read(renames.get(r.tensor, r.tensor), r.indices))
+            map_statement(
+                replace(s, name=renames.get(s.name, s.name)),
+                lambda r: Read(renames.get(r.tensor, r.tensor), r.indices),
+            )
             for s in statements
         ]
         live = {output.name for output in self.source.outputs}
@@ -103,9 +106,7 @@ class Builder:
         return verify(replace(self.source, statements=tuple(reversed(kept))))
 
 
-def _canonical(
-    indices: tuple[Index, ...], value: Expr, order: tuple[Relation, ...]
-) -> tuple[object, dict[Index, int]]:
+def _canonical(indices: tuple[Index, ...], value: Expr, order: tuple[Relation, ...]) -> tuple[object, dict[Index, int]]:
     """A key equal for statements that differ in index names, factor order and the order on the left."""
     factors = factors_of(value)
     orders: Iterable[tuple[Expr, ...]] = [factors]

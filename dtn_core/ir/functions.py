@@ -68,7 +68,10 @@ FUNCTIONS: dict[str, Function] = {
     "silu": Function(_silu_derivative, holomorphic=False),
     "relu": Function(lambda x: _f("step", x), holomorphic=False),
     "gelu": Function(_gelu_derivative, holomorphic=False),
-    "erf": Function(lambda x: product(number(2 / math.sqrt(math.pi)), _f("exp", product(MINUS_ONE, x, x))), holomorphic=False),
+    "erf": Function(
+        lambda x: product(number(2 / math.sqrt(math.pi)), _f("exp", product(MINUS_ONE, x, x))),
+        holomorphic=False,
+    ),
     "step": Function(lambda x: ZERO, holomorphic=False),
 }
 

@@ -5,7 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from .nodes import ONES, Apply, Expr, Extent, Index, Number, Read, Relation, Statement, Sum, factors_of, product
+from .nodes import (
+    ONES,
+    Apply,
+    Expr,
+    Extent,
+    Index,
+    Number,
+    Read,
+    Relation,
+    Statement,
+    Sum,
+    factors_of,
+    product,
+)
 from .order import restrict
 
 
@@ -73,7 +86,6 @@ class Term:
             term = replace(term, order=tuple(r for r in term.order if r.lower != r.upper))
         carried = {*term.indices(), *kept}
         return replace(term, order=restrict(term.order, carried))
-
 
     def without_ones(self, out: Iterable[Index]) -> Term:
         """Drop ones over indices that other factors carry; those nothing else carries give their axis size."""

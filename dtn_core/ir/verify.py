@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from ..errors import VerificationError
 from .functions import FUNCTIONS, MATRIX_FUNCTIONS
-from .nodes import ONES, Apply, Expr, Extent, MatrixFunction, Program, Read, Statement, all_indices, children, statement_reads
+from .nodes import (
+    ONES,
+    Apply,
+    Expr,
+    Extent,
+    MatrixFunction,
+    Program,
+    Statement,
+    all_indices,
+    children,
+    statement_reads,
+)
 from .order import cycle
 
 

@@ -62,9 +62,7 @@ class _Layer:
 
     def __init__(self, definition: Definition, weights: Mapping[str, ArrayLike], prefix: str) -> None:
         self.definition = definition
-        self.weights = {
-            name: np.asarray(weights[prefix + name], np.float64) for name in definition.parameters()
-        }
+        self.weights = {name: np.asarray(weights[prefix + name], np.float64) for name in definition.parameters()}
         for name, child in definition.children().items():
             if isinstance(child, Definition):
                 setattr(self, name, _Layer(child, weights, f"{prefix}{name}."))

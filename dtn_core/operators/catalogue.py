@@ -77,8 +77,16 @@ def _written(name: str, summary: str, text: str) -> Entry:
 catalogue: dict[str, Entry] = {
     entry.name: entry
     for entry in (
-        _knobbed(tensor_attention, "Token mixing by a product of score matrices", "q[n,d], k[n,d], v[n,e] -> o[n,e]"),
-        _knobbed(tensor_interaction, "Channel mixing by a product of feature matrices", "q[n,d], k[n,d], v[n,d] -> o[n,d]"),
+        _knobbed(
+            tensor_attention,
+            "Token mixing by a product of score matrices",
+            "q[n,d], k[n,d], v[n,e] -> o[n,e]",
+        ),
+        _knobbed(
+            tensor_interaction,
+            "Channel mixing by a product of feature matrices",
+            "q[n,d], k[n,d], v[n,d] -> o[n,d]",
+        ),
         *(_written(name, summary, text) for name, (summary, text) in _WRITTEN.items()),
     )
 }

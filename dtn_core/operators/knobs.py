@@ -36,8 +36,12 @@ KNOBS: dict[str, KnobDoc] = {
     "asymmetric": KnobDoc("bool", False, "A^order instead of the alternating product (matmul only)"),
     "scale": KnobDoc("float", 1.0, "factor of A = scale · Q Kᴴ"),
     "normalize": KnobDoc('"trace", "diag", "row", None', "trace", "what T is divided by"),
-    "activation": KnobDoc('None, "relu", "exp", "expm"', None, "function of the normalised T; expm is the matrix exponential"),
-    "mask": KnobDoc('None, "tril", "causal"', None, "who sees whom; tril keeps T of the whole sequence, causal is strict"),
+    "activation": KnobDoc(
+        'None, "relu", "exp", "expm"', None, "function of the normalised T; expm is the matrix exponential"
+    ),
+    "mask": KnobDoc(
+        'None, "tril", "causal"', None, "who sees whom; tril keeps T of the whole sequence, causal is strict"
+    ),
     "residual": KnobDoc("float", 0.0, "adds residual · V (times tr T when normalize is None)"),
     "decay": KnobDoc("float in (0, 1]", None, "weight per token of distance (mask=causal only)"),
     "eps": KnobDoc("float >= 0", 0.0, "added to every denominator; a denominator of exactly 0 gives output 0"),

@@ -78,7 +78,9 @@ def tensor_attention(
     define.add("T[i,j] = " + _scores(define))
     causal = mask == "causal"
     where = f"   where x <= i{define.decay}" if causal else ""
-    read = define.denominator("T[x,x]", "T[i,i]", "T[i,j]", where, "i" if causal and normalize in ("trace", None) else "", "i")
+    read = define.denominator(
+        "T[x,x]", "T[i,i]", "T[i,j]", where, "i" if causal and normalize in ("trace", None) else "", "i"
+    )
     mixed = define.activated("T[i,j]", f" / {read}" if normalize else "")
     matrix, _, divisor = mixed.partition(" / ")
     line = f"o[i,c] = {matrix} * v[j,c]" + (f" / {divisor}" if divisor else "")

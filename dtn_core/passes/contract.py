@@ -15,7 +15,7 @@ from opt_einsum.paths import DynamicProgramming, greedy, optimal
 
 from ..cost import BALANCE, elements, flops, traffic
 from ..ir.build import Builder
-from ..ir.nodes import ONES, Expr, Index, Program, Read, Relation, Statement, map_statement, product
+from ..ir.nodes import ONES, Expr, Index, Program, Read, Relation, map_statement, product
 from ..ir.terms import Factor, Term, single_term
 
 MAX_OPTIMAL = 5
@@ -105,7 +105,7 @@ class Contraction:
             searches = [DynamicProgramming(minimize=goal) for goal in ("flops", "size", "write")]
         if len(inputs) <= MAX_OPTIMAL:
             searches.append(optimal)
-        found = {}
+        found: dict[tuple[tuple[int, ...], ...], None] = {}
         for search in searches:
             path = tuple(tuple(sorted(pair)) for pair in search(inputs, output, extents))
             found[tuple(pair for pair in path if len(pair) > 1)] = None
@@ -124,7 +124,9 @@ class Attempt:
     def follow(self, path: tuple[tuple[int, ...], ...]) -> Read:
         """Combine operands pairwise along ``path``, then apply what scalars are left."""
         for position, operand in enumerate(self.operands):
-            self.operands[position] = self.reduced(operand, others=self.operands[:position] + self.operands[position + 1 :])
+            self.operands[position] = self.reduced(
+                operand, others=self.operands[:position] + self.operands[position + 1 :]
+            )
         pairs = [*path]
         smallest = self.smallest_result(pairs)
         if not pairs:
@@ -169,7 +171,11 @@ class Attempt:
 
     def scaled(self, read: Read, hint: str) -> Read:
         """``read`` times the contraction's scalars and numbers."""
-        factors: list[Expr] = [*self.goal.coefficient, *([self.scalar] if self.scalar is not None else []), read]
+        factors: list[Expr] = [
+            *self.goal.coefficient,
+            *([self.scalar] if self.scalar is not None else []),
+            read,
+        ]
         return self.builder.define(hint, read.indices, product(*factors))
 
     # --------------------------------------------------------------- steps
@@ -201,7 +207,9 @@ class Attempt:
         scale = scale and (self.scalar is not None or bool(self.goal.coefficient))
         hint = self.goal.name if final and not scale else _joined(left, right)
         if left.factor is not None and right.relation is not None and set(right.indices) <= set(left.indices):
-            masked = self.builder.define(f"{_name(left)}_masked", left.indices, left.factor.expression(), (right.relation,))
+            masked = self.builder.define(
+                f"{_name(left)}_masked", left.indices, left.factor.expression(), (right.relation,)
+            )
             made = masked if kept == masked.indices else self.builder.define(hint, kept, masked)
         else:
             made = self.builder.define(hint, kept, product(self.value(left), self.value(right)))

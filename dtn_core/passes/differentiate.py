@@ -251,7 +251,7 @@ class _Reverse:
                 self.factor(factor, product(made, *(self.conjugate(other) for other in others)), ())
 
     def conjugate(self, expr: Expr) -> Expr:
-        """conj of an expression, pushed down to reads."""
+        """Conj of an expression, pushed down to reads."""
         match expr:
             case Number() | Extent():
                 return expr
@@ -281,8 +281,8 @@ class _Reverse:
         seed: list[list[Read | None]] = [[None] * size for _ in range(size)]
         seed[value.block[0]][value.block[1]] = self.define("seed", value.indices, bar)
         zero: list[Read | None] = [None] * size
-        grid = tuple(tuple([*adjoint[r], *seed[r]]) for r in range(size))
-        grid += tuple(tuple([*zero, *adjoint[r]]) for r in range(size))
+        grid = tuple((*adjoint[r], *seed[r]) for r in range(size))
+        grid += tuple((*zero, *adjoint[r]) for r in range(size))
         for r, cells in enumerate(value.grid):
             for c, cell in enumerate(cells):
                 if cell is not None:
@@ -301,7 +301,12 @@ class _Reverse:
             Relation(between, relation.upper, relation.decay),
         )
         whole = product(bar, *(self.conjugate(factor) for factor in factors_of(term)))
-        more = self.define("d_decay_more", (), product(whole, _one((between,))), (*order[:place], *split, *order[place + 1 :]))
+        more = self.define(
+            "d_decay_more",
+            (),
+            product(whole, _one((between,))),
+            (*order[:place], *split, *order[place + 1 :]),
+        )
         less = self.define("d_decay_less", (), whole, order)
         inverse = reciprocal(relation.decay)
         value = sum_of(product(more, inverse), product(MINUS_ONE, less, inverse))

@@ -25,9 +25,7 @@ def divide(program: Program) -> Program:
     uses = Counter(read.tensor for statement in program.statements for read in statement_reads(statement))
     outputs = {output.name for output in program.outputs}
     inverses = {
-        s.name: s
-        for s in program.statements
-        if uses[s.name] == 1 and s.name not in outputs and _is_reciprocal(s)
+        s.name: s for s in program.statements if uses[s.name] == 1 and s.name not in outputs and _is_reciprocal(s)
     }
     used: set[str] = set()
     statements = [_rewritten(statement, inverses, used) for statement in program.statements]

@@ -1,8 +1,8 @@
 """simplify: flatten nested contractions, distribute sums over them, share equal statements, fold constants.
 
 Intermediate statements are names, not evaluation orders.  A statement that is read once, that has two
-sequence axes, or one and more axes than any argument, is expanded into the contractions that read it; ``contract`` then chooses the order of
-evaluation of the whole.
+sequence axes, or one and more axes than any argument, is expanded into the contractions that read it;
+``contract`` then chooses the order of evaluation of the whole.
 """
 
 from __future__ import annotations
@@ -69,9 +69,7 @@ class Flattener:
         """Take a statement in, expanded where it reads statements that may be."""
         value = statement.value
         if isinstance(value, MatrixFunction):
-            grid = tuple(
-                tuple(None if cell is None else self.tensor_read(cell) for cell in row) for row in value.grid
-            )
+            grid = tuple(tuple(None if cell is None else self.tensor_read(cell) for cell in row) for row in value.grid)
             made = MatrixFunction(value.function, grid, value.block, value.indices)
             self.store(statement.name, statement.indices, made)
             return
@@ -175,9 +173,7 @@ class Flattener:
         factors = tuple(Factor(self.tensor_read(factor.read), factor.conj) for factor in term.factors)
         return Term(term.coefficient, factors, term.order)
 
-    def instantiate(
-        self, piece: Term, formal: tuple[Index, ...], actual: tuple[Index, ...], taken: set[str]
-    ) -> Term:
+    def instantiate(self, piece: Term, formal: tuple[Index, ...], actual: tuple[Index, ...], taken: set[str]) -> Term:
         """``piece`` with its left indices replaced by the actual ones and its summed ones made fresh."""
         names = dict(zip(formal, actual, strict=True))
         ordered = (index for relation in piece.order for index in (relation.lower, relation.upper))

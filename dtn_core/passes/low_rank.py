@@ -59,7 +59,8 @@ def _is_long_expm(statement: Statement, long: tuple[str, ...]) -> bool:
 def _split(defined: dict[str, Statement], statement: Statement) -> tuple[Term, Index] | str:
     """The matrix as one term over the exponential's indices, with the index that joins U and W; or why not."""
     value = statement.value
-    assert isinstance(value, MatrixFunction) and value.grid[0][0] is not None
+    assert isinstance(value, MatrixFunction)
+    assert value.grid[0][0] is not None
     source = defined.get(value.grid[0][0].tensor)
     term = None if source is None else single_term(source)
     if source is None or term is None:
@@ -93,9 +94,7 @@ def _rewrite(builder: Builder, statement: Statement, term: Term, bond: Index) ->
     token = Index(f"{column.name}_", column.axis)
     gram = product(_at(w, {column: token}), _at(u, {row: token, bond: other}))
     inner = builder.define(f"{name}_gram", (bond, other), gram)
-    phi = builder.define(
-        f"{name}_phi", (bond, other), MatrixFunction("phi1", ((inner,),), (0, 0), (bond, other))
-    )
+    phi = builder.define(f"{name}_phi", (bond, other), MatrixFunction("phi1", ((inner,),), (0, 0), (bond, other)))
     spread = product(u, phi, _at(w, {bond: other}))
     correction = builder.define(f"{name}_low", (row, column), spread)
     identity = builder.define(

@@ -9,7 +9,8 @@ from oracle.bounded import bounded
 
 from dtn_core.errors import NotationError
 from dtn_core.ir.nodes import Program
-from dtn_core.notation import MAX_DEPTH, MAX_NAME, MAX_TERMS, MAX_TEXT, parse
+from dtn_core.lexer import MAX_NAME, MAX_TEXT
+from dtn_core.notation import MAX_DEPTH, MAX_TERMS, parse
 from dtn_core.passes.pipeline import lower
 
 HEAD = "f(x[n], a, b) -> y[n]: y[i] = "

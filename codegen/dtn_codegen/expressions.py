@@ -1,0 +1,372 @@
+"""Statements of a lowered program as Python expressions: alignment, products, order, matrix functions."""
+
+from __future__ import annotations
+
+import ast
+import keyword
+import string
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+
+from dtn_core.errors import CompileError
+from dtn_core.ir.axes import sequence_axes
+from dtn_core.ir.nodes import (
+    ONES,
+    Apply,
+    Expr,
+    Extent,
+    Index,
+    MatrixFunction,
+    Number,
+    Program,
+    Read,
+    Relation,
+    Statement,
+    factors_of,
+    reads,
+    terms_of,
+)
+
+from .target import Target, fill
+
+_RESERVED = {"np", "torch", "jax", "jnp", "tf", "dtype", "wide", "math"}
+
+
+class Expressions:
+    """Writes statements of ``program`` as expressions of ``target``.
+
+    While it does, it notes what the function around them must provide: ``used`` prelude functions,
+    ``sizes`` of axes, and ``lifted`` scalar arguments that must be arrays.
+    """
+
+    def __init__(self, target: Target, program: Program, *, complex_input: bool) -> None:
+        self.target = target
+        self.program = program
+        self.complex = complex_input
+        self.long = sequence_axes(program)
+        self.used: dict[str, None] = {}
+        self.sizes: dict[str, None] = {}
+        self.lifted: dict[str, None] = {}
+        self.arrays = {p.name for p in program.tensors} | {s.name for s in program.statements}
+        self.loose = {self.name(p.name) for p in program.scalars}  # rank-0 values that may be Python numbers
+        for statement in program.statements:
+            sources = {self.name(read.tensor) for read in reads(statement.value)}
+            if not statement.indices and sources <= self.loose and not isinstance(statement.value, Apply):
+                self.loose.add(self.name(statement.name))
+
+    def name(self, name: str) -> str:
+        """The Python name of a tensor, an axis or a scalar."""
+        return f"{name}_" if name in _RESERVED or keyword.iskeyword(name) else name
+
+    def extent(self, axis: str) -> ast.expr:
+        self.sizes[axis] = None
+        return ast.Name(self.name(axis), ast.Load())
+
+    # ------------------------------------------------------------ statements
+
+    def statement(self, statement: Statement) -> ast.expr:
+        value = statement.value
+        if isinstance(value, MatrixFunction):
+            return self.permuted(self.matrix_function(value), value.indices, statement.indices)
+        total: ast.expr | None = None
+        for term in terms_of(value):
+            shown, negative = self.term(term, statement)
+            if total is None:
+                total = ast.UnaryOp(ast.USub(), shown) if negative else shown
+            else:
+                total = ast.BinOp(total, ast.Sub() if negative else ast.Add(), shown)
+        assert total is not None
+        return total
+
+    def term(self, term: Expr, statement: Statement) -> tuple[ast.expr, bool]:
+        """A term's expression and whether it is to be subtracted."""
+        coefficient = Fraction(1)
+        scale: list[Expr] = []
+        tensors: list[Expr] = []
+        for factor in factors_of(term):
+            if isinstance(factor, Number):
+                coefficient *= factor.value
+            elif isinstance(factor, Extent) or (isinstance(factor, Apply) and isinstance(factor.operands[0], Extent)):
+                scale.append(factor)
+            else:
+                tensors.append(factor)
+        out = statement.indices
+        value = self.tensor_product(tensors, out, statement.order) if tensors else None
+        negative = coefficient < 0
+        if abs(coefficient) != 1 or value is None:
+            number = constant(abs(coefficient))
+            value = number if value is None else ast.BinOp(number, ast.Mult(), value)
+        for factor in scale:
+            axis = factor.axis if isinstance(factor, Extent) else factor.operands[0].axis  # type: ignore[union-attr]
+            size = fill(self.target.extent, _n=self.extent(axis))
+            value = ast.BinOp(value, ast.Mult() if isinstance(factor, Extent) else ast.Div(), size)
+        return value, negative
+
+    def tensor_product(self, tensors: Sequence[Expr], out: tuple[Index, ...], order: tuple[Relation, ...]) -> ast.expr:
+        if len(tensors) == 1:
+            only = tensors[0]
+            if isinstance(only, Read) and only.tensor == ONES and len(order) == 1 and len(only.indices) == 2:
+                return self.permuted(self.masks(order, only.indices), only.indices, out)
+            value, own = self.value(only)
+            if order:
+                return self.permuted(self.masked(value, own, order), own, out)
+            return self.unary(value, own, out)
+        if order:
+            raise CompileError(f"an order on a product of {len(tensors)} tensors is not lowered")
+        operands = [self.value(tensor) for tensor in tensors]
+        divisor = tensors[-1]
+        if isinstance(divisor, Apply) and divisor.function == "recip" and not self.complex and len(tensors) == 2:
+            return self.quotient(operands[0], divisor.operands[0], out)
+        summed = {index for _, own in operands for index in own} - set(out)
+        repeated = any(len(set(own)) < len(own) for _, own in operands)
+        if not summed and not repeated:
+            ordered = sorted(operands, key=lambda pair: len(pair[1]))
+            product: ast.expr | None = None
+            for value, own in ordered:
+                aligned = self.aligned(value, own, out)
+                product = aligned if product is None else ast.BinOp(product, ast.Mult(), aligned)
+            assert product is not None
+            return product
+        if len(operands) == 2:
+            special = self.matmul(operands[0], operands[1], out) or self.inner(operands[0], operands[1], out)
+            if special is not None:
+                return special
+        return self.einsum(operands, out)
+
+    def quotient(self, left: tuple[ast.expr, tuple[Index, ...]], divisor: Expr, out: tuple[Index, ...]) -> ast.expr:
+        """One tensor divided by another, 0 where the divisor is 0."""
+        below, own = self.value(divisor)
+        if isinstance(divisor, Read) and not own:
+            below = self.scalar_array(divisor)
+        below = self.aligned(fill(self.target.nonzero, _x=below), own, out)
+        return fill(self.target.quotient, _a=self.aligned(*left, out), _d=below)
+
+    def value(self, tensor: Expr) -> tuple[ast.expr, tuple[Index, ...]]:
+        """A factor as an expression with named axes."""
+        match tensor:
+            case Read(name, indices):
+                if name == ONES:
+                    for index in indices:
+                        self.extent(index.axis)
+                    shape = ast.Tuple([ast.Name(self.name(i.axis), ast.Load()) for i in indices], ast.Load())
+                    return fill(self.target.ones, _shape=shape, _like=self.like), indices
+                return ast.Name(self.name(name), ast.Load()), indices
+            case Apply(function, operands):
+                own = tuple(
+                    dict.fromkeys(index for operand in operands for read in reads(operand) for index in read.indices)
+                )
+                return self.pointwise(function, operands, own), own
+        raise CompileError(f"{type(tensor).__name__} inside a product is not lowered")
+
+    @property
+    def like(self) -> str:
+        return self.name(self.program.tensors[0].name)
+
+    def pointwise(self, function: str, operands: Sequence[Expr], own: tuple[Index, ...]) -> ast.expr:
+        values = []
+        for operand in operands:
+            if isinstance(operand, Number):
+                values.append(constant(operand.value))
+                continue
+            value, indices = self.value(operand)
+            if isinstance(operand, Read) and not operand.indices:
+                self.scalar_array(operand)
+            kept = tuple(dict.fromkeys(indices))
+            if kept != indices:
+                value = self.einsum([(value, indices)], kept)
+            values.append(self.aligned(value, kept, own))
+        templates = self.target.functions
+        if self.complex and function in self.target.complex_functions:
+            templates = self.target.complex_functions
+        template = templates[function]
+        for name in self.target.prelude:
+            if name in template:
+                self.used[name] = None
+        if len(values) == 2:
+            return fill(template, _m=values[0], _x=values[1])
+        return fill(template, _x=values[0])
+
+    # ------------------------------------------------------------- alignment
+
+    def permuted(self, value: ast.expr, own: tuple[Index, ...], out: tuple[Index, ...]) -> ast.expr:
+        """``value`` with its axes in the order of ``out`` (the same indices)."""
+        if own == out:
+            return value
+        if own[:-2] == out[:-2] and own[-2:] == out[:-3:-1]:
+            return fill(self.target.transpose, _x=value)
+        return self.einsum([(value, own)], out)
+
+    def aligned(self, value: ast.expr, own: tuple[Index, ...], out: tuple[Index, ...]) -> ast.expr:
+        """``value`` broadcastable against a tensor over ``out``: axes in order, new ones of size 1."""
+        value = self.permuted(value, own, tuple(index for index in out if index in own))
+        places = [index in own for index in out]
+        if all(places):
+            return value
+        if not own:
+            name = value.id if isinstance(value, ast.Name) else ""
+            if name in self.loose:
+                self.used["_lift"] = None
+                return fill("_lift(_x, _n)", _x=value, _n=ast.Constant(len(out)))
+        items: list[ast.expr] = [ast.Constant(Ellipsis)]
+        items += [ast.Slice() if present else ast.Constant(None) for present in places]
+        return ast.Subscript(value, ast.Tuple(items, ast.Load()), ast.Load())
+
+    def unary(self, value: ast.expr, own: tuple[Index, ...], out: tuple[Index, ...]) -> ast.expr:
+        """A sum, diagonal, transpose or broadcast of one tensor."""
+        if len(set(own)) == len(own):
+            kept = tuple(index for index in own if index in out)
+            if kept != own:
+                axes = [place - len(own) for place, index in enumerate(own) if index not in out]
+                items: list[ast.expr] = [ast.Constant(axis) for axis in axes]
+                shown = items[0] if len(items) == 1 else ast.Tuple(items, ast.Load())
+                value = fill(self.target.total, _x=value, _axes=shown)
+            return self.aligned(value, kept, out)
+        return self.einsum([(value, own)], out)
+
+    # ------------------------------------------------------------ products
+
+    def matmul(
+        self,
+        left: tuple[ast.expr, tuple[Index, ...]],
+        right: tuple[ast.expr, tuple[Index, ...]],
+        out: tuple[Index, ...],
+    ) -> ast.expr | None:
+        """The product as one matrix product, if it is one."""
+        (a, ia), (b, ib) = left, right
+        shared = set(ia) & set(ib)
+        if not (len(ia) == len(ib) == len(out) == 2 and len(shared) == 1 and len(set(ia)) == len(set(ib)) == 2):
+            return None
+        summed = shared.pop()
+        if summed in out:
+            return None
+        rows, columns = (i for i in (*ia, *ib) if i != summed)
+        if out == (columns, rows):
+            (a, ia), (b, ib) = (b, ib), (a, ia)
+        return fill(self.target.matmul[(ia[0] == summed, ib[1] == summed)], _a=a, _b=b)
+
+    def inner(
+        self,
+        left: tuple[ast.expr, tuple[Index, ...]],
+        right: tuple[ast.expr, tuple[Index, ...]],
+        out: tuple[Index, ...],
+    ) -> ast.expr | None:
+        """The inner product of two small tensors, elementwise and summed; long ones are left to einsum."""
+        (a, ia), (b, ib) = left, right
+        if out or set(ia) != set(ib) or len(set(ia)) < len(ia) or any(i.axis in self.long for i in ia):
+            return None
+        return self.unary(ast.BinOp(a, ast.Mult(), self.permuted(b, ib, ia)), ia, out)
+
+    def einsum(self, operands: Sequence[tuple[ast.expr, tuple[Index, ...]]], out: tuple[Index, ...]) -> ast.expr:
+        letters = _letters(index for _, own in operands for index in own)
+        inputs = ",".join("..." + "".join(letters[index] for index in own) for _, own in operands)
+        spec = f"{inputs}->...{''.join(letters[index] for index in out)}"
+        call = fill(self.target.einsum, _spec=ast.Constant(spec))
+        assert isinstance(call, ast.Call)
+        return ast.Call(call.func, [*call.args, *(value for value, _ in operands)], call.keywords)
+
+    # --------------------------------------------------------------- order
+
+    def masked(self, value: ast.expr, own: tuple[Index, ...], order: tuple[Relation, ...]) -> ast.expr:
+        """``value`` where the order holds, 0 elsewhere, weighted by its decays."""
+        for relation in order:
+            plain = relation.decay is None and not relation.equal
+            if own[-2:] == (relation.upper, relation.lower) and not relation.equal:
+                value = fill(self.target.tril, _x=value)
+            elif own[-2:] == (relation.lower, relation.upper) and not relation.equal:
+                value = fill(self.target.triu, _x=value)
+            else:
+                plain = False
+            if not plain:
+                pair = tuple(index for index in own if index in (relation.lower, relation.upper))
+                mask = self.aligned(self.masks((relation,), pair), pair, own)
+                value = ast.BinOp(value, ast.Mult(), mask)
+        return value
+
+    def masks(self, order: tuple[Relation, ...], out: tuple[Index, ...]) -> ast.expr:
+        """A matrix of ones (or powers of the decay) where one relation holds, zero elsewhere."""
+        if len(order) != 1 or len(out) != 2:
+            raise CompileError("a chain of order without tensors is not lowered")
+        relation = order[0]
+        size = self.extent(relation.upper.axis)
+        ones = fill(self.target.ones, _shape=ast.Tuple([size, size], ast.Load()), _like=self.like)
+        lower = out == (relation.upper, relation.lower)
+        triangle = fill(self.target.tril if lower else self.target.triu, _x=ones)
+        if relation.equal:
+            return fill(self.target.tril, _x=triangle) if not lower else fill(self.target.triu, _x=triangle)
+        if relation.decay is None:
+            return triangle
+        self.used["_decayed"] = None
+        decay = self.scalar_array(relation.decay)
+        gaps = fill(self.target.gaps, _n=size, _like=self.like)
+        return fill("_decayed(_ones, _gaps, _decay)", _ones=triangle, _gaps=gaps, _decay=decay)
+
+    def scalar_array(self, scalar: Number | Read) -> ast.expr:
+        """A number or scalar as an array of the framework."""
+        if isinstance(scalar, Number):
+            return fill(self.target.scalar, _x=constant(scalar.value), _like=self.like)
+        if scalar.tensor not in self.arrays:
+            self.lifted[scalar.tensor] = None
+        return ast.Name(self.name(scalar.tensor), ast.Load())
+
+    # ---------------------------------------------------------- matrix functions
+
+    def matrix_function(self, value: MatrixFunction) -> ast.expr:
+        self.extent(value.indices[-1].axis)
+        size = self.name(value.indices[-1].axis)
+        cells = [
+            [None if cell is None else self.permuted(*self.value(cell), value.indices) for cell in row]
+            for row in value.grid
+        ]
+        zero = fill(self.target.zeros_like, _x=next(cell for row in cells for cell in row if cell is not None))
+        rows = [[zero if cell is None else cell for cell in row] for row in cells]
+        row, column = value.block
+        if value.function == "phi1":  # block (0, 1) of exp([[X, I], [0, 0]])
+            eye = self.eye(size)
+            g = len(rows)
+            identity = [[fill("_z + _e", _z=zero, _e=eye) if r == c else zero for c in range(g)] for r in range(g)]
+            rows = [[*rows[r], *identity[r]] for r in range(g)] + [[zero] * (2 * g) for _ in range(g)]
+            column += g
+        whole = rows[0][0]
+        if len(rows) > 1:
+            whole = self.concat([self.concat(cells, -1) for cells in rows], -2)
+        if "_expm" in self.target.prelude:
+            self.used["_expm"] = None
+        result = fill(self.target.expm, _x=whole)
+        if len(rows) == 1:
+            return result
+        rows_of = {"_r": _times(row, size), "_s": _times(row + 1, size)}
+        columns_of = {"_c": _times(column, size), "_e": _times(column + 1, size)}
+        template = "_x[..., _r:_s, _c:_e]" if row else "_x[..., :_s, _c:_e]" if column else "_x[..., :_s, :_e]"
+        return fill(template, _x=result, **rows_of, **columns_of)
+
+    def eye(self, size: str) -> ast.expr:
+        shape = ast.Tuple([ast.Name(size, ast.Load())] * 2, ast.Load())
+        ones = fill(self.target.ones, _shape=shape, _like=self.like)
+        return fill(self.target.triu, _x=fill(self.target.tril, _x=ones))
+
+    def concat(self, blocks: Sequence[ast.expr], axis: int) -> ast.expr:
+        return fill(self.target.concat, _blocks=ast.List(list(blocks), ast.Load()), _axis=ast.Constant(axis))
+
+
+def _letters(indices: Iterable[Index]) -> dict[Index, str]:
+    found = list(dict.fromkeys(indices))
+    letters: dict[Index, str] = {}
+    free = list(string.ascii_letters)
+    for index in found:
+        if len(index.name) == 1 and index.name in free:
+            letters[index] = index.name
+            free.remove(index.name)
+    for index in found:
+        if index not in letters:
+            letters[index] = next((x for x in (index.name[0],) if x in free), free[0])
+            free.remove(letters[index])
+    return letters
+
+
+def constant(value: Fraction) -> ast.expr:
+    """A number as an integer where it is one, else as a float."""
+    return ast.Constant(value.numerator if value.denominator == 1 else float(value))
+
+
+def _times(count: int, size: str) -> ast.expr:
+    return ast.Name(size, ast.Load()) if count == 1 else fill("_k * _n", _k=ast.Constant(count), _n=size)

@@ -1,0 +1,111 @@
+"""Flax NNX's own ways with a module: jit, split and merge, grad, vmap, jacfwd, rngs and types."""
+
+import numpy as np
+import pytest
+
+jax = pytest.importorskip("jax")
+nnx = pytest.importorskip("flax.nnx")
+optax = pytest.importorskip("optax")
+dtn = pytest.importorskip("dtn_jax")
+jnp = jax.numpy
+
+IMAGES = np.random.default_rng(0).normal(size=(3, 4, 4)).astype(np.float32)
+LABELS = np.array([0, 3, 9])
+
+
+def model(**given):
+    seed = {} if "rngs" in given else {"seed": 0}
+    return dtn.DeepTensorClassifier(**{"image_size": 4, "embed_dim": 8, "num_heads": 2, "depth": 1, **seed, **given})
+
+
+def loss_of(own, images, labels):
+    return optax.softmax_cross_entropy_with_integer_labels(own(images), labels).mean()
+
+
+def close(a, b, tolerance=1e-5):
+    np.testing.assert_allclose(np.asarray(a, np.float32), np.asarray(b, np.float32), rtol=tolerance, atol=tolerance)
+
+
+def test_jit_traces_once_for_all_models_of_a_kind():
+    traced = []
+
+    @nnx.jit
+    def run(own, images):
+        traced.append(1)
+        return own(images)
+
+    first, second = model(seed=0), model(seed=1)
+    close(run(first, IMAGES), first(IMAGES))
+    close(run(second, IMAGES), second(IMAGES))
+    assert len(traced) == 1
+
+
+def test_split_and_merge():
+    own = model()
+    graph, state = nnx.split(own)
+    close(jax.jit(lambda state, x: nnx.merge(graph, state)(x))(state, IMAGES), own(IMAGES))
+    assert nnx.split(model(seed=5))[0] == graph
+
+
+def test_grad_through_merge_is_nnx_grad():
+    own = model()
+    graph, state = nnx.split(own)
+    found = jax.jit(jax.grad(lambda state: loss_of(nnx.merge(graph, state), IMAGES, LABELS)))(state)
+    expected = nnx.jit(nnx.grad(loss_of))(own, IMAGES, LABELS)
+    jax.tree.map(lambda a, b: close(a, b), nnx.to_pure_dict(found), nnx.to_pure_dict(expected))
+
+
+def test_vmap_over_samples_and_over_models():
+    own = model()
+    close(jax.jit(jax.vmap(own))(IMAGES), own(IMAGES))
+    graph, _ = nnx.split(own)
+    states = [nnx.split(model(seed=seed))[1] for seed in range(2)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    values = jax.jit(jax.vmap(lambda state: nnx.merge(graph, state)(IMAGES)))(stacked)
+    close(values[1], model(seed=1)(IMAGES))
+
+
+def test_forward_mode_is_reverse_mode():
+    layer = dtn.TensorAttention(4, 2, seed=0)
+    x = np.random.default_rng(1).normal(size=(3, 4)).astype(np.float32)
+    close(jax.jit(jax.jacfwd(layer))(x), jax.jit(jax.jacrev(layer))(x))
+
+
+def test_rngs_give_the_seed():
+    weights = [dtn.TensorAttention(8, rngs=nnx.Rngs(key)).query.weight[...] for key in (0, 0, 1)]
+    assert np.array_equal(weights[0], weights[1])
+    assert not np.array_equal(weights[0], weights[2])
+
+
+def test_seed_and_rngs_together_are_refused():
+    with pytest.raises(ValueError, match="seed and rngs: got both"):
+        dtn.TensorAttention(8, seed=0, rngs=nnx.Rngs(0))
+
+
+def test_a_model_of_shapes_only_takes_a_seed():
+    abstract = nnx.eval_shape(lambda: model(seed=0))
+    assert abstract.head.weight.shape == (8, 10)
+    with pytest.raises(ValueError, match="rngs: .*expected seed="):
+        nnx.eval_shape(lambda: model(rngs=nnx.Rngs(0)))
+
+
+def test_dtype_is_the_type_of_the_computation_and_param_dtype_of_the_parameters():
+    mixed = model(dtype=jnp.bfloat16)
+    assert (mixed(IMAGES).dtype, mixed.head.weight.dtype) == (jnp.bfloat16, jnp.float32)
+    close(mixed(IMAGES), model()(IMAGES), 0.05)
+    half = model(param_dtype=jnp.bfloat16)
+    assert (half(IMAGES).dtype, half.head.weight.dtype) == (jnp.float32, jnp.bfloat16)
+
+
+def test_trains_with_an_nnx_optimizer():
+    own = model()
+    optimizer = nnx.Optimizer(own, optax.adam(1e-2), wrt=nnx.Param)
+
+    @nnx.jit
+    def step(own, optimizer):
+        loss, gradients = nnx.value_and_grad(loss_of)(own, IMAGES, LABELS)
+        optimizer.update(own, gradients)
+        return loss
+
+    losses = [step(own, optimizer) for _ in range(30)]
+    assert losses[-1] < 0.05

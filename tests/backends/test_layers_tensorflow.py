@@ -1,0 +1,148 @@
+"""Keras' own ways with a layer: functional models, fit, saving, policies, masks, tf.function and XLA."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow")
+keras = pytest.importorskip("keras")
+dtn = pytest.importorskip("dtn_tensorflow")
+
+IMAGES = np.random.default_rng(0).normal(size=(3, 4, 4)).astype(np.float32)
+TOKENS = np.random.default_rng(1).normal(size=(3, 5, 8)).astype(np.float32)
+LABELS = np.array([0, 3, 9])
+
+
+def model(**given):
+    return dtn.DeepTensorClassifier(**{"image_size": 4, "embed_dim": 8, "num_heads": 2, "depth": 1, "seed": 0, **given})
+
+
+def close(a, b, tolerance=1e-5):
+    np.testing.assert_allclose(np.asarray(a, np.float32), np.asarray(b, np.float32), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_runs_in_a_function_with_its_gradients(jit_compile):
+    own = model()
+
+    @tf.function(jit_compile=jit_compile)
+    def run(images):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(own(images) ** 2)
+        return own(images), tape.gradient(loss, own.trainable_variables)
+
+    value, gradients = run(IMAGES)
+    close(value, own(IMAGES))
+    assert [gradient.shape for gradient in gradients] == [variable.shape for variable in own.trainable_variables]
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
+
+
+def test_one_trace_serves_every_batch_and_length():
+    layer = dtn.DeepTensorBlock(8, 2, seed=0)
+    run = tf.function(layer, input_signature=[tf.TensorSpec([None, None, 8])])
+    close(run(TOKENS), layer(TOKENS))
+    close(run(TOKENS[:1, :2]), layer(TOKENS[:1, :2]))
+
+
+def functional():
+    inputs = keras.Input((None, 8))
+    x = dtn.DeepTensorBlock(8, 2, attention_knobs={"order": 3, "normalize": None}, seed=0)(inputs)
+    x = dtn.TensorAttention(8, num_heads=2, seed=1)(x)
+    x = dtn.TensorInteraction(8, num_heads=2, seed=2)(x)
+    return keras.Model(inputs, keras.layers.GlobalAveragePooling1D()(x))
+
+
+def test_a_functional_model_of_unknown_length():
+    own = functional()
+    assert own.output_shape == (None, 8)
+    x = TOKENS[:, :2]
+    for layer in own.layers[1:]:
+        x = layer(x)
+    close(own(TOKENS[:, :2]), x)
+
+
+@pytest.mark.parametrize("make", [model, functional])
+def test_a_saved_model_loads_with_the_same_weights(make, tmp_path):
+    own = make()
+    inputs = IMAGES if make is model else TOKENS
+    expected = own(inputs)
+    own.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(loaded) is type(own)
+    close(loaded(inputs), expected, 0)
+
+
+def test_keras_weights_files_load(tmp_path):
+    own, other = model(), model(seed=1)
+    own.save_weights(tmp_path / "model.weights.h5")
+    other.load_weights(tmp_path / "model.weights.h5")
+    close(other(IMAGES), own(IMAGES), 0)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: dtn.TensorAttention(8, 2, order=3, residual=0.5, seed=3, name="mixer"),
+        lambda: dtn.DeepTensorBlock(8, 2, attention_knobs={"eps": 1e-6}, dtype="mixed_bfloat16"),
+        lambda: model(image_size=(4, 6), trainable=False),
+    ],
+)
+def test_config_round_trips(layer):
+    made = layer()
+    again = type(made).from_config(made.get_config())
+    assert again.definition == made.definition
+    assert again.get_config() == made.get_config()
+
+
+def test_fit_evaluate_and_predict():
+    own = model()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    own.compile(keras.optimizers.Adam(1e-2), loss, metrics=["accuracy"])
+    own.fit(IMAGES, LABELS, epochs=40, batch_size=3, verbose=0)
+    assert own.evaluate(IMAGES, LABELS, verbose=0)[0] < 0.05
+    assert own.predict(IMAGES, verbose=0).argmax(-1).tolist() == LABELS.tolist()
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_computes_in_half_and_keeps_float32_weights(policy):
+    own = model(dtype=policy)
+    value = own(IMAGES)
+    assert value.dtype == policy.removeprefix("mixed_")
+    assert {variable.dtype for variable in own.weights} == {"float32"}
+    close(value, model()(IMAGES), 0.05)
+
+
+def test_the_global_policy_is_obeyed():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        assert dtn.TensorAttention(8)(TOKENS).dtype == "bfloat16"
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def test_a_keras_mask_is_a_padding_mask_and_goes_on():
+    ids = np.array([[1, 2, 0, 0], [3, 4, 5, 6]])
+    embedded = keras.layers.Embedding(10, 8, mask_zero=True)(ids)
+    layer = dtn.DeepTensorBlock(8, 2, seed=0)
+    value = layer(embedded)
+    close(value, layer(tf.identity(embedded), padding_mask=ids != 0))
+    assert np.array_equal(value._keras_mask, ids != 0)
+
+
+def test_freezing_a_child_takes_it_out_of_training():
+    own = model()
+    own.blocks[0].trainable = False
+    assert len(own.trainable_variables) == len(own.weights) - len(own.blocks[0].weights)
+
+
+def test_a_keras_of_another_backend_is_refused_with_the_remedy():
+    code = "import dtn_tensorflow; dtn_tensorflow.TensorAttention"
+    environment = {**os.environ, "KERAS_BACKEND": "jax"}
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode != 0
+    assert "ImportError: the layers of dtn_tensorflow need Keras on TensorFlow" in ran.stderr
+    assert "KERAS_BACKEND=tensorflow" in ran.stderr

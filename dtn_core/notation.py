@@ -146,8 +146,6 @@ class _Parser(Cursor):
         axes: list[str] = []
         if self.accept("["):
             axes = [axis.text for axis in self.names("an axis", fresh=True)]
-            if len(set(axes)) < len(axes):
-                self.fail(f"{token.text} has an axis twice; give the two axes two names", token)
         return token, Param(token.text, tuple(axes))
 
     def names(self, what: str, *, fresh: bool = False) -> list[Token]:

@@ -51,4 +51,5 @@ def load_weights(model: Layer, path: str | os.PathLike[str]) -> None:
 
 
 def _assign(parameter: nnx.Param[Any], array: np.ndarray[Any, Any]) -> None:
-    parameter[...] = jax.device_put(array, parameter[...].sharding)
+    with jax.enable_x64(True):  # else float64 would be cut to float32
+        parameter.set_value(jax.device_put(array, parameter[...].sharding))

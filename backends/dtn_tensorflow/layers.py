@@ -171,7 +171,7 @@ class DeepTensorBlock(Layer):
     >>> block = DeepTensorBlock(embed_dim=8, num_heads=2, attention_knobs={"order": 3}, seed=0)
     >>> block(tf.ones((3, 5, 8))).shape
     TensorShape([3, 5, 8])
-    >>> block.attention.query.weight.shape
+    >>> tuple(block.attention.query.weight.shape)
     (8, 2, 4)
     """
 

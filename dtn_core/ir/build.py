@@ -46,7 +46,7 @@ class Builder:
 
     def find(self, indices: Sequence[Index], value: Expr, order: tuple[Relation, ...] = ()) -> Read | None:
         """The read of an earlier statement with this value, or None."""
-        key, canonical = _canonical(tuple(indices), value, order)
+        key, canonical = canonical_key(tuple(indices), value, order)
         hit = self.known.get(key)
         if hit is None:
             return None
@@ -63,7 +63,7 @@ class Builder:
             return found
         name = self.fresh(hint)
         self.statements.append(Statement(name, tuple(indices), value, order))
-        key, canonical = _canonical(tuple(indices), value, order)
+        key, canonical = canonical_key(tuple(indices), value, order)
         self.known[key] = (name, tuple(canonical[index] for index in indices))
         return Read(name, tuple(indices))
 
@@ -106,7 +106,7 @@ class Builder:
         return verify(replace(self.source, statements=tuple(reversed(kept))))
 
 
-def _canonical(indices: tuple[Index, ...], value: Expr, order: tuple[Relation, ...]) -> tuple[object, dict[Index, int]]:
+def canonical_key(indices: tuple[Index, ...], value: Expr, order: tuple[Relation, ...]) -> tuple[object, dict[Index, int]]:
     """A key equal for statements that differ in index names, factor order and the order on the left."""
     factors = factors_of(value)
     orders: Iterable[tuple[Expr, ...]] = [factors]

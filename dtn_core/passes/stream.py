@@ -1,0 +1,279 @@
+"""stream: a causal program as what happens to one chunk of tokens, and the states that pass between chunks.
+
+Every causal contraction and prefix sum becomes two parts: inside the chunk, the same ordered contraction
+over its few tokens; and what the earlier tokens add, read from a state without a token axis::
+
+    X[p]   = Σ_{i <= p, i in chunk} γ^(p−i) …  +  γ^(p+1) · query[p] · State
+    State' = γ^C · State + Σ_i γ^(C−1−i) key[i] · value[i]
+
+so no power of γ is ever larger than 1.  A chunk of one token is the recurrent step; one chunk of all
+tokens is the dense form.  Full sums over the sequence (``mask="tril"``) are computed before.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ..errors import CompileError
+from ..ir.build import canonical_key
+from ..ir.nodes import (
+    Index,
+    Number,
+    Param,
+    Program,
+    Read,
+    Statement,
+    all_indices,
+    product,
+    statement_reads,
+    sum_of,
+)
+from ..ir.terms import Factor, Term, single_term
+from ..ir.verify import verify
+
+
+@dataclass(frozen=True)
+class State:
+    """A sum over all earlier tokens: its tensor before and after a chunk, and its axes."""
+
+    name: str
+    after: str
+    axes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Powers of one decay along a chunk: ``rise`` γ^(p+1), ``fall`` γ^(C−1−p), ``whole`` γ^C."""
+
+    decay: Number | Read
+    rise: str
+    fall: str
+    whole: str
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A program in three parts along ``axis``.
+
+    Attributes
+    ----------
+    before, after : Program or None
+        What needs the whole sequence, before and after the chunks.
+    chunk : Program
+        One chunk: its parameters are tensors of the chunk's tokens, constants, states and weights; its
+        outputs are results for its tokens, then the states after it.
+    states : tuple[State, ...]
+    weights : tuple[Weights, ...]
+    tokens, constants, results : tuple[Param, ...]
+        Parameters sliced along ``axis``, passed whole, and outputs along ``axis``.
+    """
+
+    axis: str
+    before: Program | None
+    chunk: Program
+    after: Program | None
+    states: tuple[State, ...]
+    weights: tuple[Weights, ...]
+    tokens: tuple[Param, ...]
+    constants: tuple[Param, ...]
+    results: tuple[Param, ...]
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a sequence may be fed in pieces: nothing needs it whole."""
+        return self.before is None and self.after is None
+
+
+def stream(program: Program) -> Stream:
+    """Split a program whose orders are single relations (the output of ``causal``).
+
+    Raises
+    ------
+    CompileError
+        If it has no such form, saying why.
+    """
+    return _Splitter(program).run()
+
+
+class _Splitter:
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        axes = {r.upper.axis for s in program.statements for r in s.order}
+        if len(axes) != 1:
+            raise CompileError(f"{program.name}: {len(axes)} axes are ordered; chunks run along one")
+        self.axis = axes.pop()
+        self.statements = {s.name: s for s in program.statements}
+        self.states: list[State] = []
+        self.weights: dict[Number | Read, Weights] = {}
+        self.made: list[Statement] = []
+        self.updates: list[Statement] = []
+        self.known: dict[tuple[object, Number | Read | None], tuple[str, tuple[int, ...]]] = {}
+        self.taken = {p.name for p in program.params} | set(self.statements) | set(program.axes)
+
+    def run(self) -> Stream:
+        before, inside, after = self.sorted()
+        for statement in inside:
+            if statement.order:
+                self.split(statement)
+            else:
+                self.made.append(statement)
+        self.made += self.updates
+        shapes = {p.name: p.axes for p in self.program.params} | {n: s.axes for n, s in self.statements.items()}
+        names = {s.name for s in inside}
+        internal = names | {s.name for s in self.states}
+        weight_names = {name for w in self.weights.values() for name in (w.rise, w.fall, w.whole)}
+        needed = dict.fromkeys(r.tensor for s in self.made for r in statement_reads(s))
+        local = {s.name for s in self.made} | internal | weight_names
+        inputs = [Param(name, shapes[name]) for name in needed if name in shapes and name not in local]
+        tokens = tuple(p for p in inputs if self.axis in p.axes)
+        decays = [w.decay.tensor for w in self.weights.values() if isinstance(w.decay, Read)]
+        constants = [p for p in inputs if self.axis not in p.axes]
+        constants += [Param(name) for name in dict.fromkeys(decays) if name not in {p.name for p in constants}]
+        wanted = {r.tensor for s in after for r in statement_reads(s)} | {o.name for o in self.program.outputs}
+        results = tuple(Param(s.name, s.axes) for s in inside if s.name in wanted)
+        if not tokens or any(self.axis not in p.axes for p in results):
+            raise CompileError(f"{self.program.name}: a result of the chunks has no axis {self.axis}")
+        weighted = [
+            p for w in self.weights.values() for p in (Param(w.rise, (self.axis,)), Param(w.fall, (self.axis,)), Param(w.whole))
+        ]
+        chunk = Program(
+            f"{self.program.name}_chunk",
+            (*tokens, *constants, *(Param(s.name, s.axes) for s in self.states), *weighted),
+            (*results, *(Param(s.after, s.axes) for s in self.states)),
+            tuple(self.made),
+        )
+        return Stream(
+            self.axis,
+            self.part("before", before, inside + after),
+            verify(chunk),
+            self.part("after", after, []),
+            tuple(self.states),
+            tuple(self.weights.values()),
+            tokens,
+            tuple(constants),
+            results,
+        )
+
+    # -------------------------------------------------------------- sorting
+
+    def sorted(self) -> tuple[list[Statement], list[Statement], list[Statement]]:
+        """Statements that come before the chunks, inside them, and after them."""
+        causal: set[str] = set()
+        late: set[str] = set()
+        early: set[str] = set()
+        for statement in self.program.statements:
+            sources = {r.tensor for r in statement_reads(statement)}
+            if sum(axis == self.axis for axis in statement.axes) > 1:
+                raise CompileError(f"{self.program.name}: {statement.name} has two axes {self.axis}")
+            if statement.order or sources & causal:
+                causal.add(statement.name)
+            if sources & late or (sources & causal and self.sums_all(statement)):
+                late.add(statement.name)
+                if statement.order:
+                    raise CompileError(f"{self.program.name}: {statement.name} is causal in a sum of the whole")
+        for statement in reversed(self.program.statements):
+            if statement.name in causal:
+                continue
+            if self.sums_all(statement) or statement.name in early or self.axis not in statement.axes:
+                early.add(statement.name)
+                early.update(r.tensor for r in statement_reads(statement))
+        before = [s for s in self.program.statements if s.name in early]
+        after = [s for s in self.program.statements if s.name in late]
+        inside = [s for s in self.program.statements if s.name not in early and s.name not in late]
+        outputs = {o.name for o in self.program.outputs}
+        if any(s.name in outputs and s.name in early for s in before):
+            raise CompileError(f"{self.program.name}: an output does not depend on the order")
+        return before, inside, after
+
+    def sums_all(self, statement: Statement) -> bool:
+        """Whether the statement sums over the axis without an order."""
+        ordered = {i for r in statement.order for i in (r.lower, r.upper)}
+        summed = set(all_indices(statement)) - set(statement.indices) - ordered
+        return any(index.axis == self.axis for index in summed)
+
+    def part(self, suffix: str, statements: list[Statement], readers: list[Statement]) -> Program | None:
+        if not statements:
+            return None
+        needed = dict.fromkeys(r.tensor for s in statements for r in statement_reads(s))
+        own = {s.name for s in statements}
+        shapes = {p.name: p.axes for p in self.program.params} | {n: s.axes for n, s in self.statements.items()}
+        params = tuple(Param(name, shapes[name]) for name in needed if name not in own and name in shapes)
+        used = {r.tensor for s in readers for r in statement_reads(s)} | {o.name for o in self.program.outputs}
+        outputs = tuple(Param(s.name, s.axes) for s in statements if s.name in used)
+        return verify(Program(f"{self.program.name}_{suffix}", params, outputs, tuple(statements)))
+
+    # -------------------------------------------------------------- splitting
+
+    def fresh(self, name: str) -> str:
+        while name in self.taken:
+            name += "_"
+        self.taken.add(name)
+        return name
+
+    def split(self, statement: Statement) -> None:
+        """One causal contraction or prefix sum: its part in the chunk, from the state, and the state's update."""
+        term = single_term(statement)
+        if term is None or len(statement.order) != 1:
+            raise CompileError(f"{self.program.name}: {statement.name} has no chunked form")
+        relation = statement.order[0]
+        leaf, root = relation.lower, relation.upper
+        if root not in statement.indices or leaf in statement.indices or relation.equal:
+            raise CompileError(f"{self.program.name}: {statement.name} runs backwards")
+        at_leaf = [f for f in term.factors if leaf in f.indices]
+        rest = [f for f in term.factors if leaf not in f.indices]
+        outside = {index for f in rest for index in f.indices} | set(statement.indices)
+        found = dict.fromkeys(index for f in at_leaf for index in f.indices)
+        features = tuple(index for index in found if index != leaf and index in outside)
+        weights = self.weights_of(relation.decay)
+        name = statement.name
+        read = self.state_of(name, leaf, features, at_leaf, relation.decay, weights)
+        self.made.append(replace(statement, name=self.fresh(f"{name}_within")))
+        earlier = [*term.coefficient, *(f.expression() for f in rest), read]
+        if weights is not None:
+            earlier.append(Read(weights.rise, (root,)))
+        inner = Read(self.made[-1].name, statement.indices)
+        if rest or weights is not None or term.coefficient:
+            carried = {i for f in rest for i in f.indices} | set(features) | ({root} if weights else set())
+            left = tuple(index for index in statement.indices if index in carried)
+            self.made.append(Statement(self.fresh(f"{name}_before"), left, product(*earlier)))
+            outer = Read(self.made[-1].name, left)
+        else:
+            outer = read
+        self.made.append(Statement(name, statement.indices, sum_of(inner, outer)))
+
+    def state_of(
+        self,
+        name: str,
+        leaf: Index,
+        features: tuple[Index, ...],
+        at_leaf: list[Factor],
+        decay: Number | Read | None,
+        weights: Weights | None,
+    ) -> Read:
+        """The read of the state that sums ``at_leaf``, one that exists already if it is the same sum."""
+        summed = Term((), tuple(at_leaf)).expression()
+        key, places = canonical_key(features, summed, ())
+        if (key, decay) in self.known:
+            found, order = self.known[key, decay]
+            by_place = {places[index]: index for index in features}
+            return Read(found, tuple(by_place[place] for place in order))
+        state = State(self.fresh(f"{name}_past"), self.fresh(f"{name}_next"), tuple(i.axis for i in features))
+        self.states.append(state)
+        self.known[key, decay] = (state.name, tuple(places[index] for index in features))
+        falling = [Factor(Read(weights.fall, (leaf,)))] if weights is not None else []
+        added = self.fresh(f"{name}_added")
+        self.updates.append(Statement(added, features, Term((), (*at_leaf, *falling)).expression()))
+        old = Read(state.name, features)
+        if weights is not None:
+            kept = self.fresh(f"{name}_kept")
+            self.updates.append(Statement(kept, features, product(Read(weights.whole), old)))
+            old = Read(kept, features)
+        self.updates.append(Statement(state.after, features, sum_of(old, Read(added, features))))
+        return Read(state.name, features)
+
+    def weights_of(self, decay: Number | Read | None) -> Weights | None:
+        if decay is None:
+            return None
+        if decay not in self.weights:
+            self.weights[decay] = Weights(decay, self.fresh("rise"), self.fresh("fall"), self.fresh("whole"))
+        return self.weights[decay]

@@ -8,6 +8,7 @@ from fractions import Fraction
 from .ir.functions import FUNCTIONS, MATRIX_FUNCTIONS
 from .ir.nodes import (
     MINUS_ONE,
+    ZERO,
     Apply,
     Expr,
     Extent,
@@ -19,9 +20,12 @@ from .ir.nodes import (
     Read,
     Relation,
     Statement,
+    Sum,
+    factors_of,
     indices_of,
     number,
     product,
+    reads,
     reciprocal,
     sum_of,
     terms_of,
@@ -54,7 +58,12 @@ class Expression:
         return self + -Expression.of(other)
 
     def __truediv__(self, other: Expression | int | float | Fraction) -> Expression:
-        return self * Expression(reciprocal(Expression.of(other).expr))
+        below = Expression.of(other).expr
+        if isinstance(below, Sum):
+            raise ValueError("a sum in a denominator is written as a statement of its own")
+        if any(factor == ZERO for factor in factors_of(below)):
+            raise ValueError("division by the number 0")
+        return self * Expression(reciprocal(below))
 
     def __rtruediv__(self, other: int | float | Fraction) -> Expression:
         return Expression.of(other) / self
@@ -120,6 +129,11 @@ class OperatorBuilder:
             return Expression(MatrixFunction(function, ((read,),), (0, 0), read.indices))
         if function not in FUNCTIONS:
             raise ValueError(f"unknown function {function!r}; known: {', '.join(FUNCTIONS)}")
+        for operand in operands:
+            if isinstance(operand.expr, Sum) or sum(bool(read.indices) for read in reads(operand.expr)) > 1:
+                raise ValueError(
+                    f"{function} takes one indexed tensor; write the sum or product as a statement of its own"
+                )
         return Expression(Apply(function, tuple(operand.expr for operand in operands)))
 
     def assign(

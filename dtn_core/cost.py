@@ -43,6 +43,10 @@ class Polynomial:
     def __mul__(self, factor: int) -> Polynomial:
         return Polynomial(tuple((m, c * factor) for m, c in self.terms))
 
+    def rename(self, axis: str, name: str) -> Polynomial:
+        """The polynomial with one axis called something else."""
+        return Polynomial(tuple((tuple(sorted(name if a == axis else a for a in m)), c) for m, c in self.terms))
+
     def at(self, sizes: Mapping[str, int]) -> int:
         """The value at the given axis sizes."""
         total = 0

@@ -143,7 +143,7 @@ class _Run:
         total: Array | None = None
         for term in terms_of(statement.value):
             value = self.term(term, statement.indices, statement.order)
-            total = value if total is None else total + value
+            total = value if total is None else np.asarray(total + value)
         assert total is not None
         shape = tuple(self.sizes[index.axis] for index in statement.indices)
         batch = total.shape[: total.ndim - len(shape)]
@@ -171,7 +171,7 @@ class _Run:
                 return np.array(Fraction(self.sizes[axis]) if self.exact else float(self.sizes[axis])), ()
             case Read("one", indices):
                 ones = np.ones([self.sizes[index.axis] for index in indices])
-                return ones.astype(object) if self.exact else ones, indices
+                return (np.full(ones.shape, Fraction(1), dtype=object) if self.exact else ones), indices
             case Read(tensor, indices):
                 return self.values[tensor], indices
             case Apply(function, operands):
@@ -195,8 +195,8 @@ class _Run:
                         array = self.diagonal(array, own, kept)
                     array = self.transpose(array, kept, tuple(index for index in indices if index in kept))
                     array = array[(Ellipsis, *(slice(None) if index in kept else None for index in indices))]
-                value = value * array
-            total = value if total is None else total + value
+                value = np.asarray(value * array)
+            total = value if total is None else np.asarray(total + value)
         assert total is not None
         return np.asarray(total)
 

@@ -30,7 +30,7 @@ class _AdamW(keras.optimizers.AdamW):
     """Keras adds epsilon before the bias correction, PyTorch and Optax after it: scaled to mean the same."""
 
     def __init__(self, *, epsilon: float, **keywords: Any) -> None:
-        super().__init__(epsilon=epsilon, **keywords)
+        super().__init__(epsilon=epsilon, name="adamw", **keywords)
         self.corrected_epsilon = epsilon
 
     def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:

@@ -10,11 +10,9 @@ torch.Size([2, 5, 4])
 import importlib
 from typing import Any
 
-from dtn_codegen.functional import Functional
+from .function import TorchFunction, TorchFunctional
 
-from .function import TorchFunction
-
-_functional = Functional(TorchFunction)
+_functional = TorchFunctional(TorchFunction)
 compile = _functional.compile
 tensor_attention = _functional.tensor_attention
 tensor_interaction = _functional.tensor_interaction

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 
 from dtn_codegen.function import Function
+from dtn_codegen.functional import Functional
 from dtn_codegen.torch import TARGET
+from dtn_core.operators import PARAMETER, catalogue
 
 
 class TorchFunction(Function):
@@ -43,3 +45,51 @@ class TorchFunction(Function):
         return generated(*arguments)
 
     tracing = staticmethod(torch.compiler.is_compiling)
+
+    def callable_for(self, arrays: Sequence[Any], padded: bool) -> Callable[..., Any]:
+        """The generated function; while ``torch.compile`` traces, sizes may be symbolic and none is looked at."""
+        if not torch.compiler.is_compiling():
+            return super().callable_for(arrays, padded)
+        complex_input = any(array.is_complex() for array in arrays)
+        _prepare(self, padded, complex_input)
+        return self._prepared[padded, complex_input]
+
+
+@torch._dynamo.assume_constant_result  # plain Python while tracing: the passes run, they are not traced
+def _prepare(function: TorchFunction, padded: bool, complex_input: bool) -> bool:
+    function._prepared[padded, complex_input] = function.form(padded=padded, complex_input=complex_input)
+    return True
+
+
+class TorchFunctional(Functional):
+    """The catalogue as functions that ``torch.compile`` traces through."""
+
+    def look_up(
+        self, name: str, knobs: dict[str, Any], layout: str, implementation: str | None, scalars: dict[str, Any]
+    ) -> Function:
+        """The compiled operator; while ``torch.compile`` traces, compiling it is not traced."""
+        if not torch.compiler.is_compiling():
+            return super().look_up(name, knobs, layout, implementation, scalars)
+        parameters = tuple(scalars)
+        static = tuple((knob, value) for knob, value in knobs.items() if knob not in parameters)
+        _prepare_catalogue(self, name, static, parameters, layout, implementation)
+        return self.prepared[name, static, parameters, layout, implementation]
+
+    def __init__(self, function_type: type[Function]) -> None:
+        super().__init__(function_type)
+        self.prepared: dict[tuple[Any, ...], Function] = {}
+
+
+@torch._dynamo.assume_constant_result
+def _prepare_catalogue(
+    functional: TorchFunctional,
+    name: str,
+    static: tuple[tuple[str, Any], ...],
+    parameters: tuple[str, ...],
+    layout: str,
+    implementation: str | None,
+) -> bool:
+    knobs = {knob: PARAMETER if knob in parameters else dict(static)[knob] for knob in catalogue[name].knobs}
+    found = functional.look_up(name, knobs, layout, implementation, {})
+    functional.prepared[name, static, parameters, layout, implementation] = found
+    return True

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import linecache
+import sys
+import types
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from typing import Any
@@ -59,6 +62,7 @@ class Function:
         self.__name__ = operator.name
         self.__doc__ = f"{operator.notation}\n"
         self._remembered: dict[Any, Callable[..., Any]] = {}
+        self._prepared: dict[tuple[bool, bool], Callable[..., Any]] = {}
         self._tensors = tuple(param.name for param in operator.program.tensors)
         self._scalars = tuple(param.name for param in operator.program.scalars)
         self._decays = _decays(operator.program)
@@ -319,11 +323,17 @@ def _padded(program: Program) -> Program:
 @lru_cache(maxsize=1024)
 def _load(source: str, name: str, filename: str) -> Callable[..., Any]:
     """Compile generated source (never a user's text) and keep it for tracebacks."""
-    filename = f"{filename[:-1]} {abs(hash(source)) % 10**6}>"
+    filename = f"{filename[:-1]} {_digest(source)}>"
     linecache.cache[filename] = (len(source), None, source.splitlines(keepends=True), filename)
-    namespace: dict[str, Any] = {"__name__": f"dtn_generated.{name}"}
-    exec(compile(source, filename, "exec"), namespace)  # noqa: S102 - text made by the emitter from verified IR
-    return namespace.get(name) or namespace[f"{name}_"]  # type: ignore[no-any-return]
+    module = types.ModuleType(f"dtn_generated_{name}_{_digest(source)}")
+    sys.modules[module.__name__] = module  # torch.compile imports the module of what it traces
+    exec(compile(source, filename, "exec"), module.__dict__)  # noqa: S102 - text made by the emitter from verified IR
+    return getattr(module, name, None) or getattr(module, f"{name}_")  # type: ignore[no-any-return]
+
+
+def _digest(source: str) -> str:
+    """Eight digits that name a text."""
+    return hashlib.sha256(source.encode()).hexdigest()[:8]
 
 
 def _decays(program: Program) -> set[str]:

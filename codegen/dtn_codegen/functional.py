@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dtn_core.ir.nodes import Program
-from dtn_core.operators import PARAMETER, Operator, as_operator, tensor_attention, tensor_interaction
+from dtn_core.operators import PARAMETER, Operator, as_operator, catalogue, tensor_attention, tensor_interaction
 from dtn_core.operators.knobs import check_scalar
 
 from .function import Function
@@ -193,13 +193,20 @@ class Functional:
             if value is neutral or (isinstance(value, int | float) and value == neutral):
                 knobs[name] = neutral
                 continue
-            if not hasattr(value, "shape"):
-                check_scalar(build.__name__, name, value)
             scalars[name] = value
             knobs[name] = PARAMETER
-        key = (build, layout, implementation, *knobs.values())
+        return self.look_up(build.__name__, knobs, layout, implementation, scalars), scalars
+
+    def look_up(
+        self, name: str, knobs: dict[str, Any], layout: str, implementation: str | None, scalars: dict[str, Any]
+    ) -> Function:
+        """Compile the operator of this structure, once; its scalars are checked at every call."""
+        for scalar, value in scalars.items():
+            if not hasattr(value, "shape"):
+                check_scalar(name, scalar, value)
+        key = (name, layout, implementation, *knobs.values())
         found = self.catalogue.get(key)
         if found is None:
-            found = self.function_type(build(**knobs), layout, implementation)
+            found = self.function_type(catalogue[name].build(**knobs), layout, implementation)
             self.catalogue[key] = found
-        return found, scalars
+        return found

@@ -28,6 +28,8 @@ class Factor:
 
     read: Read
     conj: bool = False
+    resolved: bool = False
+    """Whether the read already speaks of the program being built, not of the one it is built from."""
 
     @property
     def indices(self) -> tuple[Index, ...]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import keyword
+import re
+from collections.abc import Iterator
+
 from ..errors import VerificationError
 from .functions import FUNCTIONS, MATRIX_FUNCTIONS
 from .nodes import (
@@ -18,6 +22,9 @@ from .nodes import (
 )
 from .order import cycle
 
+NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+RESERVED = {"where", ONES, *FUNCTIONS, *MATRIX_FUNCTIONS}
+
 
 def verify(program: Program) -> Program:
     """Return ``program`` if it is well formed.
@@ -30,11 +37,12 @@ def verify(program: Program) -> Program:
         indices of one axis and without cycles, declared outputs.
     """
     known: dict[str, tuple[str, ...]] = {}
+    for name in _names(program):
+        if not NAME.fullmatch(name) or keyword.iskeyword(name) or name in RESERVED:
+            raise VerificationError(f"{name!r} is not a name: letters, digits and _, no reserved word or function")
     for param in program.params:
         if param.name in known:
             raise VerificationError(f"{program.name}: parameter {param.name} is declared twice")
-        if param.name == ONES:
-            raise VerificationError(f"{program.name}: parameter {ONES} has the name of the tensor of ones")
         known[param.name] = param.axes
     for statement in program.statements:
         try:
@@ -53,6 +61,17 @@ def verify(program: Program) -> Program:
                 f"{program.name}: output {output.name} has axes {known[output.name]}, declared {output.axes}"
             )
     return program
+
+
+def _names(program: Program) -> Iterator[str]:
+    yield program.name
+    for param in (*program.params, *program.outputs):
+        yield param.name
+        yield from param.axes
+    for statement in program.statements:
+        yield statement.name
+        for index in all_indices(statement):
+            yield index.name
 
 
 def _verify_statement(statement: Statement, known: dict[str, tuple[str, ...]], axes: set[str]) -> None:

@@ -101,7 +101,7 @@ class Flattener:
                 case Apply("conj", (Read() as read,)):
                     factors.append(Factor(read, conj=self.complex))
                 case Apply():
-                    factors.append(Factor(self.pointwise(factor, statement.name)))
+                    factors.append(Factor(self.pointwise(factor, statement.name), resolved=True))
                 case _:
                     raise AssertionError(f"{factor} inside a product passed the verifier")
         return Term(tuple(coefficient), tuple(factors), statement.order)
@@ -149,8 +149,8 @@ class Flattener:
         names.update(index.name for r in term.order for index in (r.lower, r.upper))
         for factor in term.factors:
             name = factor.read.tensor
-            if not self.inlined(name):
-                parts.append([Term((), (Factor(self.tensor_read(factor.read), factor.conj),))])
+            if factor.resolved or not self.inlined(name):
+                parts.append([Term((), (self.resolved(factor),))])
                 continue
             indices, inner = self.expansions[name]
             chosen = []
@@ -170,8 +170,11 @@ class Flattener:
 
     def kept(self, term: Term) -> Term:
         """The term with every statement it reads materialised."""
-        factors = tuple(Factor(self.tensor_read(factor.read), factor.conj) for factor in term.factors)
-        return Term(term.coefficient, factors, term.order)
+        return Term(term.coefficient, tuple(map(self.resolved, term.factors)), term.order)
+
+    def resolved(self, factor: Factor) -> Factor:
+        """The factor as a read of the new program."""
+        return factor if factor.resolved else Factor(self.tensor_read(factor.read), factor.conj, resolved=True)
 
     def instantiate(self, piece: Term, formal: tuple[Index, ...], actual: tuple[Index, ...], taken: set[str]) -> Term:
         """``piece`` with its left indices replaced by the actual ones and its summed ones made fresh."""

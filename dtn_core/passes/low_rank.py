@@ -19,13 +19,13 @@ def low_rank(program: Program) -> Program:
         return program
     builder = Builder(program)
     defined = {statement.name: statement for statement in program.statements}
+    builder.taken.update(defined)
     for statement in program.statements:
         if _is_long_expm(statement, long):
             split = _split(defined, statement)
             if not isinstance(split, str):
                 _rewrite(builder, statement, *split)
                 continue
-        builder.taken.add(statement.name)
         builder.statements.append(statement)
     for output in program.outputs:
         indices = defined[output.name].indices
@@ -100,7 +100,6 @@ def _rewrite(builder: Builder, statement: Statement, term: Term, bond: Index) ->
     identity = builder.define(
         f"{name}_eye", (row, column), Read(ONES, (row, column)), (Relation(row, column, equal=True),)
     )
-    builder.taken.add(name)
     builder.statements.append(Statement(name, statement.indices, sum_of(identity, correction)))
 
 

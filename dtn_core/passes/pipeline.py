@@ -6,17 +6,67 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from ..cost import score
+from ..cost import Polynomial, elements, flops, peak_elements, score
+from ..errors import CompileError
 from ..ir.axes import sequence_axes
-from ..ir.nodes import Program
+from ..ir.nodes import Index, Program
+from .causal import causal
 from .contract import contract
 from .divide import divide
 from .flatten import flatten
 from .low_rank import low_rank, why_not
+from .stream import Stream, stream
 
 LONG = 65_536
 FEATURES = 64
 SHORT = 16
+CHUNKS = (16, 32, 64, 128, 256)
+CHUNK_OVERHEAD = 1_000_000
+"""What starting one more chunk costs, in flops."""
+
+
+@dataclass(frozen=True)
+class Chunked:
+    """A causal program lowered in its three parts.
+
+    Attributes
+    ----------
+    stream : Stream
+        How the parts fit together.
+    before, chunk, after : Program
+        The lowered parts.
+    size : int
+        Tokens a chunk, unless the caller says otherwise.
+    """
+
+    stream: Stream
+    before: Program | None
+    chunk: Program
+    after: Program | None
+    size: int
+
+    @property
+    def wholes(self) -> tuple[Program, ...]:
+        """The parts that run over the whole sequence."""
+        return tuple(part for part in (self.before, self.after) if part is not None)
+
+    def score(self, sizes: Mapping[str, int]) -> int:
+        """What the compiler minimises, as for a program."""
+        length = sizes[self.stream.axis]
+        inside = {**sizes, self.stream.axis: min(self.size, length)}
+        count = -(-length // self.size)
+        total = (score(self.chunk, inside) + CHUNK_OVERHEAD) * count
+        return total + sum(score(part, sizes) for part in self.wholes)
+
+    def peak_elements(self, sizes: Mapping[str, int]) -> Polynomial:
+        """Elements held at the peak: whole parts, results and states, and one chunk's tensors."""
+        axis = self.stream.axis
+        held = peak_elements(self.chunk, {**sizes, axis: self.size}).rename(axis, "C")
+        for part in self.stream.results:
+            held = held + elements(Index("i", a) for a in part.axes)
+        for whole in self.wholes:
+            held = held + peak_elements(whole, sizes)
+        return held
 
 
 @dataclass(frozen=True)
@@ -26,13 +76,15 @@ class Lowered:
     Attributes
     ----------
     definition, program : Program
-        As written, and as computed.
+        As written, and as computed on the whole sequence at once.
     rules : Mapping[str, str]
         For each step, the rule that produced it.
     complex_input : bool
         Whether it is for complex arguments.
     dense_reasons : Mapping[str, str]
-        For each n×n matrix function left, why it has no linear form.
+        For each n×n step that could not be avoided, why.
+    chunked : Chunked or None
+        When set, how it is computed instead: chunk by chunk.
     """
 
     definition: Program
@@ -40,9 +92,14 @@ class Lowered:
     rules: Mapping[str, str]
     complex_input: bool = False
     dense_reasons: Mapping[str, str] = field(default_factory=dict)
+    chunked: Chunked | None = None
 
     def __hash__(self) -> int:
-        return hash((self.program, self.complex_input))
+        return hash((self.program, self.complex_input, self.chunked is None))
+
+    def score(self, sizes: Mapping[str, int]) -> int:
+        """What the compiler minimises at ``sizes``."""
+        return self.chunked.score(sizes) if self.chunked is not None else score(self.program, sizes)
 
 
 def assumed_sizes(program: Program, given: Mapping[str, int] | None = None, long: int = LONG) -> dict[str, int]:
@@ -53,8 +110,18 @@ def assumed_sizes(program: Program, given: Mapping[str, int] | None = None, long
     return sizes
 
 
+def flattened(program: Program, *, complex_input: bool) -> tuple[Program, set[str]]:
+    """Flatten and rewrite matrix exponentials; also the names that rewriting introduced."""
+    flat = flatten(program, complex_input=complex_input)
+    ranked = low_rank(flat)
+    if ranked is flat:
+        return flat, set()
+    added = {s.name for s in ranked.statements} - {s.name for s in flat.statements}
+    return flatten(ranked, complex_input=complex_input), added
+
+
 def lower(program: Program, sizes: Mapping[str, int] | None = None, *, complex_input: bool = False) -> Lowered:
-    """Run every pass.
+    """Lower to steps on the whole sequence at once.
 
     Parameters
     ----------
@@ -65,12 +132,47 @@ def lower(program: Program, sizes: Mapping[str, int] | None = None, *, complex_i
     complex_input : bool
         Whether arguments are complex; ``conj`` of a real argument is dropped.
     """
-    flat = flatten(program, complex_input=complex_input)
-    ranked = low_rank(flat)
-    added = {s.name for s in ranked.statements} - {s.name for s in flat.statements}
-    reasons = why_not(ranked)
-    flat = flatten(ranked, complex_input=complex_input) if ranked is not flat else flat
+    flat, added = flattened(program, complex_input=complex_input)
     final = divide(contract(flat, assumed_sizes(program, sizes)))
+    rules = _rules(final, program, flat, added)
+    return Lowered(program, final, rules, complex_input, why_not(flat))
+
+
+def lower_chunked(program: Program, sizes: Mapping[str, int] | None = None, *, complex_input: bool = False) -> Lowered:
+    """Lower a program with order to linear time: chunk by chunk, with states between.
+
+    Raises
+    ------
+    CompileError
+        If it has no order, or no linear form, with the reason.
+    """
+    flat, added = flattened(program, complex_input=complex_input)
+    if not any(relation for statement in flat.statements for relation in statement.order):
+        raise CompileError(f"{program.name}: nothing is ordered")
+    ordered, reasons = causal(flat)
+    if reasons:
+        raise CompileError(next(iter(reasons.values())))
+    parts = stream(ordered)
+    full = assumed_sizes(program, sizes)
+    before, after = (None if p is None else divide(contract(p, full)) for p in (parts.before, parts.after))
+    body = flatten(parts.chunk, complex_input=complex_input)
+    best: Chunked | None = None
+    for size in CHUNKS:
+        chunk = divide(contract(body, {**{a: FEATURES for a in parts.chunk.axes}, **full, parts.axis: size}))
+        made = Chunked(parts, before, chunk, after, size)
+        if best is None or made.score(full) < best.score(full):
+            best = made
+    assert best is not None
+    rules: dict[str, str] = {}
+    for part in (*best.wholes, best.chunk):
+        rules.update(_rules(part, program, ordered, added))
+    states = {state.after for state in parts.states}
+    rules.update({name: "state" for name in states})
+    dense = lower(program, sizes, complex_input=complex_input)
+    return Lowered(program, dense.program, rules, complex_input, {}, best)
+
+
+def _rules(final: Program, program: Program, flat: Program, added: set[str]) -> dict[str, str]:
     written = {statement.name for statement in program.statements}
     stages = {statement.name for statement in flat.statements}
     rules = {}
@@ -78,22 +180,34 @@ def lower(program: Program, sizes: Mapping[str, int] | None = None, *, complex_i
         name = statement.name
         if name in added:
             rules[name] = "low-rank matrix exponential"
+        elif name in written:
+            rules[name] = "as written"
         elif name in stages:
-            rules[name] = "as written" if name in written else "simplify"
+            rules[name] = "simplify" if "_state" not in name else "causal contraction"
         elif statement.order:
             rules[name] = "order, evaluated densely"
         else:
             rules[name] = "contraction path"
-    return Lowered(program, final, rules, complex_input, reasons)
+    return rules
 
 
 @lru_cache(maxsize=512)
 def candidates(program: Program, complex_input: bool = False) -> tuple[Lowered, ...]:
     """The lowered forms worth choosing from: the best for long sequences first, then for short ones."""
-    found: dict[Program, Lowered] = {}
+    found: dict[object, Lowered] = {}
+    reason = ""
+    try:
+        chunked = lower_chunked(program, complex_input=complex_input)
+        found[chunked] = chunked
+    except CompileError as error:
+        reason = str(error)
     for length in (LONG, SHORT):
         lowered = lower(program, assumed_sizes(program, long=length), complex_input=complex_input)
-        found.setdefault(lowered.program, lowered)
+        if reason and any(s.order for s in lowered.program.statements):
+            lowered = Lowered(
+                program, lowered.program, lowered.rules, complex_input, {**lowered.dense_reasons, "order": reason}
+            )
+        found.setdefault(lowered, lowered)
     return tuple(found.values())
 
 
@@ -101,4 +215,4 @@ def choose(forms: tuple[Lowered, ...], sizes: Mapping[str, int]) -> Lowered:
     """The cheapest of ``forms`` at ``sizes``; the first, made for long sequences, wins a draw."""
     if len(forms) == 1:
         return forms[0]
-    return min(forms, key=lambda form: score(form.program, sizes))
+    return min(forms, key=lambda form: form.score(sizes))

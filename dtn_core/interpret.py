@@ -97,6 +97,8 @@ def interpret(program: Program, *args: ArrayLike, exact: bool = False, **named: 
     array([1., 3., 6.])
     """
     run = _Run(program, exact)
+    if len(args) > len(program.params):
+        raise TypeError(f"{program.name} takes {len(program.params)} argument(s), got {len(args)}")
     for param, value in zip(program.params, args, strict=False):
         run.bind(param.name, value)
     for name, value in named.items():

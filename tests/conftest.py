@@ -8,13 +8,19 @@ import numpy as np
 import pytest
 
 try:
-    from hypothesis import HealthCheck, settings
+    from hypothesis import HealthCheck, Phase, settings
 except ImportError:  # property tests skip themselves without hypothesis
     settings = None
 
 if settings is not None:
     settings.register_profile(
-        "fixed", derandomize=True, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+        "fixed",
+        derandomize=True,
+        deadline=None,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow],
+        phases=[Phase.explicit, Phase.generate],  # shrinking a program takes minutes; those drawn are small already
+        report_multiple_bugs=False,
     )
     settings.load_profile("fixed")
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from dtn_codegen.function import Function
-from dtn_codegen.functional import Functional
+from dtn_codegen.functional import SCALARS, Functional
 from dtn_codegen.torch import TARGET
 from dtn_core.operators import PARAMETER, catalogue
 
@@ -71,7 +71,7 @@ class TorchFunctional(Functional):
         if not torch.compiler.is_compiling():
             return super().look_up(name, knobs, layout, implementation, scalars)
         parameters = tuple(scalars)
-        static = tuple((knob, value) for knob, value in knobs.items() if knob not in parameters)
+        static = tuple((knob, value) for knob, value in knobs.items() if knob not in SCALARS)
         _prepare_catalogue(self, name, static, parameters, layout, implementation)
         return self.prepared[name, static, parameters, layout, implementation]
 
@@ -89,7 +89,8 @@ def _prepare_catalogue(
     layout: str,
     implementation: str | None,
 ) -> bool:
-    knobs = {knob: PARAMETER if knob in parameters else dict(static)[knob] for knob in catalogue[name].knobs}
+    given = {**SCALARS, **dict(static), **dict.fromkeys(parameters, PARAMETER)}
+    knobs = {knob: given[knob] for knob in catalogue[name].knobs}
     found = functional.look_up(name, knobs, layout, implementation, {})
     functional.prepared[name, static, parameters, layout, implementation] = found
     return True

@@ -12,7 +12,7 @@ from dtn_core.operators.knobs import check_scalar
 from .function import Function
 
 MAX_COMPILED = 1024
-_SCALARS = {"scale": 1.0, "residual": 0.0, "decay": None, "eps": 0.0}
+SCALARS = {"scale": 1.0, "residual": 0.0, "decay": None, "eps": 0.0}
 
 
 class Functional:
@@ -188,7 +188,7 @@ class Functional:
     ) -> tuple[Function, dict[str, Any]]:
         """The compiled catalogue operator with these knobs, and the scalars to call it with."""
         scalars = {}
-        for name, neutral in _SCALARS.items():
+        for name, neutral in SCALARS.items():
             value = knobs[name]
             if value is neutral or (isinstance(value, int | float) and value == neutral):
                 knobs[name] = neutral

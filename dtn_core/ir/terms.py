@@ -78,7 +78,7 @@ class Term:
         Indices on a cycle of ``<=`` are equal (``T[x,x]`` of a causal T makes such cycles).
         """
         kept = tuple(out)
-        term = self
+        term = replace(self, order=tuple(r for r in self.order if r.lower != r.upper))
         while True:
             pair = _equal_pair(term.order, kept)
             if pair is None:

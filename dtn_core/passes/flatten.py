@@ -13,6 +13,7 @@ from itertools import product as cartesian
 from ..ir.axes import sequence_axes
 from ..ir.build import Builder
 from ..ir.nodes import (
+    ONES,
     Apply,
     Expr,
     Extent,
@@ -193,12 +194,10 @@ class Flattener:
 
     @staticmethod
     def sized(made: Term, out: tuple[Index, ...], original: Term) -> Term:
-        """Account for summed indices that an expanded term no longer carries: each gives its axis size."""
-        before = set(original.indices()) - set(out)
-        ordered = {index for relation in made.order for index in (relation.lower, relation.upper)}
-        lost = before - set(made.indices()) - ordered
-        extents: tuple[Expr, ...] = tuple(Extent(index.axis) for index in sorted(lost, key=lambda i: i.name))
-        return Term(made.coefficient + extents, made.factors, made.order)
+        """Keep what the original sums over: an index that the expanded term does not carry is one of ones."""
+        lost = set(original.indices()) - set(out) - set(made.indices())
+        ones = tuple(Factor(Read(ONES, (i,)), resolved=True) for i in sorted(lost, key=lambda i: i.name))
+        return Term(made.coefficient, made.factors + ones, made.order)
 
     # ------------------------------------------------------------ to tensors
 

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("hypothesis")
 
-from hypothesis import assume, given, settings
+from hypothesis import assume, given, note, settings
 from hypothesis import strategies as st
 from oracle.programs import programs, rational_arguments
 
@@ -17,6 +17,7 @@ from dtn_core.passes.contract import contract
 from dtn_core.passes.flatten import flatten
 from dtn_core.passes.padding import pad
 from dtn_core.passes.pipeline import lower
+from dtn_core.printer import to_notation
 
 REGIMES = (
     {"n": 65_536, "d": 64, "e": 64},
@@ -34,6 +35,8 @@ def exactly(program, arguments):
 
 def assert_same_value(first, second, arguments):
     """Both programs have the same outputs, to the last digit."""
+    note(to_notation(first))
+    note(to_notation(second))
     for a, b in zip(exactly(first, arguments), exactly(second, arguments), strict=True):
         assert np.array_equal(a, b)
 

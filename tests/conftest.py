@@ -28,7 +28,9 @@ if settings is not None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add ``--update-golden``."""
     parser.addoption(
-        "--update-golden", action="store_true", help="write the generated source to tests/codegen/golden instead of comparing"
+        "--update-golden",
+        action="store_true",
+        help="write the generated source to tests/codegen/golden instead of comparing",
     )
 
 

@@ -19,6 +19,8 @@ from dtn_core.passes.padding import MASK, pad
 from dtn_core.passes.pipeline import Lowered, candidates, choose
 
 from .python import HEADS, LAYOUTS, emit_program, ir_hash, masks_of
+from .state import check_state, state_type
+from .streaming import emit_chunked
 from .target import Target
 
 IMPLEMENTATIONS = (None, "native")
@@ -71,7 +73,15 @@ class Function:
 
     # ---------------------------------------------------------------- calling
 
-    def __call__(self, *tensors: Any, padding_mask: Any = None, **named: Any) -> Any:
+    def __call__(
+        self,
+        *tensors: Any,
+        padding_mask: Any = None,
+        initial_state: Any = None,
+        return_state: bool = False,
+        chunk_size: int | None = None,
+        **named: Any,
+    ) -> Any:
         """Evaluate.
 
         Parameters
@@ -80,6 +90,12 @@ class Function:
             ``[..., *axes]`` in the operator's order (or by name); leading axes broadcast.
         padding_mask
             ``[..., n]``, True at real tokens; padded tokens count for nothing and give 0.
+        initial_state
+            What ``return_state=True`` gave for the tokens before these (causal operators only).
+        return_state
+            Also return the state after the last token: ``(result, state)``.
+        chunk_size
+            Tokens computed at a time; the cost model chooses when it is not given.
         **named
             Scalar parameters, numbers or tensors ``[...]`` with one value per leading index.
 
@@ -90,7 +106,8 @@ class Function:
         TypeError
             A missing or unexpected argument, or a dtype that is not floating or complex.
         """
-        if padding_mask is None and not named and not self.tracing():
+        streaming = initial_state is not None or return_state or chunk_size is not None
+        if padding_mask is None and not named and not streaming and not self.tracing():
             try:  # repeated shapes cost one dictionary look-up
                 generated = self._remembered.get(tuple([(tensor.shape, tensor.dtype) for tensor in tensors]))
             except (AttributeError, TypeError, ValueError):
@@ -103,7 +120,110 @@ class Function:
         arrays = self.convert(tensors)
         if padding_mask is not None:
             arrays = (*arrays, *self.convert((padding_mask,)))
-        return self.run(self.callable_for(arrays, padding_mask is not None), (*arrays, *self.scalar_values(named)))
+        arguments = (*arrays, *self.scalar_values(named))
+        if streaming:
+            return self.stream(arrays, arguments, padding_mask is not None, initial_state, return_state, chunk_size)
+        return self.run(self.callable_for(arrays, padding_mask is not None), arguments)
+
+    # -------------------------------------------------------------- streaming
+
+    def stream(
+        self,
+        arrays: Sequence[Any],
+        arguments: Sequence[Any],
+        padded: bool,
+        initial_state: Any,
+        return_state: bool,
+        chunk_size: int | None,
+    ) -> Any:
+        """Evaluate chunk by chunk, from a state and to a state."""
+        form, sizes, widen = self.inspect(arrays, padded, streaming=True)
+        assert form.chunked is not None
+        extra: dict[str, Any] = {}
+        if chunk_size is not None:
+            if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1:
+                raise ValueError(f"{self.__name__}: chunk_size={chunk_size!r} is not an integer >= 1")
+            extra["chunk_size"] = chunk_size
+        if initial_state is not None or return_state:
+            if not form.chunked.stream.resumable:
+                raise ValueError(f"{self.__name__}: there is no state to hand on, it needs the whole sequence at once")
+            check_state(self.__name__, form.chunked.stream.states, initial_state, sizes)
+            extra |= {"initial_state": initial_state, "return_state": return_state}
+        generated = self.load(form, widen=widen)
+        result = self.run(lambda *values: generated(*values, **extra), arguments)
+        if not return_state:
+            return result
+        names = tuple(state.name.removesuffix("_past") for state in form.chunked.stream.states)
+        return result[0], state_type(self.__name__, names)(*result[1])
+
+    def init_state(self, *tensors: Any, **named: Any) -> Any:
+        """The state before any token, for tensors of these feature sizes and leading axes.
+
+        Parameters
+        ----------
+        *tensors, **named
+            As for a call; the number of tokens does not matter.
+
+        Returns
+        -------
+        NamedTuple
+            Zeros of float32 or wider, a tensor per state.
+
+        Raises
+        ------
+        ValueError
+            If the operator is not causal, saying why.
+        """
+        found, scalars = self.bind(tensors, named)
+        axis = self.token_axis()
+        none = [
+            x[(..., slice(0, 0), *[slice(None)] * (-place - 1))] if (place := self.place(p.axes, axis)) else x
+            for p, x in zip(self.operator.program.tensors, self.convert(found), strict=True)
+        ]
+        return self(*none, return_state=True, **scalars)[1]
+
+    def step(self, state: Any, *tensors: Any, **named: Any) -> tuple[Any, Any]:
+        """One more token.
+
+        Parameters
+        ----------
+        state
+            From :meth:`init_state`, ``return_state=True`` or the step before.
+        *tensors, **named
+            As for a call, without the token axis: ``q_t[..., d]``.
+
+        Returns
+        -------
+        tuple
+            ``(o_t[..., e], state)``.
+        """
+        found, scalars = self.bind(tensors, named)
+        axis = self.token_axis()
+        one = [
+            x[(..., None, *[slice(None)] * (-place - 1))] if (place := self.place(p.axes, axis)) else x
+            for p, x in zip(self.operator.program.tensors, self.convert(found), strict=True)
+        ]
+        result, state = self(*one, initial_state=state, return_state=True, **scalars)
+        outputs = result if isinstance(result, tuple) else (result,)
+        last = [
+            y[(..., 0, *[slice(None)] * (-place - 1))] if (place := self.place(o.axes, axis)) else y
+            for o, y in zip(self.operator.program.outputs, outputs, strict=True)
+        ]
+        return (last[0] if len(last) == 1 else tuple(last)), state
+
+    def token_axis(self) -> str:
+        """The axis along which the operator streams."""
+        form = candidates(self.operator.program)[0]
+        if form.chunked is None:
+            raise ValueError(f"{self.__name__} has no state: {form.dense_reasons.get('order', 'it is not causal')}")
+        return form.chunked.stream.axis
+
+    def place(self, axes: Sequence[str], axis: str) -> int:
+        """Where ``axis`` is in a tensor over ``axes``, counted from the end; 0 when it is not."""
+        if axis not in axes:
+            return 0
+        moved = self.layout == HEADS and len(axes) == 2
+        return axes.index(axis) - len(axes) - moved
 
     @staticmethod
     def tracing() -> bool:
@@ -168,6 +288,13 @@ class Function:
 
     def select(self, arrays: Sequence[Any], padded: bool) -> Callable[..., Any]:
         """Check shapes and dtypes, and choose the form that is cheapest at these sizes."""
+        form, _, widen = self.inspect(arrays, padded)
+        return self.load(form, widen=widen)
+
+    def inspect(
+        self, arrays: Sequence[Any], padded: bool, *, streaming: bool = False
+    ) -> tuple[Lowered, dict[str, Any], bool]:
+        """The form for these arguments, the axis sizes, and whether dtypes must be converted."""
         names = (*self._tensors, MASK) if padded else self._tensors
         program = self.program(padded)
         sizes = axis_sizes(program, dict(zip(names, [tuple(a.shape) for a in arrays], strict=True)), self.layout)
@@ -176,9 +303,12 @@ class Function:
         if complex_input:
             self.check_complex()
         forms = candidates(program, complex_input)
-        known = all(size is not None for size in sizes.values())
-        form = choose(forms, {axis: size for axis, size in sizes.items() if size is not None}) if known else forms[0]
-        return self.load(form, widen=not self.is_wide([a for _, a in typed]))
+        if streaming and forms[0].chunked is None:
+            reason = forms[0].dense_reasons.get("order", "nothing in it is ordered")
+            raise ValueError(f"{self.__name__} is not computed in chunks: {reason}")
+        known = not streaming and all(size is not None for size in sizes.values())
+        form = choose(forms, sizes) if known else forms[0]
+        return form, sizes, not self.is_wide([a for _, a in typed])
 
     def is_wide(self, arrays: Sequence[Any]) -> bool:
         """Whether all arrays have one dtype that sums may be taken in."""
@@ -204,6 +334,8 @@ class Function:
 
     def text(self, form: Lowered, *, widen: bool = True) -> str:
         """Source text of one form."""
+        if form.chunked is not None:
+            return emit_chunked(self.target, form, scalars=self.operator.scalars, layout=self.layout, widen=widen)
         return emit_program(
             self.target,
             form.definition,
@@ -216,7 +348,7 @@ class Function:
 
     def load(self, form: Lowered, *, widen: bool = True) -> Callable[..., Any]:
         """The Python function of one form; its source is shown in tracebacks."""
-        order = tuple(param.name for param in form.program.params)
+        order = tuple(param.name for param in form.definition.params)
         tensors = [name for name in order if name in self._tensors or name == MASK]
         wanted = (*tensors, *self._scalars)
         generated = _load(
@@ -227,7 +359,7 @@ class Function:
         if wanted == order:
             return generated
         places = [wanted.index(name) for name in order]
-        return lambda *values: generated(*[values[place] for place in places])
+        return lambda *values, **extra: generated(*[values[place] for place in places], **extra)
 
     @cached_property
     def source(self) -> str:

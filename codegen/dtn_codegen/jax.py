@@ -2,6 +2,32 @@
 
 from .target import Target
 
+_SCAN = '''
+def _scan(chunk, states, tokens, places, constants, joins, size):
+    """Feed tokens to `chunk` in pieces of `size`, handing the states on; results are joined along `joins`."""
+    length = tokens[0].shape[places[0]]
+    count = length // size if length > size else 0
+    pieces = []
+    if count:
+        stacked = []
+        for x, place in zip(tokens, places):
+            axis = x.ndim + place
+            x = jax.lax.slice_in_dim(x, 0, count * size, axis=axis)
+            x = x.reshape(*x.shape[:axis], count, size, *x.shape[axis + 1:])
+            stacked.append(jnp.moveaxis(x, axis, 0))
+        states, results = jax.lax.scan(lambda states, part: chunk(states, part, constants), states, stacked)
+        joined = []
+        for y, place in zip(results, joins):
+            y = jnp.moveaxis(y, 0, place - 1)
+            joined.append(y.reshape(*y.shape[:place - 1], count * size, *y.shape[y.ndim + place + 1:]))
+        pieces.append(joined)
+    if count * size < length or not count:
+        part = [jax.lax.slice_in_dim(x, count * size, length, axis=x.ndim + place) for x, place in zip(tokens, places)]
+        states, results = chunk(states, part, constants)
+        pieces.append(results)
+    return states, [jnp.concatenate(column, axis=place) for column, place in zip(zip(*pieces), joins)]
+'''
+
 TARGET = Target(
     name="jax",
     package="dtn_jax",
@@ -48,6 +74,9 @@ TARGET = Target(
     cast="_x.astype(_dtype)",
     heads="jnp.swapaxes(_x, -2, -3)",
     nonzero="jnp.where(_x == 0, jnp.inf, _x)",
+    zeros="jnp.zeros(_shape, wide)",
+    broadcast="jnp.broadcast_shapes(_shapes)",
+    prelude={"_scan": _SCAN},
     expm="jax.scipy.linalg.expm(_x)",
     scalar="jnp.asarray(_x, wide)",
     arrays="jnp.asarray(_x)",

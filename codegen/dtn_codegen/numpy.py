@@ -34,6 +34,18 @@ def _erf(x):
     return np.reshape([math.erf(y) for y in np.ravel(x).tolist()], np.shape(x)).astype(x.dtype)
 '''
 
+_SCAN = '''
+def _scan(chunk, states, tokens, places, constants, joins, size):
+    """Feed tokens to `chunk` in pieces of `size`, handing the states on; results are joined along `joins`."""
+    length = tokens[0].shape[places[0]]
+    pieces = []
+    for start in range(0, max(length, 1), size):
+        part = [x[(..., slice(start, start + size), *[slice(None)] * (-place - 1))] for x, place in zip(tokens, places)]
+        states, results = chunk(states, part, constants)
+        pieces.append(results)
+    return states, [np.concatenate(column, axis=place) for column, place in zip(zip(*pieces), joins)]
+'''
+
 TARGET = Target(
     name="numpy",
     package="dtn_numpy",
@@ -82,5 +94,7 @@ TARGET = Target(
     expm="_expm(_x)",
     scalar="np.asarray(_x, wide)",
     arrays="np.asarray(_x)",
-    prelude={"_expm": _EXPM, "_erf": _ERF},
+    zeros="np.zeros(_shape, wide)",
+    broadcast="np.broadcast_shapes(_shapes)",
+    prelude={"_expm": _EXPM, "_erf": _ERF, "_scan": _SCAN},
 )

@@ -8,9 +8,10 @@ from importlib.metadata import entry_points
 from dtn_core.errors import CompileError
 from dtn_core.ir.nodes import Program
 from dtn_core.operators import Operator, as_operator
-from dtn_core.passes.pipeline import lower
+from dtn_core.passes.pipeline import candidates, lower
 
 from .python import emit_program
+from .streaming import emit_chunked
 from .target import Target
 
 GROUP = "dtn.backends"
@@ -76,6 +77,9 @@ def emit(
     return s.astype(dtype, copy=False)
     """
     operator = as_operator(operator)
+    form = candidates(operator.program, complex)[0]
+    if form.chunked is not None:
+        return emit_chunked(target(backend), form, scalars=operator.scalars, layout=layout)
     lowered = lower(operator.program, sizes, complex_input=complex)
     return emit_program(
         target(backend),

@@ -75,6 +75,12 @@ class Target:
         Exchange of the last but one and last but two axes of ``_x`` (layout ``"... n h d"``).
     expm : str
         Matrix exponential of ``_x``.
+    zeros, broadcast : str
+        Zeros of ``_shape``, and the common leading shape of ``_shapes``.
+    shape, scalar_shape : str
+        Shape of a tensor ``_x``, and of a scalar argument that may be a number.
+    power : str
+        An integer exponent ``_x`` of a decay.
     nonzero, quotient : str
         ``_a`` divided by ``_d``, giving 0 where a divisor ``_x`` is 0: ``_d`` is ``_x`` made safe.
     prelude : Mapping[str, str]
@@ -103,6 +109,11 @@ class Target:
     cast: str
     heads: str
     expm: str
+    zeros: str
+    broadcast: str
+    shape: str = "_x.shape"
+    scalar_shape: str = "getattr(_x, 'shape', ())"
+    power: str = "_x"
     nonzero: str = "_x"
     quotient: str = "_a / _d"
     extent: str = "_n"

@@ -8,6 +8,51 @@ def _decayed(triangle, places, decay):
     return triangle * decay[..., None, None] ** tf.cast(abs(places[:, None] - places), decay.dtype)
 '''
 
+_SCAN = '''
+def _scan(chunk, states, tokens, places, constants, joins, size):
+    """Feed tokens to `chunk` in pieces of `size`, handing the states on; results are joined along `joins`."""
+
+    def piece(start):
+        return [x[(..., slice(start, start + size), *[slice(None)] * (-place - 1))] for x, place in zip(tokens, places)]
+
+    length = tokens[0].shape[places[0]]
+    pieces = []
+    if tf.executing_eagerly() or length is not None and length <= size:
+        for start in range(0, max(length, 1), size):
+            states, results = chunk(states, piece(start), constants)
+            pieces.append(results)
+    else:
+        length = tf.shape(tokens[0])[places[0]]
+        count = length // size
+
+        def step(index, states, arrays):
+            states, results = chunk(states, piece(index * size), constants)
+            return index + 1, states, [array.write(index, y) for array, y in zip(arrays, results)]
+
+        arrays = [tf.TensorArray(tokens[0].dtype, count) for _ in joins]
+        unknown = (tf.TensorShape([]), tuple(tf.TensorShape(None) for _ in states), [tf.TensorShape(None) for _ in arrays])
+        _, states, arrays = tf.while_loop(
+            lambda index, *_: index < count, step, (0, states, arrays), shape_invariants=unknown
+        )
+        last, results = chunk(states, piece(count * size), constants)
+        joined = []
+        for array, y, place in zip(arrays, results, joins):
+            y = tf.experimental.numpy.moveaxis(array.stack(), 0, place - 1)
+            shape = tf.shape(y)
+            joined.append(tf.reshape(y, tf.concat([shape[:place - 1], [count * size], shape[tf.rank(y) + place + 1:]], 0)))
+        pieces, states = [joined, results], last
+    return states, [tf.concat(column, axis=place) for column, place in zip(zip(*pieces), joins)]
+'''
+
+_BROADCAST = '''
+def _broadcast(*shapes):
+    """The common shape of leading axes."""
+    result = shapes[0]
+    for shape in shapes[1:]:
+        result = tf.broadcast_dynamic_shape(result, shape)
+    return result
+'''
+
 TARGET = Target(
     name="tensorflow",
     package="dtn_tensorflow",
@@ -57,5 +102,10 @@ TARGET = Target(
     expm="tf.linalg.expm(_x)",
     scalar="tf.cast(_x, wide) if tf.is_tensor(_x) else tf.constant(_x, wide)",
     arrays="tf.convert_to_tensor(_x)",
-    prelude={"_decayed": _DECAYED},
+    shape="tf.shape(_x)",
+    scalar_shape="tf.shape(_x)",
+    power="tf.cast(_x, wide)",
+    zeros="tf.zeros(_shape, wide)",
+    broadcast="_broadcast(_shapes)",
+    prelude={"_decayed": _DECAYED, "_scan": _SCAN, "_broadcast": _BROADCAST},
 )

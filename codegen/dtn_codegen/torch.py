@@ -2,6 +2,18 @@
 
 from .target import Target
 
+_SCAN = '''
+def _scan(chunk, states, tokens, places, constants, joins, size):
+    """Feed tokens to `chunk` in pieces of `size`, handing the states on; results are joined along `joins`."""
+    length = tokens[0].shape[places[0]]
+    pieces = []
+    for start in range(0, max(length, 1), size):
+        part = [x[(..., slice(start, start + size), *[slice(None)] * (-place - 1))] for x, place in zip(tokens, places)]
+        states, results = chunk(states, part, constants)
+        pieces.append(results)
+    return states, [torch.cat(column, dim=place) for column, place in zip(zip(*pieces), joins)]
+'''
+
 TARGET = Target(
     name="torch",
     package="dtn_torch",
@@ -48,6 +60,9 @@ TARGET = Target(
     cast="_x.to(_dtype)",
     heads="_x.transpose(-2, -3)",
     nonzero="_x.masked_fill(_x.logical_not(), torch.inf)",
+    zeros="torch.zeros(_shape, dtype=wide, device=_like.device)",
+    broadcast="torch.broadcast_shapes(_shapes)",
+    prelude={"_scan": _SCAN},
     expm="torch.linalg.matrix_exp(_x)",
     scalar="torch.as_tensor(_x, dtype=wide, device=_like.device)",
 )

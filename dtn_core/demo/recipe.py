@@ -32,7 +32,7 @@ class AdamW:
     beta1: float = 0.9
     beta2: float = 0.99
     epsilon: float = 1e-8
-    weight_decay: float = 0.05
+    weight_decay: float = 1.0
     clip_norm: float = 1.0
 
 
@@ -59,7 +59,7 @@ class Recipe:
     seed: int
     epochs: int
     batch_size: int = 64
-    peak_rate: float = 3e-3
+    peak_rate: float = 6e-3
     warm_up: float = 0.1
     optimiser: AdamW = AdamW()
     model: Mapping[str, Any] = field(default_factory=dict)

@@ -106,7 +106,9 @@ class Builder:
         return verify(replace(self.source, statements=tuple(reversed(kept))))
 
 
-def canonical_key(indices: tuple[Index, ...], value: Expr, order: tuple[Relation, ...]) -> tuple[object, dict[Index, int]]:
+def canonical_key(
+    indices: tuple[Index, ...], value: Expr, order: tuple[Relation, ...]
+) -> tuple[object, dict[Index, int]]:
     """A key equal for statements that differ in index names, factor order and the order on the left."""
     factors = factors_of(value)
     orders: Iterable[tuple[Expr, ...]] = [factors]

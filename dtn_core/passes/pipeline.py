@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from ..cost import Polynomial, elements, flops, peak_elements, score
+from ..cost import Polynomial, elements, peak_elements, score
 from ..errors import CompileError
 from ..ir.axes import sequence_axes
 from ..ir.nodes import Index, Program
@@ -158,7 +158,7 @@ def lower_chunked(program: Program, sizes: Mapping[str, int] | None = None, *, c
     body = flatten(parts.chunk, complex_input=complex_input)
     best: Chunked | None = None
     for size in CHUNKS:
-        chunk = divide(contract(body, {**{a: FEATURES for a in parts.chunk.axes}, **full, parts.axis: size}))
+        chunk = divide(contract(body, {**dict.fromkeys(parts.chunk.axes, FEATURES), **full, parts.axis: size}))
         made = Chunked(parts, before, chunk, after, size)
         if best is None or made.score(full) < best.score(full):
             best = made
@@ -167,7 +167,7 @@ def lower_chunked(program: Program, sizes: Mapping[str, int] | None = None, *, c
     for part in (*best.wholes, best.chunk):
         rules.update(_rules(part, program, ordered, added))
     states = {state.after for state in parts.states}
-    rules.update({name: "state" for name in states})
+    rules.update(dict.fromkeys(states, "state"))
     dense = lower(program, sizes, complex_input=complex_input)
     return Lowered(program, dense.program, rules, complex_input, {}, best)
 

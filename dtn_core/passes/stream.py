@@ -134,7 +134,9 @@ class _Splitter:
         if not tokens or any(self.axis not in p.axes for p in results):
             raise CompileError(f"{self.program.name}: a result of the chunks has no axis {self.axis}")
         weighted = [
-            p for w in self.weights.values() for p in (Param(w.rise, (self.axis,)), Param(w.fall, (self.axis,)), Param(w.whole))
+            p
+            for w in self.weights.values()
+            for p in (Param(w.rise, (self.axis,)), Param(w.fall, (self.axis,)), Param(w.whole))
         ]
         chunk = Program(
             f"{self.program.name}_chunk",

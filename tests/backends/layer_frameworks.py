@@ -121,10 +121,26 @@ class TensorFlow(Framework):
         return parameter.numpy()
 
 
-def installed() -> list[Any]:
-    """The frameworks of this environment; one a process, so the first only if there are several."""
+def chosen() -> type[Framework] | None:
+    """The framework of ``DTN_BACKEND``, by default the first that is installed; one only, as a process holds one."""
     for kind, modules in ((Torch, ["torch"]), (Jax, ["jax", "flax"]), (TensorFlow, ["tensorflow", "keras"])):
-        chosen = os.environ.get("DTN_BACKEND", kind.name) == kind.name
-        if chosen and all(importlib.util.find_spec(module) for module in modules):
-            return [pytest.param(kind, id=kind.name)]
-    return [pytest.param(None, marks=pytest.mark.skip(reason="no framework with layers is installed"), id="none")]
+        wanted = os.environ.get("DTN_BACKEND", kind.name) == kind.name
+        if wanted and all(importlib.util.find_spec(module) for module in modules):
+            return kind
+    return None
+
+
+def parameters() -> list[Any]:
+    """The chosen framework as a fixture's parameters."""
+    kind = chosen()
+    if kind is None:
+        return [pytest.param(None, id="none", marks=pytest.mark.skip(reason="no framework with layers is chosen"))]
+    return [pytest.param(kind, id=kind.name)]
+
+
+def require(name: str) -> Any:
+    """The package ``dtn_<name>``; skips the module that asks where another framework, or none, is chosen."""
+    kind = chosen()
+    if kind is None or kind.name != name:
+        pytest.skip(f"{name} is not the chosen framework", allow_module_level=True)
+    return importlib.import_module(kind.package)

@@ -16,7 +16,11 @@ LAYERS = {
     "attention, hadamard": ("TensorAttention", {"embed_dim": 8, "num_heads": 2, "product": "hadamard"}, TOKENS),
     "attention, expm": ("TensorAttention", {"embed_dim": 8, "head_dim": 3, "activation": "expm"}, TOKENS),
     "attention, plain": ("TensorAttention", {"embed_dim": 8, "order": 3, "normalize": None}, TOKENS),
-    "attention, side k": ("TensorAttention", {"embed_dim": 8, "num_heads": 4, "side": "k", "normalize": "diag"}, TOKENS),
+    "attention, side k": (
+        "TensorAttention",
+        {"embed_dim": 8, "num_heads": 4, "side": "k", "normalize": "diag"},
+        TOKENS,
+    ),
     "interaction": ("TensorInteraction", {"embed_dim": 8, "num_heads": 2}, TOKENS),
     "interaction, hadamard": ("TensorInteraction", {"embed_dim": 8, "product": "hadamard", "residual": 1.0}, TOKENS),
     "block": ("DeepTensorBlock", {"embed_dim": 8, "num_heads": 2, "mlp_ratio": 2}, TOKENS),
@@ -39,7 +43,7 @@ LAYERS = {
 every_layer = pytest.mark.parametrize(("layer", "given", "shape"), LAYERS.values(), ids=LAYERS.keys())
 
 
-@pytest.fixture(params=layer_frameworks.installed())
+@pytest.fixture(params=layer_frameworks.parameters())
 def framework(request):
     return request.param()
 
@@ -132,7 +136,7 @@ def test_an_image_without_its_channel_axis_is_the_image_with_it(framework):
 
 def test_tokens_of_the_wrong_size_are_refused_with_both_sizes(framework):
     layer = framework.make("TensorAttention", embed_dim=8)
-    with pytest.raises(ValueError, match="(?s)embed has size 7.*8"):
+    with pytest.raises(ValueError, match=r"(?s)embed has size 7.*8"):
         framework.call(layer, sample((2, 5, 7)))
 
 
@@ -156,6 +160,10 @@ def test_the_signature_shows_every_hyperparameter(framework, layer):
     own = inspect.signature(kind.definition_type).parameters
     assert [*own, "seed", *kind.keywords] == list(shown)
     assert all(shown[name].default == own[name].default for name in own)
+
+
+def test_the_signature_of_a_made_layer_is_that_of_calling_it(framework):
+    assert "embed_dim" not in inspect.signature(framework.make("TensorAttention", embed_dim=8)).parameters
 
 
 def test_empty_batches_and_sequences_have_values(framework):

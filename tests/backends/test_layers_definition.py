@@ -69,10 +69,18 @@ def test_parameters_are_named_by_their_path():
         "patches.position",
         "blocks.0.attention_norm.weight",
         "blocks.0.attention_norm.bias",
-        *(f"blocks.0.attention.{part}.{name}" for part in ("query", "key", "value", "out") for name in ("weight", "bias")),
+        *(
+            f"blocks.0.attention.{part}.{name}"
+            for part in ("query", "key", "value", "out")
+            for name in ("weight", "bias")
+        ),
         "blocks.0.interaction_norm.weight",
         "blocks.0.interaction_norm.bias",
-        *(f"blocks.0.interaction.{part}.{name}" for part in ("query", "key", "value", "out") for name in ("weight", "bias")),
+        *(
+            f"blocks.0.interaction.{part}.{name}"
+            for part in ("query", "key", "value", "out")
+            for name in ("weight", "bias")
+        ),
         "blocks.0.mlp_norm.weight",
         "blocks.0.mlp_norm.bias",
         "blocks.0.mlp.hidden_weight",

@@ -1,13 +1,14 @@
 """Flax NNX's own ways with a module: jit, split and merge, grad, vmap, jacfwd, rngs and types."""
 
+import layer_frameworks
 import numpy as np
 import pytest
 
-jax = pytest.importorskip("jax")
-nnx = pytest.importorskip("flax.nnx")
-optax = pytest.importorskip("optax")
-dtn = pytest.importorskip("dtn_jax")
-jnp = jax.numpy
+dtn = layer_frameworks.require("jax")
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import optax  # noqa: E402
+from flax import nnx  # noqa: E402
 
 IMAGES = np.random.default_rng(0).normal(size=(3, 4, 4)).astype(np.float32)
 LABELS = np.array([0, 3, 9])
@@ -85,7 +86,7 @@ def test_seed_and_rngs_together_are_refused():
 def test_a_model_of_shapes_only_takes_a_seed():
     abstract = nnx.eval_shape(lambda: model(seed=0))
     assert abstract.head.weight.shape == (8, 10)
-    with pytest.raises(ValueError, match="rngs: .*expected seed="):
+    with pytest.raises(ValueError, match=r"rngs: .*expected seed="):
         nnx.eval_shape(lambda: model(rngs=nnx.Rngs(0)))
 
 

@@ -4,12 +4,13 @@ import os
 import subprocess
 import sys
 
+import layer_frameworks
 import numpy as np
 import pytest
 
-tf = pytest.importorskip("tensorflow")
-keras = pytest.importorskip("keras")
-dtn = pytest.importorskip("dtn_tensorflow")
+dtn = layer_frameworks.require("tensorflow")
+import keras  # noqa: E402
+import tensorflow as tf  # noqa: E402
 
 IMAGES = np.random.default_rng(0).normal(size=(3, 4, 4)).astype(np.float32)
 TOKENS = np.random.default_rng(1).normal(size=(3, 5, 8)).astype(np.float32)

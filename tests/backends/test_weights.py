@@ -15,7 +15,7 @@ DEFINITION = layers.DeepTensorClassifier(**SMALL)
 IMAGES = np.random.default_rng(0).normal(size=(3, 4, 4)).astype(np.float32)
 
 
-@pytest.fixture(params=layer_frameworks.installed())
+@pytest.fixture(params=layer_frameworks.parameters())
 def framework(request):
     return request.param()
 

@@ -26,7 +26,10 @@ class TestSums:
 
     def test_each_term_sums_its_own_indices(self):
         # x is summed over a, w is not summed twice
-        assert evaluate("f(x[n,d], w[n]) -> y[n]: y[i] = x[i,a] + w[i]", [[1, 2], [3, 4]], [10, 20]).tolist() == [13, 27]
+        assert evaluate("f(x[n,d], w[n]) -> y[n]: y[i] = x[i,a] + w[i]", [[1, 2], [3, 4]], [10, 20]).tolist() == [
+            13,
+            27,
+        ]
 
     def test_a_number_is_added_once_not_once_an_index(self):
         assert evaluate("f(x[n,d]) -> y[n]: y[i] = x[i,a] + 1", [[1, 2], [3, 4]]).tolist() == [4, 8]
@@ -59,7 +62,10 @@ class TestSums:
         assert evaluate("f(x[n,d]) -> y[d,n]: y[a,i] = x[i,a]", [[1, 2], [3, 4]]).tolist() == [[1, 3], [2, 4]]
 
     def test_an_output_may_have_an_axis_twice(self):
-        assert evaluate("f(x[n,d]) -> c[d,d]: c[a,b] = x[i,a]*x[i,b]", [[1, 2], [3, 4]]).tolist() == [[10, 14], [14, 20]]
+        assert evaluate("f(x[n,d]) -> c[d,d]: c[a,b] = x[i,a]*x[i,b]", [[1, 2], [3, 4]]).tolist() == [
+            [10, 14],
+            [14, 20],
+        ]
 
     def test_a_parameter_with_an_axis_twice_is_a_square_matrix(self):
         assert evaluate("f(m[d,d]) -> r: r = m[a,a]", [[1, 2], [3, 4]]) == 5
@@ -98,14 +104,16 @@ class TestOrder:
     def test_decay_along_a_chain_weighs_each_of_its_relations(self):
         x = [1.0, 2.0, 3.0]
         expected = [
-            sum(0.5 ** (i - j) * 0.5 ** (t - i) * x[i] * x[j] for i in range(t + 1) for j in range(i + 1)) for t in range(3)
+            sum(0.5 ** (i - j) * 0.5 ** (t - i) * x[i] * x[j] for i in range(t + 1) for j in range(i + 1))
+            for t in range(3)
         ]
         assert evaluate("f(x[n]) -> y[n]: y[t] = x[j] * x[i] where j <= i <= t decay 0.5", x).tolist() == expected
 
     def test_decays_of_two_chains_differ(self):
         x = [1.0, 2.0, 3.0]
         expected = [
-            sum(0.5 ** (t - i) * 0.25 ** (t - j) * x[i] * x[j] for i in range(t + 1) for j in range(t + 1)) for t in range(3)
+            sum(0.5 ** (t - i) * 0.25 ** (t - j) * x[i] * x[j] for i in range(t + 1) for j in range(t + 1))
+            for t in range(3)
         ]
         text = "f(x[n]) -> y[n]: y[t] = x[j] * x[i] where i <= t decay 0.5, j <= t decay 0.25"
         assert evaluate(text, x) == pytest.approx(expected, rel=1e-15)
@@ -192,7 +200,6 @@ class TestFunctions:
 
 
 class TestMatrixFunctions:
-
     @pytest.mark.parametrize("norm", [0.0, 1e-3, 1.0, 30.0])
     def test_exponential(self, rng, norm):
         x = norm * rng.normal(size=(5, 5)) / 5

@@ -136,7 +136,10 @@ def test_the_text_of_an_error_names_the_operator_and_shows_the_line_with_a_caret
 
 @pytest.mark.parametrize("name", ["expected a number", "unexpected character"])
 def test_the_operator_is_named_for_errors_of_grammar_and_of_characters_alike(name):
-    text = {"expected a number": "mine(x[n]) -> y[n]: y[i] = *", "unexpected character": "mine(x[n]) -> y[n]: y[i] = $"}[name]
+    text = {
+        "expected a number": "mine(x[n]) -> y[n]: y[i] = *",
+        "unexpected character": "mine(x[n]) -> y[n]: y[i] = $",
+    }[name]
     with pytest.raises(NotationError, match=name) as caught:
         parse(text)
     assert caught.value.operator == "mine"

@@ -31,7 +31,10 @@ def test_random_bytes_are_refused(seed):
 @pytest.mark.parametrize("seed", range(20))
 def test_random_unicode_is_refused(seed):
     source = random.Random(seed)
-    refuse("f(x[n]) -> y[n]: y[i] = " + "".join(chr(source.choice([source.randrange(0xD800), 0x1F600])) for _ in range(500)))
+    refuse(
+        "f(x[n]) -> y[n]: y[i] = "
+        + "".join(chr(source.choice([source.randrange(0xD800), 0x1F600])) for _ in range(500))
+    )
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -151,6 +154,8 @@ def test_digits_of_other_scripts_are_refused():
     assert "unexpected character" in refuse("f(x[n]) -> y[n]: y[i] = ٣ * x[i]").message
 
 
-@pytest.mark.parametrize("text", ["__import__('os')", "().__class__", "x[i] if x[i] else 0", "lambda: 0", "`ls`", "x[i]; import os"])
+@pytest.mark.parametrize(
+    "text", ["__import__('os')", "().__class__", "x[i] if x[i] else 0", "lambda: 0", "`ls`", "x[i]; import os"]
+)
 def test_python_is_not_notation(text):
     refuse(HEAD + text)

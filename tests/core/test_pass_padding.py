@@ -101,3 +101,25 @@ def test_an_operator_with_two_sequence_axes_is_refused():
     text = "f(q[n,d], k[m,d]) -> o[n], p[m]: o[t] = q[i,a]*q[t,a] where i <= t; p[t] = k[i,a]*k[t,a] where i <= t"
     with pytest.raises(CompileError, match="f: padding_mask needs one sequence axis, found 2"):
         pad(parse(text))
+
+
+class TestOperatorsThatAreNotZeroAtZero:
+    """Sums over tokens skip padded ones even where the summand of a zero token is not zero."""
+
+    def assert_dropping(self, text, rng, width=3):
+        x, y = rng.normal(size=(2, 5, width))
+        program = parse(text)
+        padded = interpret(pad(program), x, y, KEEP)
+        assert np.allclose(padded[KEEP], interpret(program, x[KEEP], y[KEEP]), rtol=1e-12)
+
+    def test_softmax(self, rng):
+        text = "f(q[n,d], v[n,d]) -> o[n,d]: S[i,j]=q[i,a]*q[j,a]; E[i,j]=exp(S[i,j]); r[i]=E[i,j]; o[i,c]=E[i,j]*v[j,c]/r[i]"
+        self.assert_dropping(text, rng)
+
+    def test_a_sum_of_exponentials(self, rng):
+        self.assert_dropping(
+            "f(x[n,d], y[n,d]) -> o[n,d]: e[i,a] = exp(x[i,a]); s[a] = e[i,a]; o[i,a] = y[i,a] / s[a]", rng
+        )
+
+    def test_a_mean_over_tokens(self, rng):
+        self.assert_dropping("f(x[n,d], y[n,d]) -> o[n,d]: m[a] = x[i,a] / n; o[i,a] = y[i,a] - m[a]", rng)

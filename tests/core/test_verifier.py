@@ -72,7 +72,9 @@ def test_a_parameter_is_not_assigned():
 
 
 def test_a_tensor_is_assigned_before_it_is_read():
-    broken("statement y: z is read before it is assigned", Statement("y", (I,), Read("z", (I,))), Statement("z", (I,), X))
+    broken(
+        "statement y: z is read before it is assigned", Statement("y", (I,), Read("z", (I,))), Statement("z", (I,), X)
+    )
 
 
 def test_a_tensor_does_not_read_itself():
@@ -165,7 +167,9 @@ class TestMatrixFunctions:
         self.refused("unknown matrix function logm", MatrixFunction("logm", ((M,),), (0, 0), (A, B)))
 
     def test_its_grid_is_square(self):
-        self.refused("expm needs a square grid and a block inside it", MatrixFunction("expm", ((M, M),), (0, 0), (A, B)))
+        self.refused(
+            "expm needs a square grid and a block inside it", MatrixFunction("expm", ((M, M),), (0, 0), (A, B))
+        )
 
     def test_its_block_is_inside_the_grid(self):
         self.refused("expm needs a square grid and a block inside it", MatrixFunction("expm", ((M,),), (0, 1), (A, B)))
@@ -181,7 +185,9 @@ class TestMatrixFunctions:
 
     def test_its_matrix_is_square(self):
         e = Index("p", "e")
-        self.refused("expm takes a square matrix", MatrixFunction("expm", ((Read("r", (A, e)),),), (0, 0), (A, e)), (A, e))
+        self.refused(
+            "expm takes a square matrix", MatrixFunction("expm", ((Read("r", (A, e)),),), (0, 0), (A, e)), (A, e)
+        )
 
     def test_its_two_indices_differ(self):
         value = MatrixFunction("expm", ((Read("m", (A, A)),),), (0, 0), (A, A))

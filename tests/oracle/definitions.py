@@ -17,7 +17,9 @@ def adjoint(x):
 
 def powers(n, decay):
     """``L`` with ``γ^(t−j)`` for ``j <= t``, 0 above the diagonal."""
-    return np.array([[(1.0 if decay is None else decay) ** (t - j) if j <= t else 0.0 for j in range(n)] for t in range(n)])
+    return np.array(
+        [[(1.0 if decay is None else decay) ** (t - j) if j <= t else 0.0 for j in range(n)] for t in range(n)]
+    )
 
 
 def divide(x, by):

@@ -12,7 +12,9 @@ from dtn_core.interpret import interpret
 def rationals(rng, *shape):
     """Fractions with small numerators and denominators, zeros among them."""
     size = int(np.prod(shape, dtype=int))
-    values = [Fraction(int(a), int(b)) for a, b in zip(rng.integers(-3, 4, size), rng.integers(1, 4, size), strict=True)]
+    values = [
+        Fraction(int(a), int(b)) for a, b in zip(rng.integers(-3, 4, size), rng.integers(1, 4, size), strict=True)
+    ]
     return np.array(values, dtype=object).reshape(shape)
 
 

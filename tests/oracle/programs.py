@@ -66,7 +66,9 @@ def _statements(draw, name, known, functions, orders, divisions):
 
 @st.composite
 def _terms(draw, known, functions, divisions):
-    coefficient = Number(draw(st.sampled_from([Fraction(1), Fraction(-1), Fraction(2), Fraction(-3, 2), Fraction(1, 3)])))
+    coefficient = Number(
+        draw(st.sampled_from([Fraction(1), Fraction(-1), Fraction(2), Fraction(-3, 2), Fraction(1, 3)]))
+    )
     factors = []
     for _ in range(draw(st.integers(1, 3))):
         kind = draw(st.sampled_from(["read", "read", "read", "function", "select", "extent", "divide"]))

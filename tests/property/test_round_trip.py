@@ -27,7 +27,9 @@ def test_a_random_program_survives_printing_and_parsing(program):
 @given(st.fractions().filter(bool))
 def test_any_rational_coefficient_survives_printing_and_parsing(value):
     x = Read("x", (Index("i", "n"),))
-    program = Program("f", (Param("x", ("n",)),), (Param("y", ("n",)),), (Statement("y", x.indices, product(Number(value), x)),))
+    program = Program(
+        "f", (Param("x", ("n",)),), (Param("y", ("n",)),), (Statement("y", x.indices, product(Number(value), x)),)
+    )
     assert parse(to_notation(program)) == program
 
 
@@ -36,5 +38,7 @@ def test_any_rational_coefficient_survives_printing_and_parsing(value):
 def test_any_float_coefficient_survives_printing_and_parsing(value):
     x = Read("x", (Index("i", "n"),))
     number = Number(Fraction(repr(value)))
-    program = Program("f", (Param("x", ("n",)),), (Param("y", ("n",)),), (Statement("y", x.indices, product(number, x)),))
+    program = Program(
+        "f", (Param("x", ("n",)),), (Param("y", ("n",)),), (Statement("y", x.indices, product(number, x)),)
+    )
     assert parse(to_notation(program)) == program

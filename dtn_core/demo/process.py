@@ -1,0 +1,141 @@
+"""A framework in a process of its own: frameworks do not mix, and one that fails does not take the others along."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ..errors import DtnError
+from .recipe import Recipe
+
+PATIENCE = 5.0  # seconds that a process is given to end by itself
+
+# The model is so small that threads cost more than they save, and the processor gives every framework the same
+# float32 arithmetic.
+SETTINGS = {
+    "OMP_NUM_THREADS": "1",
+    "JAX_PLATFORMS": "cpu",
+    "CUDA_VISIBLE_DEVICES": "-1",
+    "KERAS_BACKEND": "tensorflow",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "PYTHONUTF8": "1",
+}
+
+
+class DemoError(DtnError):
+    """The demo cannot run, or a framework failed in it; one line that says what to do."""
+
+
+class FrameworkFailure(DemoError):
+    """A framework's process ended before it answered; ``log`` holds all that it printed."""
+
+    def __init__(self, message: str, framework: str, log: Path) -> None:
+        super().__init__(message)
+        self.framework = framework
+        self.log = log
+
+
+class FrameworkProcess:
+    """Starts ``dtn_core.demo.worker`` for one backend; use it in a ``with`` statement.
+
+    Parameters
+    ----------
+    name, package : str
+        ``"torch"`` and ``"dtn_torch"``.
+    log : Path
+        Gets what the framework prints.
+
+    Raises
+    ------
+    FrameworkFailure
+        From any method, when the process ends before it has answered: with the last line it printed.
+    """
+
+    def __init__(self, name: str, package: str, log: Path) -> None:
+        self.name = name
+        self.log = log
+        with log.open("wb") as errors:
+            self._child = subprocess.Popen(
+                [sys.executable, "-P", "-m", "dtn_core.demo.worker", package],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env={**os.environ, **SETTINGS},
+                encoding="utf-8",
+                start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends its children
+            )
+
+    def __enter__(self) -> FrameworkProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def wait_until_ready(self) -> None:
+        """Return when the framework is imported."""
+        self._answer("ready")
+
+    def train(self, recipe: Recipe, mixer: str, weights: Path) -> Iterator[dict[str, Any]]:
+        """Train; yields an ``epoch`` event for every epoch and at last a ``trained`` event."""
+        self._send("train", recipe, mixer, weights)
+        while True:
+            event = self._answer("epoch", "trained")
+            yield event
+            if event["event"] == "trained":
+                return
+
+    def logits(self, recipe: Recipe, mixer: str, weights: Path) -> list[list[float]]:
+        """Logits of the test images with the weights of a file."""
+        self._send("logits", recipe, mixer, weights)
+        values: list[list[float]] = self._answer("logits")["values"]
+        return values
+
+    def close(self) -> None:
+        """End the process, if need be by force."""
+        if self._child.poll() is None:
+            self._child.terminate()
+            try:
+                self._child.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                self._child.kill()
+                self._child.wait()
+        for stream in (self._child.stdin, self._child.stdout):
+            if stream is not None and not stream.closed:
+                try:
+                    stream.close()
+                except BrokenPipeError:
+                    continue  # a job that the process did not live to read
+
+    def _send(self, job: str, recipe: Recipe, mixer: str, weights: Path) -> None:
+        line = json.dumps({"job": job, "recipe": asdict(recipe), "mixer": mixer, "weights": str(weights)})
+        assert self._child.stdin is not None
+        try:
+            self._child.stdin.write(line + "\n")
+            self._child.stdin.flush()
+        except BrokenPipeError:
+            raise self._failure() from None
+
+    def _answer(self, *expected: str) -> dict[str, Any]:
+        assert self._child.stdout is not None
+        line = self._child.stdout.readline()
+        if not line:
+            raise self._failure()
+        event: dict[str, Any] = json.loads(line)
+        if event.get("event") not in expected:
+            raise DemoError(f"{self.name} answered {event.get('event')!r}; expected {' or '.join(expected)}")
+        return event
+
+    def _failure(self) -> FrameworkFailure:
+        status = self._child.wait()
+        said = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        reason = said[-1] if said else f"its process ended with status {status}"
+        return FrameworkFailure(f"{self.name} failed: {reason}", self.name, self.log)

@@ -260,6 +260,8 @@ class Expressions:
         letters = _letters(index for _, own in operands for index in own)
         inputs = ",".join("..." + "".join(letters[index] for index in own) for _, own in operands)
         spec = f"{inputs}->...{''.join(letters[index] for index in out)}"
+        if "_einsum" in self.target.prelude:
+            self.used["_einsum"] = None
         call = fill(self.target.einsum, _spec=ast.Constant(spec))
         assert isinstance(call, ast.Call)
         return ast.Call(call.func, [*call.args, *(value for value, _ in operands)], call.keywords)

@@ -91,10 +91,11 @@ class _ChunkedModule(Module):
             whole = fill("_decay ** " + self.target.power, _decay=decay, _x=self.name(self.stream.axis))
             for name, value in ((weights.rise, rise), (weights.fall, fall), (weights.whole, whole)):
                 steps.insert(0, assign(self.name(name), value))
-        for name in self.inner.lifted:
-            head.append(assign(self.name(name), fill(self.target.scalar, _x=self.name(name), _like=like)))
-        for axis in self.inner.sizes:
-            head.append(assign(self.name(axis), self.size_in_chunk(axis)))
+        head += [
+            assign(self.name(name), fill(self.target.scalar, _x=self.name(name), _like=like))
+            for name in self.inner.lifted
+        ]
+        head += [assign(self.name(axis), self.size_in_chunk(axis)) for axis in self.inner.sizes]
         names = {
             n.id for node in (*steps, *head[len(unpacked) + 1 :]) for n in ast.walk(node) if isinstance(n, ast.Name)
         }
@@ -151,8 +152,7 @@ class _ChunkedModule(Module):
         for param in self.program.tensors:
             shape = fill(self.target.shape, _x=self.name(param.name))
             shapes.append(fill("_s[:_k]", _s=shape, _k=ast.Constant(-len(param.axes))))
-        for param in self.program.scalars:
-            shapes.append(fill(self.target.scalar_shape, _x=self.name(param.name)))
+        shapes += [fill(self.target.scalar_shape, _x=self.name(param.name)) for param in self.program.scalars]
         call = fill(self.target.broadcast)
         assert isinstance(call, ast.Call)
         batch = ast.Call(call.func, shapes, [])

@@ -53,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     except (DtnError, OSError) as error:
         return _complain(str(error), FAILED)
+    if status == INTERRUPTED:  # Typer's own answer to Ctrl-C
+        return _complain("interrupted", INTERRUPTED)
     return status if isinstance(status, int) else 0
 
 

@@ -33,7 +33,7 @@ class DemoError(DtnError):
     """The demo cannot run, or a framework failed in it; one line that says what to do."""
 
 
-class FrameworkFailure(DemoError):
+class FrameworkError(DemoError):
     """A framework's process ended before it answered; ``log`` holds all that it printed."""
 
     def __init__(self, message: str, framework: str, log: Path) -> None:
@@ -54,7 +54,7 @@ class FrameworkProcess:
 
     Raises
     ------
-    FrameworkFailure
+    FrameworkError
         From any method, when the process ends before it has answered: with the last line it printed.
     """
 
@@ -134,8 +134,8 @@ class FrameworkProcess:
             raise DemoError(f"{self.name} answered {event.get('event')!r}; expected {' or '.join(expected)}")
         return event
 
-    def _failure(self) -> FrameworkFailure:
+    def _failure(self) -> FrameworkError:
         status = self._child.wait()
         said = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         reason = said[-1] if said else f"its process ended with status {status}"
-        return FrameworkFailure(f"{self.name} failed: {reason}", self.name, self.log)
+        return FrameworkError(f"{self.name} failed: {reason}", self.name, self.log)

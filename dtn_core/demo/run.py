@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from .frameworks import Framework, choose
 from .plot import draw
-from .process import DemoError, FrameworkFailure, FrameworkProcess
+from .process import DemoError, FrameworkError, FrameworkProcess
 from .recipe import Recipe
 from .report import print_report, write_json
 from .result import Run, Transfer, checks, logit_difference
@@ -101,7 +101,7 @@ def _train_all(
                     weights = scratch / f"{framework.name}-{mixer}.safetensors"
                     runs.append(_train(process, framework, recipe, mixer, weights, progress, task))
             return runs, _exchange(processes, recipe, scratch)
-        except FrameworkFailure as failure:
+        except FrameworkError as failure:
             kept = out / f"demo-{failure.framework}.log"
             shutil.copyfile(failure.log, kept)
             raise DemoError(f"{failure} (all that it printed is in {kept})") from None

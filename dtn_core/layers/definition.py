@@ -65,11 +65,21 @@ class Ops(Protocol):
     def reshape_last(self, x: Array, count: int, shape: Sequence[int]) -> Array:
         """``x`` with its last ``count`` axes replaced by ``shape``."""
 
+    def constant(self, values: Sequence[float], like: Array) -> Array:
+        """A vector of the type of ``like``."""
+
+    def take(self, own: Any, name: str, places: Array) -> Array:
+        """Rows of the parameter ``name`` of the layer at the integers ``places[...]``."""
+
+
+State: TypeAlias = Any  # tensors in tuples and dicts: a pytree in every framework
+
 
 class Definition(ABC):
     """Base of every layer's definition: a frozen dataclass whose fields are the hyperparameters."""
 
     keeps_tokens: ClassVar[bool] = True  # whether a padding mask of the input fits the output
+    reads_integers: ClassVar[bool] = False  # whether the input is tokens[..., n] of integers, not x[..., n, embed]
 
     def parameters(self) -> Mapping[str, Parameter]:
         """The layer's own parameters by name."""
@@ -98,6 +108,29 @@ class Definition(ABC):
         padding_mask : Array, optional
             ``[..., n]``, true for a real token.
         """
+
+    def resume(self, ops: Ops, own: Any, x: Array, state: State) -> tuple[Array, State]:
+        """The value of tokens that follow others, and the state after them.
+
+        Parameters
+        ----------
+        ops, own
+            As in :meth:`forward`.
+        x : Array
+            Input, the next tokens alone.
+        state : State
+            What was returned for the tokens before; None if there are none.
+
+        Raises
+        ------
+        ValueError
+            If the layer needs the whole sequence at once; says why.
+        """
+        raise ValueError(f"{type(self).__name__} cannot stream: {self.why_not()}")
+
+    def why_not(self) -> str:
+        """Why the layer cannot stream."""
+        return "it is not a layer that maps tokens to tokens, one after the other"
 
     def config(self) -> dict[str, Any]:
         """The hyperparameters as plain values: ``type(self)(**self.config()) == self``."""

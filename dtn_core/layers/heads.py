@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .definition import Array, Definition, Ops
+from .definition import Array, Definition, Ops, State
 from .projection import Projection
 from .validation import positive_int, refuse
 
@@ -46,10 +46,50 @@ class HeadMixer(Definition):
         split, merge = Projection(embed, heads, self.bias), Projection(heads, embed, self.bias)
         return {"query": split, "key": split, "value": split, "out": merge}
 
+    def scalars(self, ops: Ops, like: Array) -> Mapping[str, Any]:
+        """Scalar arguments of ``"mix"`` that its operator does not carry itself."""
+        return {}
+
     def mix(self, ops: Ops, own: Any, q: Array, k: Array, v: Array, padding_mask: Array | None) -> Array:
         """The heads' outputs ``[..., n, head, feature]``."""
         every_head = None if padding_mask is None else padding_mask[..., None, :]
-        return ops.call(own, "mix", q, k, v, padding_mask=every_head)
+        return ops.call(own, "mix", q, k, v, padding_mask=every_head, **self.scalars(ops, q))
 
     def forward(self, ops: Ops, own: Any, x: Array, padding_mask: Array | None = None) -> Array:
         return own.out(self.mix(ops, own, own.query(x), own.key(x), own.value(x), padding_mask))
+
+    def resume(self, ops: Ops, own: Any, x: Array, state: State) -> tuple[Array, State]:
+        if self.why_not():
+            raise ValueError(f"{type(self).__name__} cannot stream: {self.why_not()}")
+        q, k, v = own.query(x), own.key(x), own.value(x)
+        scalars = self.scalars(ops, q)
+        y, state = ops.call(own, "mix", q, k, v, initial_state=state, return_state=True, **scalars)
+        return own.out(y), state
+
+
+def decay_of_heads(decay: Any, num_heads: int) -> float | tuple[float, ...] | None:
+    """A decay as a float, or one a head as a tuple.
+
+    Raises
+    ------
+    ValueError
+        If there are not as many as heads, or one is outside (0, 1].
+    """
+    if decay is None or isinstance(decay, int | float):
+        return decay  # the operator checks it
+    try:
+        each = tuple(float(value) for value in decay)
+    except (TypeError, ValueError):
+        each = ()
+    if len(each) != num_heads or not all(0 < value <= 1 for value in each):
+        raise refuse("decay", decay, f"a number in (0, 1], or {num_heads} of them, one a head")
+    return each
+
+
+def why_no_stream(mask: str | None) -> str:
+    """Why a mixer with this mask cannot stream, or nothing if it can."""
+    if mask is None:
+        return "with mask=None every token sees the tokens after it; mask='causal' can"
+    if mask == "tril":
+        return "with mask='tril' T is built from the whole sequence; mask='causal' can"
+    return ""

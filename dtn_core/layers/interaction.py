@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from ..operators import Operator, tensor_interaction
-from .definition import Call
-from .heads import LAYOUT, HeadMixer
+from ..operators import PARAMETER, Operator, tensor_interaction
+from .definition import Array, Call, Ops
+from .heads import LAYOUT, HeadMixer, decay_of_heads, why_no_stream
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class TensorInteraction(HeadMixer):
     bias : bool
         Whether the four projections have a bias.
     side, product, scale, normalize, activation, mask, residual, decay, eps
-        The operator's knobs, see :func:`dtn_core.operators.tensor_interaction`.
+        The operator's knobs, see :func:`dtn_core.operators.tensor_interaction`; ``decay`` may also be a
+        sequence with one value a head.
 
     Raises
     ------
@@ -40,11 +42,12 @@ class TensorInteraction(HeadMixer):
     activation: str | None = None
     mask: str | None = None
     residual: float = 0.0
-    decay: float | None = None
+    decay: float | Sequence[float] | None = None
     eps: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        object.__setattr__(self, "decay", decay_of_heads(self.decay, self.num_heads))
         self.operator()  # refuses knobs that clash
 
     def operator(self) -> Operator:
@@ -57,9 +60,15 @@ class TensorInteraction(HeadMixer):
             activation=self.activation,
             mask=self.mask,
             residual=self.residual,
-            decay=self.decay,
+            decay=PARAMETER if isinstance(self.decay, tuple) else self.decay,
             eps=self.eps,
         )
 
     def calls(self) -> Mapping[str, Call]:
         return {"mix": Call(self.operator(), LAYOUT)}
+
+    def scalars(self, ops: Ops, like: Array) -> Mapping[str, Any]:
+        return {"decay": ops.constant(self.decay, like)} if isinstance(self.decay, tuple) else {}
+
+    def why_not(self) -> str:
+        return why_no_stream(self.mask)

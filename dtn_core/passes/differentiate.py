@@ -92,6 +92,9 @@ class _Reverse:
         self.program = program
         masks = _masks(program)
         self.wrt = tuple(wrt) if wrt is not None else tuple(p.name for p in program.params if p.name not in masks)
+        unknown = [name for name in self.wrt if name not in {p.name for p in program.params}]
+        if unknown:
+            raise CompileError(f"{program.name} has no parameter {unknown[0]!r} to differentiate by")
         self.statements: list[Statement] = list(program.statements)
         self.taken = {p.name for p in program.params} | {s.name for s in program.statements} | set(program.axes)
         self.cotangents: dict[str, list[tuple[tuple[Index, ...], Expr]]] = {}

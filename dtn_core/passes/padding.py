@@ -6,52 +6,151 @@ from dataclasses import replace
 
 from ..errors import CompileError
 from ..ir.axes import sequence_axes
-from ..ir.nodes import Apply, Index, Param, Program, Read, Statement, map_statement
+from ..ir.nodes import (
+    ONES,
+    Apply,
+    Expr,
+    Extent,
+    Index,
+    MatrixFunction,
+    Param,
+    Product,
+    Program,
+    Read,
+    Statement,
+    factors_of,
+    indices_of,
+    map_statement,
+    product,
+    sum_of,
+    terms_of,
+)
 
 MASK = "padding_mask"
 
+_KEEPS_ZERO = {"conj", "real", "abs", "select", "relu", "gelu", "silu", "tanh", "sqrt", "erf", "step"}
+
 
 def pad(program: Program) -> Program:
-    """``program`` with a parameter ``padding_mask[n]`` that selects the real tokens of every argument and output.
+    """``program`` with a parameter ``padding_mask[n]``: as if the padded tokens were not there.
 
-    For the catalogue this equals leaving the padded tokens out: every term of T has a factor of q or k
-    at each token it involves, and every output a factor of v.
+    Arguments are 0 at padded tokens and so are outputs.  A sum over tokens whose terms do not vanish there
+    by themselves (``exp`` of a score does not) counts the real ones only, and the axis size is their
+    number.  A decay still counts places, padded ones included.
 
     Raises
     ------
     CompileError
-        If the operator has no sequence axis, or several.
+        If the operator has no sequence axis, or several, or a matrix function along it.
     """
-    long = sequence_axes(program)
-    if len(long) != 1:
-        raise CompileError(f"{program.name}: padding_mask needs one sequence axis, found {len(long)}")
-    axis = long[0]
-    taken = {p.name for p in program.params} | {s.name for s in program.statements} | set(program.axes)
-    selected: dict[str, str] = {}
-    first: list[Statement] = []
-    for param in program.tensors:
-        if axis in param.axes:
-            selected[param.name] = _fresh(f"{param.name}_kept", taken)
-            first.append(_select(selected[param.name], param.name, param.axes, axis))
-    raw = {o.name: _fresh(f"{o.name}_all", taken) for o in program.outputs if axis in o.axes}
-    names = {**selected, **raw}
-
-    def rename(read: Read) -> Read:
-        return Read(names.get(read.tensor, read.tensor), read.indices)
-
-    body = [map_statement(replace(s, name=names.get(s.name, s.name)), rename) for s in program.statements]
-    last = [_select(o.name, raw[o.name], o.axes, axis) for o in program.outputs if o.name in raw]
-    return replace(program, params=(*program.params, Param(MASK, (axis,))), statements=(*first, *body, *last))
+    return _Padding(program).run()
 
 
-def _select(name: str, source: str, axes: tuple[str, ...], axis: str) -> Statement:
-    indices = tuple(Index(f"i{place}", a) for place, a in enumerate(axes))
-    token = indices[axes.index(axis)]
-    return Statement(name, indices, Apply("select", (Read(MASK, (token,)), Read(source, indices))))
+class _Padding:
+    def __init__(self, program: Program) -> None:
+        long = sequence_axes(program)
+        if len(long) != 1:
+            raise CompileError(f"{program.name}: padding_mask needs one sequence axis, found {len(long)}")
+        self.program = program
+        self.axis = long[0]
+        self.taken = {p.name for p in program.params} | {s.name for s in program.statements} | set(program.axes)
+        self.taken.add(MASK)
+        self.vanishing: dict[str, set[int]] = {}  # places of a tensor's indices at which padding gives 0
+        self.first: list[Statement] = []
+        self.counted = ""
+        self.ones = ""
 
+    def run(self) -> Program:
+        """The padded program."""
+        names: dict[str, str] = {}
+        for param in self.program.tensors:
+            if self.axis in param.axes:
+                names[param.name] = self.fresh(f"{param.name}_kept")
+                self.first.append(self.selected(names[param.name], param.name, param.axes))
+                self.vanishing[names[param.name]] = {i for i, a in enumerate(param.axes) if a == self.axis}
+        outputs = {o.name: self.fresh(f"{o.name}_all") for o in self.program.outputs if self.axis in o.axes}
+        names.update(outputs)
+        body = []
+        for statement in self.program.statements:
+            renamed = map_statement(
+                replace(statement, name=names.get(statement.name, statement.name)),
+                lambda read: Read(names.get(read.tensor, read.tensor), read.indices),
+            )
+            body.append(self.counting(renamed))
+        last = [self.selected(o.name, outputs[o.name], o.axes) for o in self.program.outputs if o.name in outputs]
+        params = (*self.program.params, Param(MASK, (self.axis,)))
+        return replace(self.program, params=params, statements=(*self.first, *body, *last))
 
-def _fresh(name: str, taken: set[str]) -> str:
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name
+    def fresh(self, name: str) -> str:
+        while name in self.taken:
+            name += "_"
+        self.taken.add(name)
+        return name
+
+    def selected(self, name: str, source: str, axes: tuple[str, ...]) -> Statement:
+        indices = tuple(Index(f"i{place}", axis) for place, axis in enumerate(axes))
+        value: Expr = Read(source, indices)
+        for index in indices:
+            if index.axis == self.axis:
+                value = Apply("select", (Read(MASK, (index,)), value))
+        return Statement(name, indices, value)
+
+    def counting(self, statement: Statement) -> Statement:
+        """The statement with its sums over tokens restricted to real ones."""
+        value = statement.value
+        if isinstance(value, MatrixFunction):
+            if self.axis in statement.axes:
+                # e^0 is the identity at padded tokens, which no output and no masked sum reads
+                self.vanishing[statement.name] = set()
+            return statement
+        terms = []
+        zero_everywhere: set[int] | None = None
+        for term in terms_of(value):
+            factors = [self.sized(factor) for factor in factors_of(term)]
+            zeros = {index for factor in factors for index in self.zeros(factor)}
+            free = set(indices_of(term)) - set(statement.indices)
+            summed = [index for index in free if index.axis == self.axis and index not in zeros]
+            factors += [Read(self.real_tokens(), (index,)) for index in sorted(summed, key=lambda i: i.name)]
+            terms.append(product(*factors))
+            places = {place for place, index in enumerate(statement.indices) if index in zeros}
+            zero_everywhere = places if zero_everywhere is None else zero_everywhere & places
+        self.vanishing[statement.name] = zero_everywhere or set()
+        return replace(statement, value=sum_of(*terms))
+
+    def zeros(self, factor: Expr) -> set[Index]:
+        """The token indices at whose padded values ``factor`` is 0."""
+        if isinstance(factor, Read):
+            return {factor.indices[place] for place in self.vanishing.get(factor.tensor, ())}
+        if isinstance(factor, Apply) and factor.function in _KEEPS_ZERO:
+            return self.zeros(factor.operands[-1])
+        if isinstance(factor, Product):
+            return {index for inner in factor.factors for index in self.zeros(inner)}
+        return set()
+
+    def sized(self, expr: Expr) -> Expr:
+        """``expr`` with the size of the token axis replaced by the number of real tokens."""
+        if expr == Extent(self.axis):
+            return Read(self.number_of_tokens())
+        if isinstance(expr, Apply):
+            return Apply(expr.function, tuple(self.sized(operand) for operand in expr.operands))
+        if isinstance(expr, Product):
+            return product(*map(self.sized, expr.factors))
+        return expr
+
+    def real_tokens(self) -> str:
+        """Name of the vector that is 1 at real tokens and 0 at padded ones."""
+        if not self.ones:
+            self.ones = self.fresh("real_token")
+            index = Index("i0", self.axis)
+            value = Apply("select", (Read(MASK, (index,)), Read(ONES, (index,))))
+            self.first.append(Statement(self.ones, (index,), value))
+            self.vanishing[self.ones] = {0}
+        return self.ones
+
+    def number_of_tokens(self) -> str:
+        """Name of the number of real tokens."""
+        if not self.counted:
+            source = self.real_tokens()
+            self.counted = self.fresh("real_tokens")
+            self.first.append(Statement(self.counted, (), Read(source, (Index("i0", self.axis),))))
+        return self.counted

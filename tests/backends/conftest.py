@@ -1,0 +1,33 @@
+"""The ``backend`` fixture: the framework of this process."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import frameworks
+import pytest
+
+
+@pytest.fixture(scope="session")
+def _framework():
+    name = frameworks.chosen()
+    if name not in frameworks.KINDS:
+        raise pytest.UsageError(f"DTN_BACKEND={name} is not one of {', '.join(frameworks.KINDS)}")
+    if importlib.util.find_spec(name) is None:
+        raise pytest.UsageError(f"DTN_BACKEND={name}, which is not installed here")
+    return frameworks.KINDS[name]()
+
+
+@pytest.fixture
+def backend(_framework):
+    """The chosen framework, with float64 enabled where that is a setting."""
+    with _framework.session():
+        yield _framework
+
+
+@pytest.fixture
+def gradients(backend):
+    """The chosen framework, if it differentiates."""
+    if not backend.differentiable:
+        pytest.skip(f"{backend.name} has no gradients")
+    return backend

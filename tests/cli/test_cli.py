@@ -1,0 +1,206 @@
+"""The dtn command as a user sees it: output, exit status, one line on standard error."""
+
+import ast
+import subprocess
+import sys
+
+import pytest
+
+from dtn_core.cli import main
+from dtn_core.cli.commands import app
+from dtn_core.operators import catalogue
+
+HEAVY = {"numpy", "sympy", "opt_einsum", "scipy", "sklearn", "matplotlib", "torch", "jax", "tensorflow", "keras"}
+COMMANDS = ("ops", "show", "explain", "emit", "doctor", "demo")
+
+
+@pytest.fixture
+def dtn(capsys):
+    """Runs a command line; gives exit status, standard output and standard error."""
+
+    def run(*arguments):
+        status = main(arguments)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+def refused(dtn, *arguments):
+    """The single line on standard error of a command line that is refused."""
+    status, out, err = dtn(*arguments)
+    assert status == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("dtn: ")
+    return err
+
+
+class TestHelp:
+    def test_without_arguments_lists_the_commands(self, dtn):
+        status, out, err = dtn()
+        assert (status, err) == (0, "")
+        assert all(command in out for command in COMMANDS)
+
+    def test_every_command_is_listed_here(self):
+        assert {command.callback.__name__ for command in app.registered_commands} == set(COMMANDS)
+
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_every_command_has_an_example(self, dtn, command):
+        status, out, _ = dtn(command, "--help")
+        assert status == 0
+        assert f"Example: dtn {command}" in out
+
+    @pytest.mark.parametrize("command", COMMANDS)
+    def test_the_example_in_the_help_parses(self, dtn, command, monkeypatch):
+        epilog = next(c.epilog for c in app.registered_commands if c.callback.__name__ == command)
+        arguments = epilog.removeprefix("Example: dtn ").partition(" >")[0].split()
+        monkeypatch.setattr("dtn_core.demo.run", lambda **options: 0)
+        monkeypatch.setattr("dtn_core.cli.doctor.print_report", lambda timeout: 0)
+        assert dtn(*arguments)[0] == 0
+
+
+class TestOps:
+    def test_lists_every_operator_with_its_summary(self, dtn):
+        status, out, err = dtn("ops")
+        assert (status, err) == (0, "")
+        for entry in catalogue.values():
+            assert entry.name in out
+            assert entry.summary[:40] in out
+
+    def test_lists_every_knob(self, dtn):
+        _, out, _ = dtn("ops")
+        assert all(f"\n {knob} " in out for knob in catalogue["tensor_attention"].knobs)
+
+    def test_imports_no_framework_and_nothing_heavy(self):
+        program = "import sys; from dtn_core.cli import main; main(['ops']); print(*sys.modules, file=sys.stderr)"
+        child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        assert not HEAVY & set(child.stderr.split())
+
+
+class TestShow:
+    def test_prints_the_notation(self, dtn):
+        status, out, _ = dtn("show", "tensor_attention:normalize=none")
+        assert status == 0
+        assert out.startswith("tensor_attention(q[n,d], k[n,d], v[n,e]) -> o[n,e]:\n    T[i,j] = ")
+
+    def test_prints_bound_scalars(self, dtn):
+        assert "with residual=0.5" in dtn("show", "tensor_attention:residual=0.5")[1]
+
+    def test_with_a_backend_prints_the_source_too(self, dtn):
+        _, out, _ = dtn("show", "tensor_attention", "--backend", "torch")
+        assert "import torch\n" in out
+        assert "def tensor_attention(q, k, v" in out
+
+    def test_reads_a_file_of_notation(self, dtn, tmp_path):
+        path = tmp_path / "gram.dtn"
+        path.write_text("gram(x[n,d]) -> g[d,d]:\n    g[a,b] = x[i,a] * x[i,b]\n")
+        status, out, _ = dtn("show", str(path))
+        assert status == 0
+        assert "gram(x[n,d])" in out
+
+
+class TestEmit:
+    @pytest.mark.parametrize("backend", ["numpy", "torch", "jax", "tensorflow"])
+    def test_source_imports_the_framework_alone(self, dtn, backend):
+        status, out, _ = dtn("emit", "tensor_attention", "--backend", backend)
+        assert status == 0
+        imports = [node for node in ast.walk(ast.parse(out)) if isinstance(node, ast.Import | ast.ImportFrom)]
+        roots = {alias.name.partition(".")[0] for node in imports for alias in node.names}
+        assert roots == {backend}
+
+    def test_complex_source_differs(self, dtn):
+        real, complex_ = (dtn("emit", "tensor_attention", "-b", "numpy", *extra)[1] for extra in ([], ["--complex"]))
+        assert "conj" in complex_
+        assert real != complex_
+
+    def test_layout(self, dtn):
+        _, out, _ = dtn("emit", "tensor_attention", "-b", "torch", "--layout", "... n h d")
+        assert "..., n, h, d]" in out
+
+
+class TestExplain:
+    def test_sizes_reach_the_report(self, dtn):
+        status, out, _ = dtn("explain", "tensor_attention", "--shape", "n=4096, d=64,e=32", "--dtype", "float64")
+        assert status == 0
+        assert "float64, n=4096, d=64, e=32" in out
+        assert "no intermediate has two sequence axes" in out
+
+    def test_backend_is_named(self, dtn):
+        assert "native jax" in dtn("explain", "tensor_attention", "--backend", "jax")[1]
+
+
+class TestRefusals:
+    def test_no_such_command(self, dtn):
+        assert "'frobnicate'" in refused(dtn, "frobnicate")
+
+    def test_no_such_operator_lists_the_catalogue(self, dtn):
+        message = refused(dtn, "show", "tensor_atention")
+        assert "'tensor_atention'" in message
+        assert "tensor_interaction" in message
+
+    def test_unknown_knob_lists_the_knobs(self, dtn):
+        message = refused(dtn, "show", "tensor_attention:colour=red")
+        assert "'colour'" in message
+        assert "normalize" in message
+
+    def test_clashing_knobs_are_named(self, dtn):
+        message = refused(dtn, "explain", "tensor_attention:product=hadamard,order=3")
+        assert "product='hadamard'" in message
+        assert "order=3" in message
+
+    def test_no_such_backend_lists_the_backends(self, dtn):
+        message = refused(dtn, "emit", "tensor_attention", "--backend", "theano")
+        assert "'theano'" in message
+        assert "tensorflow" in message
+
+    def test_missing_backend(self, dtn):
+        assert "--backend" in refused(dtn, "emit", "tensor_attention")
+
+    @pytest.mark.parametrize("shape", ["n", "n=", "n=-1", "n=1.5", "=3", "n=3;d=4", "", "n=3,", "n=٣"])
+    def test_shape_that_does_not_parse(self, dtn, shape):
+        assert "--shape" in refused(dtn, "explain", "tensor_attention", "--shape", shape)
+
+    def test_shape_with_an_axis_twice(self, dtn):
+        assert "'n' is given twice" in refused(dtn, "explain", "tensor_attention", "--shape", "n=1,n=2")
+
+    def test_shape_that_is_too_large(self, dtn):
+        assert "10^15" in refused(dtn, "explain", "tensor_attention", "--shape", "n=" + "9" * 5000)
+
+    def test_shape_of_an_axis_that_is_not_there(self, dtn):
+        assert "'z'" in refused(dtn, "explain", "tensor_attention", "--shape", "z=4")
+
+    def test_dtype(self, dtn):
+        assert "int8" in refused(dtn, "explain", "tensor_attention", "--dtype", "int8")
+
+    def test_layout(self, dtn):
+        assert "'n d'" in refused(dtn, "emit", "tensor_attention", "-b", "jax", "--layout", "n d")
+
+    def test_notation_error_has_line_column_and_caret(self, dtn, tmp_path):
+        path = tmp_path / "wrong.dtn"
+        path.write_text("f(x[n,d]) -> y[n,d]:\n    y[i,a] = x[i,b]\n")
+        status, out, err = dtn("show", str(path))
+        assert (status, out) == (2, "")
+        assert "f, line 2, column" in err
+        assert err.splitlines()[-1].strip() == "^"
+
+    def test_a_file_that_is_not_text(self, dtn, tmp_path):
+        path = tmp_path / "image.dtn"
+        path.write_bytes(b"\x89PNG\xff\xfe")
+        assert "not UTF-8" in refused(dtn, "show", str(path))
+
+
+def test_output_into_a_closed_pipe_ends_quietly():
+    program = "import sys; from dtn_core.cli import main; sys.exit(main(['emit', 'tensor_attention', '-b', 'torch']))"
+    child = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    child.stdout.close()
+    assert child.stderr.read() == b""
+    assert child.wait() == 1
+
+
+def test_ctrl_c_ends_with_one_line(dtn, monkeypatch):
+    def interrupted(**options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dtn_core.demo.run", interrupted)
+    assert dtn("demo") == (130, "", "dtn: interrupted\n")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .ir.axes import sequence_axes
 from .ir.nodes import Index, MatrixFunction, Number, Program, Read, Statement, all_indices, reads, terms_of
@@ -25,7 +25,7 @@ EXPM_MULTIPLICATIONS = 15
 
 @dataclass(frozen=True)
 class Polynomial:
-    """A polynomial in axis sizes."""
+    """A polynomial in axis sizes; an axis ``1/C`` divides by the size of C."""
 
     terms: tuple[tuple[Monomial, int], ...] = ()
 
@@ -47,13 +47,29 @@ class Polynomial:
         """The polynomial with one axis called something else."""
         return Polynomial(tuple((tuple(sorted(name if a == axis else a for a in m)), c) for m, c in self.terms))
 
+    def times_count(self, part: str, whole: str) -> Polynomial:
+        """The polynomial times ``whole / part``, the number of parts."""
+        terms = []
+        for monomial, coefficient in self.terms:
+            axes = list(monomial)
+            if part in axes:
+                axes.remove(part)
+            else:
+                axes.append(f"1/{part}")
+            terms.append((tuple(sorted([*axes, whole])), coefficient))
+        return sum((Polynomial((term,)) for term in terms), Polynomial())
+
     def at(self, sizes: Mapping[str, int]) -> int:
         """The value at the given axis sizes."""
         total = 0
         for monomial, coefficient in self.terms:
+            parts = 1
             for axis in monomial:
-                coefficient = coefficient * sizes[axis]
-            total = total + coefficient
+                if axis.startswith("1/"):
+                    parts = parts * sizes[axis[2:]]
+                else:
+                    coefficient = coefficient * sizes[axis]
+            total = total + (coefficient if parts == 1 else -(-coefficient // parts))
         return total
 
     def closed_form(self) -> sympy.Expr:
@@ -62,13 +78,16 @@ class Polynomial:
 
         total = sympy.Integer(0)
         for monomial, coefficient in self.terms:
-            total += sympy.Integer(coefficient) * sympy.Mul(
-                *(sympy.Symbol(a, positive=True, integer=True) for a in monomial)
-            )
+            total += sympy.Integer(coefficient) * sympy.Mul(*(_symbol(sympy, axis) for axis in monomial))
         return sympy.factor_terms(total) if len(self.terms) < 4 else total
 
     def __str__(self) -> str:
         return str(self.closed_form()) if self.terms else "0"
+
+
+def _symbol(sympy: Any, axis: str) -> Any:
+    symbol = sympy.Symbol(axis.removeprefix("1/"), positive=True, integer=True)
+    return 1 / symbol if axis.startswith("1/") else symbol
 
 
 def elements(indices: Iterable[Index]) -> Polynomial:

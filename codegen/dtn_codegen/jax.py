@@ -28,6 +28,26 @@ def _scan(chunk, states, tokens, places, constants, joins, size):
     return states, [jnp.concatenate(column, axis=place) for column, place in zip(zip(*pieces), joins)]
 '''
 
+_PASTS = '''
+def _pasts(first, added, whole, rank):
+    """The states before each chunk and the one after the last, decayed by `whole` a chunk."""
+    axis = added.ndim - 1 - rank
+    if whole is None:
+        first = jnp.expand_dims(first, -1 - rank)
+        total = jnp.cumsum(added, axis=axis)
+        return first + (total - added), (first + jax.lax.slice_in_dim(total, -1, None, axis=axis)).squeeze(-1 - rank)
+    factor = _lift(whole[..., 0] if whole.ndim else whole, rank)
+    added = jnp.broadcast_to(jnp.moveaxis(added, axis, 0), (added.shape[axis], *first.shape))
+    last, pasts = jax.lax.scan(lambda state, piece: (factor * state + piece, state), first, added)
+    return jnp.moveaxis(pasts, 0, first.ndim - rank), last
+'''
+
+_JOINED = '''
+def _joined(pieces, place):
+    """Pieces as one tensor along the axis at `place`."""
+    return pieces[0] if len(pieces) == 1 else jnp.concatenate(pieces, axis=place)
+'''
+
 TARGET = Target(
     name="jax",
     package="dtn_jax",
@@ -76,7 +96,7 @@ TARGET = Target(
     nonzero="jnp.where(_x == 0, jnp.inf, _x)",
     zeros="jnp.zeros(_shape, wide)",
     broadcast="jnp.broadcast_shapes(_shapes)",
-    prelude={"_scan": _SCAN},
+    prelude={"_scan": _SCAN, "_pasts": _PASTS, "_joined": _JOINED},
     expm="jax.scipy.linalg.expm(_x)",
     scalar="jnp.asarray(_x, wide)",
     arrays="jnp.asarray(_x)",

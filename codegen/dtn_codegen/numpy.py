@@ -46,6 +46,26 @@ def _scan(chunk, states, tokens, places, constants, joins, size):
     return states, [np.concatenate(column, axis=place) for column, place in zip(zip(*pieces), joins)]
 '''
 
+_PASTS = '''
+def _pasts(first, added, whole, rank):
+    """The states before each chunk and the one after the last, decayed by `whole` a chunk."""
+    axis = -1 - rank
+    first = np.expand_dims(first, axis)
+    if whole is None:
+        total = np.cumsum(added, axis=axis)
+        return first + (total - added), np.squeeze(first + total.take([-1], axis=axis), axis)
+    states = [first]
+    for piece in np.split(added, added.shape[axis], axis=axis):
+        states.append(_lift(whole, rank) * states[-1] + piece)
+    return np.concatenate(states[:-1], axis=axis), np.squeeze(states[-1], axis)
+'''
+
+_JOINED = '''
+def _joined(pieces, place):
+    """Pieces as one tensor along the axis at `place`."""
+    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=place)
+'''
+
 TARGET = Target(
     name="numpy",
     package="dtn_numpy",
@@ -96,5 +116,5 @@ TARGET = Target(
     arrays="np.asarray(_x)",
     zeros="np.zeros(_shape, wide)",
     broadcast="np.broadcast_shapes(_shapes)",
-    prelude={"_expm": _EXPM, "_erf": _ERF, "_scan": _SCAN},
+    prelude={"_expm": _EXPM, "_erf": _ERF, "_scan": _SCAN, "_pasts": _PASTS, "_joined": _JOINED},
 )

@@ -29,6 +29,40 @@ def _lift(scalar, rank):
     """A scalar, or one per leading index, against tensors with `rank` more axes."""
     return scalar if len(getattr(scalar, "shape", ())) == 0 else scalar[(..., *[None] * rank)]
 ''',
+    "_chunked": '''
+def _chunked(chunk, chunks, states, tokens, places, constants, ranks, joins, size):
+    """Whole chunks of `size` tokens at once, then the rest as one; hands the states on, joins results along `joins`."""
+    length = tokens[0].shape[places[0]]
+    count = length // size if length >= 2 * size else 0
+    pieces = []
+    if count:
+        split = [_unfold(x, place, count, size) for x, place in zip(tokens, places)]
+        shared = [
+            x[(..., None, *[slice(None)] * rank)] if len(getattr(x, "shape", ())) else x
+            for x, rank in zip(constants, ranks)
+        ]
+        states, results = chunks(states, split, shared)
+        pieces.append([_fold(y, place) for y, place in zip(results, joins)])
+    if count * size < length or not count:
+        rest = slice(count * size, None)
+        part = [x[(..., rest, *[slice(None)] * (-place - 1))] for x, place in zip(tokens, places)]
+        states, results = chunk(states, part, constants)
+        pieces.append(results)
+    return states, [_joined(column, place) for column, place in zip(zip(*pieces), joins)]
+''',
+    "_unfold": '''
+def _unfold(x, place, count, size):
+    """Split the axis at `place`, counted from the end, into `count` chunks of `size`."""
+    x = x[(..., slice(0, count * size), *[slice(None)] * (-place - 1))]
+    axis = x.ndim + place
+    return x.reshape((*x.shape[:axis], count, size, *x.shape[axis + 1:]))
+''',
+    "_fold": '''
+def _fold(y, place):
+    """Join the chunk axis with the one at `place`, counted from the end."""
+    axis = y.ndim + place
+    return y.reshape((*y.shape[:axis - 1], -1, *y.shape[axis + 1:]))
+''',
     "_decayed": '''
 def _decayed(triangle, places, decay):
     """`decay ** |i - j|` inside the triangle, 0 outside."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Mapping, Sequence
 
-from dtn_core.ir.nodes import Param, Program
+from dtn_core.ir.nodes import ONES, Index, Param, Program, Read, Statement, reads, statement_reads
 from dtn_core.passes.pipeline import Lowered
+from dtn_core.passes.stream import State, Weights
 
 from .expressions import Expressions
 from .python import Module, assign, define
@@ -48,10 +49,13 @@ class _ChunkedModule(Module):
         self.whole_parts = {
             part.name: Expressions(target, part, complex_input=form.complex_input) for part in self.chunked.wholes
         }
+        self.updates: dict[str, tuple[Index, ...]] = {}
         self.inner = Expressions(target, self.chunked.chunk, complex_input=form.complex_input)
 
     def functions(self) -> list[ast.FunctionDef]:
-        chunk = self.chunk_function()
+        made = [self.chunk_function(parallel=False)]
+        if self.chunked.parallel:
+            made.append(self.chunk_function(parallel=True))
         body = self.main()
         names = [self.name(param.name) for param in self.program.params]
         extra: dict[str, ast.expr] = {SIZE: ast.Constant(self.chunked.size)}
@@ -61,24 +65,30 @@ class _ChunkedModule(Module):
         main = define(self.name(self.program.name), [*names, *extra], body, [*defaults, *extra.values()])
         for part in (self.inner, *self.whole_parts.values()):
             self.expressions.used.update(part.used)
-        self.expressions.used["_scan"] = None
+        helpers = (
+            ("_unfold", "_fold", "_joined", "_lift", "_pasts", "_chunked") if self.chunked.parallel else ("_scan",)
+        )
+        self.expressions.used.update(dict.fromkeys(helpers))
         if "_broadcast" in self.target.prelude:
             self.expressions.used["_broadcast"] = None
-        return [chunk, main]
+        return [*made, main]
 
     # -------------------------------------------------------------- one chunk
 
-    def chunk_function(self) -> ast.FunctionDef:
-        """``chunk(states, tokens, constants) -> (states, results)``."""
-        steps = self.steps(self.chunked.chunk, self.inner)
+    def chunk_function(self, *, parallel: bool) -> ast.FunctionDef:
+        """``chunk(states, tokens, constants) -> (states, results)``, of one chunk or of many at once."""
+        steps = self.parallel_steps() if parallel else self.steps(self.chunked.chunk, self.inner)
         like = self.name(self.stream.tokens[0].name)
         unpacked = [
-            _unpack([self.name(state.name) for state in self.stream.states], "states"),
+            _unpack(
+                [self.name(self.first(state) if parallel else state.name) for state in self.stream.states], "states"
+            ),
             _unpack([self.name(param.name) for param in self.stream.tokens], "tokens"),
         ]
         if self.stream.constants:
             unpacked.append(_unpack([self.name(param.name) for param in self.stream.constants], "constants"))
-        head: list[ast.stmt] = [*unpacked, assign("wide", fill("_x.dtype", _x=self.like_float()))]
+        like_float = self.first(self.stream.states[0]) if parallel else self.stream.states[0].name
+        head: list[ast.stmt] = [*unpacked, assign("wide", fill("_x.dtype", _x=self.name(like_float)))]
         for weights in self.stream.weights:
             self.inner.sizes[self.stream.axis] = None
             decay = self.inner.scalar_array(weights.decay)
@@ -105,15 +115,93 @@ class _ChunkedModule(Module):
         results = _tuple([self.name(param.name) for param in self.stream.results])
         done = ast.Return(ast.Tuple([states, results], ast.Load()))
         text = f"The next tokens of {self.program.name}, given the states that the earlier ones left."
+        if parallel:
+            text = f"Many chunks of {self.program.name} at once, given the states before the first."
         body: list[ast.stmt] = [ast.Expr(ast.Constant(text)), *head, *steps, done]
-        return define(self.chunk_name, ["states", "tokens", "constants"], body, [])
+        name = f"{self.chunk_name}s" if parallel else self.chunk_name
+        return define(name, ["states", "tokens", "constants"], body, [])
 
     @property
     def chunk_name(self) -> str:
         return f"_{self.program.name}_chunk"
 
-    def like_float(self) -> str:
-        return self.name(self.stream.states[0].name)
+    @staticmethod
+    def first(state: State) -> str:
+        """What the state before the first of many chunks is called."""
+        return f"{state.name}_first"
+
+    def parallel_steps(self) -> list[ast.stmt]:
+        """The chunk's steps on all chunks; a state's sums over its chunk come before the state is read."""
+        program = self.chunked.chunk
+        weights = {state.name: weight for state, weight in self.decay_of_states()}
+        by_name = {statement.name: statement for statement in program.statements}
+        scans: dict[str, tuple[State, Read]] = {}
+        skipped: set[str] = set()
+        for state in self.stream.states:
+            added, kept = self.parts_of_update(by_name, state)
+            scans[state.name] = (state, added)
+            skipped |= {state.after, *kept}
+        statements: list[ast.stmt] = []
+        ready = {p.name for p in program.params} - set(scans) | {ONES}
+        waiting = [s for s in program.statements if s.name not in skipped]
+        while waiting or scans:
+            for name, (state, added) in list(scans.items()):
+                if added.tensor in ready:
+                    statements.append(self.scan_of(state, added, weights.get(name)))
+                    ready.add(name)
+                    del scans[name]
+            found = next((s for s in waiting if all(r.tensor in ready for r in statement_reads(s))), None)
+            if found is None:
+                assert scans, "the statements of a chunk depend on one another in a circle"
+                continue
+            waiting.remove(found)
+            statements.append(assign(self.name(found.name), self.inner.statement(found)))
+            ready.add(found.name)
+        return statements
+
+    def parts_of_update(self, by_name: dict[str, Statement], state: State) -> tuple[Read, set[str]]:
+        """Of ``next = past + added``: the read of what is added, and the statements that only keep the past."""
+        update = by_name[state.after]
+        kept: set[str] = set()
+        added: list[Read] = []
+        for read in reads(update.value):
+            source = by_name.get(read.tensor)
+            if read.tensor == state.name:
+                continue
+            if source is not None and any(r.tensor == state.name for r in reads(source.value)):
+                kept.add(source.name)
+            else:
+                added.append(Read(read.tensor, tuple(read.indices)))
+        assert len(added) == 1, f"{state.after} is not one sum added to its past"
+        self.updates[state.name] = update.indices
+        return added[0], kept
+
+    def decay_of_states(self) -> list[tuple[State, Weights]]:
+        """The states that decay, with their weights."""
+        by_name = {statement.name: statement for statement in self.chunked.chunk.statements}
+        found = []
+        for state in self.stream.states:
+            sources = [r.tensor for r in reads(by_name[state.after].value)]
+            sources += [r.tensor for s in sources if s in by_name for r in reads(by_name[s].value)]
+            for weights in self.stream.weights:
+                if weights.whole in sources:
+                    found.append((state, weights))
+        return found
+
+    def scan_of(self, state: State, added: Read, weights: Weights | None) -> ast.stmt:
+        """``past, next = _pasts(first, added, whole, rank)``."""
+        value = self.inner.permuted(
+            ast.Name(self.name(added.tensor), ast.Load()), added.indices, self.updates[state.name]
+        )
+        call = fill(
+            "_pasts(_first, _added, _whole, _rank)",
+            _first=self.name(self.first(state)),
+            _added=value,
+            _whole=ast.Constant(None) if weights is None else ast.Name(self.name(weights.whole), ast.Load()),
+            _rank=ast.Constant(len(state.axes)),
+        )
+        names = [ast.Name(self.name(name), ast.Store()) for name in (state.name, state.after)]
+        return ast.Assign([ast.Tuple(list(names), ast.Store())], call)
 
     def size_in_chunk(self, axis: str) -> ast.expr:
         states = [Param(state.name, state.axes) for state in self.stream.states]
@@ -175,14 +263,18 @@ class _ChunkedModule(Module):
         axis = self.stream.axis
         places = [ast.Constant(p.axes.index(axis) - len(p.axes)) for p in self.stream.tokens]
         joins = [ast.Constant(p.axes.index(axis) - len(p.axes)) for p in self.stream.results]
+        parallel = self.chunked.parallel
+        functions = [self.chunk_name, *([f"{self.chunk_name}s"] if parallel else [])]
+        ranks = ast.Tuple([ast.Constant(len(p.axes)) for p in self.stream.constants], ast.Load())
         call = ast.Call(
-            ast.Name("_scan", ast.Load()),
+            ast.Name("_chunked" if parallel else "_scan", ast.Load()),
             [
-                ast.Name(self.chunk_name, ast.Load()),
+                *(ast.Name(name, ast.Load()) for name in functions),
                 ast.Name("states", ast.Load()),
                 _tuple([self.name(p.name) for p in self.stream.tokens]),
                 ast.Tuple(list(places), ast.Load()),
                 _tuple([self.name(p.name) for p in self.stream.constants]),
+                *([ranks] if parallel else []),
                 ast.Tuple(list(joins), ast.Load()),
                 ast.Name(SIZE, ast.Load()),
             ],

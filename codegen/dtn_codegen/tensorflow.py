@@ -52,8 +52,8 @@ def _einsum(spec, *tensors):
     inputs, output = spec.replace("...", "").split("->")
     leading = [x.shape[: x.shape.rank - len(part)] for x, part in zip(tensors, inputs.split(","))]
     letters = "ZYXWVUTSRQPO"[: max(map(len, leading))]
-    columns = zip(*[[None] * (len(letters) - len(shape)) + list(shape) for shape in leading])
-    if any(1 in column and {*column} - {1, None} for column in columns):
+    columns = zip(*[[0] * (len(letters) - len(shape)) + list(shape) for shape in leading])
+    if any(1 in column and {*column} - {0, 1} for column in columns):
         return tf.einsum(spec, *tensors)
     named = [letters[len(letters) - len(shape):] + part for shape, part in zip(leading, inputs.split(","))]
     return tf.einsum(",".join(named) + "->" + letters + output, *tensors)
@@ -66,6 +66,71 @@ def _broadcast(*shapes):
     for shape in shapes[1:]:
         result = tf.broadcast_dynamic_shape(result, shape)
     return result
+'''
+
+_CHUNKED = '''
+def _chunked(chunk, chunks, states, tokens, places, constants, ranks, joins, size):
+    """Whole chunks of `size` tokens at once, then the rest as one; hands the states on, joins results along `joins`."""
+    length = tokens[0].shape[places[0]]
+    if length is None:
+        length = tf.shape(tokens[0])[places[0]]
+        count = length // size
+    else:
+        count = length // size if length >= 2 * size else 0
+    known = isinstance(count, int)
+    pieces = []
+    if not known or count:
+        split = [_unfold(x, place, count, size) for x, place in zip(tokens, places)]
+        shared = [
+            x[(..., None, *[slice(None)] * rank)] if len(getattr(x, "shape", ())) else x
+            for x, rank in zip(constants, ranks)
+        ]
+        states, results = chunks(states, split, shared)
+        pieces.append([_fold(y, place) for y, place in zip(results, joins)])
+    if not known or count * size < length or not count:
+        rest = slice(count * size, None)
+        part = [x[(..., rest, *[slice(None)] * (-place - 1))] for x, place in zip(tokens, places)]
+        states, results = chunk(states, part, constants)
+        pieces.append(results)
+    return states, [_joined(column, place) for column, place in zip(zip(*pieces), joins)]
+'''
+
+_UNFOLD = '''
+def _unfold(x, place, count, size):
+    """Split the axis at `place`, counted from the end, into `count` chunks of `size`."""
+    x = x[(..., slice(0, count * size), *[slice(None)] * (-place - 1))]
+    axis = x.shape.rank + place
+    shape = tf.shape(x)
+    return tf.reshape(x, tf.concat([shape[:axis], [count, size], shape[axis + 1:]], 0))
+'''
+
+_FOLD = '''
+def _fold(y, place):
+    """Join the chunk axis with the one at `place`, counted from the end."""
+    axis = y.shape.rank + place
+    shape = tf.shape(y)
+    return tf.reshape(y, tf.concat([shape[:axis - 1], [shape[axis - 1] * shape[axis]], shape[axis + 1:]], 0))
+'''
+
+_PASTS = '''
+def _pasts(first, added, whole, rank):
+    """The states before each chunk and the one after the last, decayed by `whole` a chunk."""
+    if whole is None:
+        axis = added.shape.rank - 1 - rank
+        last = first + tf.reduce_sum(added, axis=axis)
+        return tf.expand_dims(first, -1 - rank) + tf.cumsum(added, axis=axis, exclusive=True), last
+    factor = _lift(whole[..., 0] if whole.shape.rank else whole, rank)
+    pieces = tf.experimental.numpy.moveaxis(added, -1 - rank, 0)
+    pieces = pieces + tf.zeros_like(first)
+    states = tf.scan(lambda state, piece: factor * state + piece, pieces, first)
+    states = tf.concat([first[None], states], 0)
+    return tf.experimental.numpy.moveaxis(states[:-1], 0, -1 - rank), states[-1]
+'''
+
+_JOINED = '''
+def _joined(pieces, place):
+    """Pieces as one tensor along the axis at `place`."""
+    return pieces[0] if len(pieces) == 1 else tf.concat(pieces, axis=place)
 '''
 
 TARGET = Target(
@@ -122,5 +187,15 @@ TARGET = Target(
     power="tf.cast(_x, wide)",
     zeros="tf.zeros(_shape, wide)",
     broadcast="_broadcast(_shapes)",
-    prelude={"_einsum": _EINSUM, "_decayed": _DECAYED, "_scan": _SCAN, "_broadcast": _BROADCAST},
+    prelude={
+        "_einsum": _EINSUM,
+        "_decayed": _DECAYED,
+        "_scan": _SCAN,
+        "_chunked": _CHUNKED,
+        "_unfold": _UNFOLD,
+        "_fold": _FOLD,
+        "_pasts": _PASTS,
+        "_joined": _JOINED,
+        "_broadcast": _BROADCAST,
+    },
 )

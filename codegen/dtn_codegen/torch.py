@@ -14,6 +14,26 @@ def _scan(chunk, states, tokens, places, constants, joins, size):
     return states, [torch.cat(column, dim=place) for column, place in zip(zip(*pieces), joins)]
 '''
 
+_PASTS = '''
+def _pasts(first, added, whole, rank):
+    """The states before each chunk and the one after the last, decayed by `whole` a chunk."""
+    axis = -1 - rank
+    first = first.unsqueeze(axis)
+    if whole is None:
+        total = added.cumsum(axis)
+        return first + (total - added), (first + total.narrow(axis, -1, 1)).squeeze(axis)
+    states = [first]
+    for piece in added.split(1, axis):
+        states.append(_lift(whole, rank) * states[-1] + piece)
+    return torch.cat(states[:-1], dim=axis), states[-1].squeeze(axis)
+'''
+
+_JOINED = '''
+def _joined(pieces, place):
+    """Pieces as one tensor along the axis at `place`."""
+    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=place)
+'''
+
 TARGET = Target(
     name="torch",
     package="dtn_torch",
@@ -62,7 +82,7 @@ TARGET = Target(
     nonzero="_x.masked_fill(_x.logical_not(), torch.inf)",
     zeros="torch.zeros(_shape, dtype=wide, device=_like.device)",
     broadcast="torch.broadcast_shapes(_shapes)",
-    prelude={"_scan": _SCAN},
+    prelude={"_scan": _SCAN, "_pasts": _PASTS, "_joined": _JOINED},
     expm="torch.linalg.matrix_exp(_x)",
     scalar="torch.as_tensor(_x, dtype=wide, device=_like.device)",
 )

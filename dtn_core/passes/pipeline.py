@@ -46,6 +46,14 @@ class Chunked:
     size: int
 
     @property
+    def parallel(self) -> bool:
+        """Whether all chunks may be computed at once: no tensor along the tokens has two feature axes."""
+        axis = self.stream.axis
+        return all(len(s.axes) - s.axes.count(axis) < 2 for s in self.chunk.statements if axis in s.axes) and all(
+            len(s.axes) < 3 for s in self.chunk.statements if s.axes.count(axis) > 1
+        )
+
+    @property
     def wholes(self) -> tuple[Program, ...]:
         """The parts that run over the whole sequence."""
         return tuple(part for part in (self.before, self.after) if part is not None)
@@ -62,6 +70,8 @@ class Chunked:
         """Elements held at the peak: whole parts, results and states, and one chunk's tensors."""
         axis = self.stream.axis
         held = peak_elements(self.chunk, {**sizes, axis: self.size}).rename(axis, "C")
+        if self.parallel:
+            held = held.times_count("C", axis)
         for part in self.stream.results:
             held = held + elements(Index("i", a) for a in part.axes)
         for whole in self.wholes:

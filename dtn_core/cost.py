@@ -105,16 +105,17 @@ def flops(statement: Statement) -> Polynomial:
     if isinstance(value, Read) and set(value.indices) == set(statement.indices) and not statement.order:
         return Polynomial()
     total = Polynomial()
-    whole = set(all_indices(statement))
-    for term in terms_of(value):
+    terms = [term for term in terms_of(value) if not isinstance(term, Number) or statement.order]
+    for term in terms:
         own = {index for read in reads(term) for index in read.indices}
-        carried = own | set(statement.indices) if len(terms_of(value)) > 1 else whole
+        carried = own if len(terms) > 1 else set(all_indices(statement))
         summed = carried - set(statement.indices)
-        factors = len(list(reads(term)))
-        if isinstance(term, Number) and not statement.order:
-            continue
-        total = total + Polynomial.of((index.axis for index in carried), max(1, factors - 1) + bool(summed))
-    return total
+        tensors = len(list(reads(term)))
+        plain = isinstance(term, Read) and (not statement.order or bool(summed))
+        operations = 0 if plain else max(1, tensors - 1)
+        total = total + Polynomial.of((index.axis for index in carried), operations + bool(summed))
+    additions = len(terms_of(value)) - 1
+    return total + Polynomial.of(statement.axes, additions) if additions else total
 
 
 def traffic(statement: Statement) -> Polynomial:

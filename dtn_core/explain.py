@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .cost import Polynomial, flops, live_elements, peak_elements, score, traffic
+from .cost import Polynomial, flops, live_elements, peak_elements, traffic
 from .ir.axes import sequence_axes
 from .ir.nodes import Apply, MatrixFunction, Program, Statement
 from .operators import Operator
@@ -139,26 +139,45 @@ def explain(
     forms = candidates(program, dtype.startswith("complex"))
     form = choose(forms, full)
     item = ITEM_SIZE[dtype]
-    steps = tuple(
-        Step(print_statement(s), form.rules[s.name], flops(s), traffic(s) * item, live * item)
-        for s, live in zip(form.program.statements, live_elements(form.program), strict=True)
-    )
-    wide = two_sequence_axes(form.program)
-    return Explanation(
-        operator.name, backend, dtype, full, steps, peak_elements(form.program, full) * item,
-        certificate(form, forms, full), not wide,
-    )  # fmt: skip
+    if form.chunked is None:
+        steps = _steps(form, form.program, item)
+        peak = peak_elements(form.program, full)
+    else:
+        chunked = form.chunked
+        full = {**full, "C": min(chunked.size, full[chunked.stream.axis])}
+        parts = [(chunked.before, None), (chunked.chunk, chunked.stream.axis), (chunked.after, None)]
+        steps = tuple(step for part, axis in parts if part for step in _steps(form, part, item, axis))
+        peak = chunked.peak_elements(full)
+    sentence = certificate(form, forms, full)
+    return Explanation(operator.name, backend, dtype, full, steps, peak * item, sentence, not two_sequence_axes(form))
 
 
-def two_sequence_axes(program: Program) -> tuple[Statement, ...]:
-    """The statements whose result has two sequence axes."""
-    long = sequence_axes(program)
-    return tuple(s for s in program.statements if sum(axis in long for axis in s.axes) > 1)
+def _steps(form: Lowered, program: Program, item: int, axis: str | None = None) -> tuple[Step, ...]:
+    """The steps of one part; those of a chunk (along ``axis``) count for all chunks."""
+    steps = []
+    for statement, live in zip(program.statements, live_elements(program), strict=True):
+        costs = [flops(statement), traffic(statement) * item, live * item]
+        if axis is not None:
+            costs[:2] = [cost.rename(axis, "C").times_count("C", axis) for cost in costs[:2]]
+            costs[2] = costs[2].rename(axis, "C")
+        rule = form.rules.get(statement.name, "contraction path")
+        steps.append(Step(print_statement(statement), rule if axis is None else f"chunk: {rule}", *costs))
+    return tuple(steps)
+
+
+def two_sequence_axes(form: Lowered) -> tuple[Statement, ...]:
+    """The statements that run over the whole sequence and have a result with two sequence axes."""
+    long = sequence_axes(form.definition)
+    programs = (form.program,) if form.chunked is None else form.chunked.wholes
+    return tuple(s for p in programs for s in p.statements if sum(axis in long for axis in s.axes) > 1)
 
 
 def certificate(form: Lowered, forms: tuple[Lowered, ...], sizes: Mapping[str, int]) -> str:
     """One sentence: no intermediate has two sequence axes, or which one has and why."""
-    wide = two_sequence_axes(form.program)
+    wide = two_sequence_axes(form)
+    if not wide and form.chunked is not None:
+        states = "; ".join("×".join(state.axes) or "1" for state in form.chunked.stream.states)
+        return f"no intermediate has two sequence axes: chunks of C={sizes['C']} tokens, states {states}"
     if not wide:
         return "no intermediate has two sequence axes"
     first = wide[0]
@@ -172,14 +191,15 @@ def certificate(form: Lowered, forms: tuple[Lowered, ...], sizes: Mapping[str, i
             )
         if isinstance(value, Apply) and value.function not in ("conj", "real"):
             return f"{first.name} has two sequence axes ({axes}): {value.function} acts on every element of it"
-    if any(not two_sequence_axes(other.program) for other in forms):
-        other = next(other for other in forms if not two_sequence_axes(other.program))
-        ratio = score(other.program, sizes) / max(1, score(form.program, sizes))
+    if any(not two_sequence_axes(other) for other in forms):
+        other = next(other for other in forms if not two_sequence_axes(other))
+        ratio = other.score(sizes) / max(1, form.score(sizes))
         cheaper = f"at these sizes it is {ratio:.2g} times cheaper than the linear form"
         return f"{first.name} has two sequence axes ({axes}): {cheaper}"
     ordered = next((s for s in wide if s.order), None)
     if ordered is not None:
-        return f"{first.name} has two sequence axes ({axes}): the order in {ordered.name} is evaluated densely"
+        why = form.dense_reasons.get("order", f"the order in {ordered.name} is evaluated densely")
+        return f"{first.name} has two sequence axes ({axes}): {why}"
     return f"{first.name} has two sequence axes ({axes}): no cheaper order of evaluation was found"
 
 

@@ -20,6 +20,10 @@ class JaxFunction(Function):
         """Arguments as JAX arrays."""
         return tuple(tensor if hasattr(tensor, "dtype") else jnp.asarray(tensor) for tensor in tensors)
 
+    def cast_scalar(self, value: Any, arrays: Sequence[Any]) -> Any:
+        """A tensor of scalars in the dtype computed in."""
+        return jnp.asarray(value, jnp.result_type(*arrays, jnp.float32))
+
     def is_complex(self, names: Sequence[str], arrays: Sequence[Any]) -> bool:
         """Whether any array is complex; refuses integers and booleans."""
         for name, array in zip(names, arrays, strict=True):

@@ -20,6 +20,10 @@ class NumpyFunction(Function):
         """Arguments as arrays."""
         return tuple(np.asarray(tensor) for tensor in tensors)
 
+    def cast_scalar(self, value: Any, arrays: Sequence[Any]) -> Any:
+        """A tensor of scalars in the dtype computed in."""
+        return np.asarray(value, np.result_type(*arrays, np.float32))
+
     def is_complex(self, names: Sequence[str], arrays: Sequence[Any]) -> bool:
         """Whether any array is complex; refuses integers and booleans."""
         for name, array in zip(names, arrays, strict=True):

@@ -23,6 +23,11 @@ class TensorFlowFunction(Function):
         """Arguments as tensors."""
         return tuple(tf.convert_to_tensor(tensor) for tensor in tensors)
 
+    def cast_scalar(self, value: Any, arrays: Sequence[Any]) -> Any:
+        """A tensor of scalars in the dtype computed in."""
+        dtype = arrays[0].dtype
+        return tf.cast(value, tf.float32 if dtype in (tf.float16, tf.bfloat16) else dtype)
+
     def is_complex(self, names: Sequence[str], arrays: Sequence[Any]) -> bool:
         """Whether the tensors are complex; refuses integers, booleans and mixtures."""
         for name, array in zip(names, arrays, strict=True):

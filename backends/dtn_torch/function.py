@@ -29,6 +29,13 @@ class TorchFunction(Function):
                 raise TypeError(f"{self.__name__}: {name} is a {type(tensor).__name__}, expected a torch.Tensor")
         return tuple(tensors)
 
+    def cast_scalar(self, value: Any, arrays: Sequence[Any]) -> Any:
+        """A tensor of scalars in the dtype computed in."""
+        wide = torch.float32
+        for array in arrays:
+            wide = torch.promote_types(wide, array.dtype) if array.dtype is not torch.bool else wide
+        return value.to(wide)
+
     def is_complex(self, names: Sequence[str], arrays: Sequence[Any]) -> bool:
         """Whether any tensor is complex; refuses integers and booleans."""
         for name, array in zip(names, arrays, strict=True):

@@ -18,7 +18,7 @@ from dtn_core.operators import Operator
 from dtn_core.passes.padding import MASK, pad
 from dtn_core.passes.pipeline import Lowered, candidates, choose
 
-from .python import HEADS, LAYOUTS, emit_program, ir_hash, masks_of
+from .python import HEADS, LAYOUTS, emit_program, has_heads, ir_hash, masks_of
 from .state import check_state, state_type
 from .streaming import emit_chunked
 from .target import Target
@@ -114,13 +114,13 @@ class Function:
                 generated = None
             if generated is not None:
                 if self._scalars:
-                    tensors = (*tensors, *self.scalar_values(named))
+                    tensors = (*tensors, *self.scalar_values(named, tensors))
                 return self.run(generated, tensors)
         tensors, named = self.bind(tensors, named)
         arrays = self.convert(tensors)
         if padding_mask is not None:
             arrays = (*arrays, *self.convert((padding_mask,)))
-        arguments = (*arrays, *self.scalar_values(named))
+        arguments = (*arrays, *self.scalar_values(named, arrays))
         if streaming:
             return self.stream(arrays, arguments, padding_mask is not None, initial_state, return_state, chunk_size)
         return self.run(self.callable_for(arrays, padding_mask is not None), arguments)
@@ -222,7 +222,7 @@ class Function:
         """Where ``axis`` is in a tensor over ``axes``, counted from the end; 0 when it is not."""
         if axis not in axes:
             return 0
-        moved = self.layout == HEADS and len(axes) == 2
+        moved = self.layout == HEADS and has_heads(self.operator.program, axes)
         return axes.index(axis) - len(axes) - moved
 
     @staticmethod
@@ -246,8 +246,8 @@ class Function:
             raise TypeError(f"{self.__name__}: unexpected argument {unexpected[0]!r}; known: {known}")
         return tuple(found), named
 
-    def scalar_values(self, named: Mapping[str, Any]) -> list[Any]:
-        """The scalar arguments in order, bound ones filled in."""
+    def scalar_values(self, named: Mapping[str, Any], arrays: Sequence[Any]) -> list[Any]:
+        """The scalar arguments in order, bound ones filled in, tensors in the dtype computed in."""
         values = []
         for name in self._scalars:
             value = named.get(name, self.operator.scalars.get(name))
@@ -255,8 +255,32 @@ class Function:
                 raise TypeError(f"{self.__name__}: scalar argument {name} is missing")
             if name in self._decays and isinstance(value, int | float) and not 0 < value <= 1:
                 raise ValueError(f"{self.__name__}: {name}={value!r} is outside (0, 1]")
+            if not isinstance(value, int | float | complex):
+                value = self.scalar_tensor(name, value, arrays)
             values.append(value)
         return values
+
+    def scalar_tensor(self, name: str, value: Any, arrays: Sequence[Any]) -> Any:
+        """A tensor of scalars, one per leading index, in the dtype computed in."""
+        leading: list[Any] = []
+        for param, array in zip(self.operator.program.tensors, arrays, strict=False):
+            axes = len(param.axes) + (self.layout == HEADS and has_heads(self.operator.program, param.axes))
+            shape = tuple(array.shape)
+            batch = [*shape[: len(shape) - axes], *([shape[1 - axes]] if axes > len(param.axes) else [])]
+            leading = batch if len(batch) > len(leading) else leading
+        shape = tuple(value.shape)
+        for place, size in enumerate(reversed(shape)):
+            other = leading[-place - 1] if place < len(leading) else None
+            if other is not None and size is not None and 1 not in (size, other) and size != other:
+                raise ShapeError(
+                    f"{self.__name__}: {name} has shape {shape} but the tensors' leading axes are {tuple(leading)}; "
+                    "a scalar is a number or has one value per leading index"
+                )
+        return self.cast_scalar(value, arrays)
+
+    def cast_scalar(self, value: Any, arrays: Sequence[Any]) -> Any:
+        """A tensor of scalars in the dtype computed in; implemented by each backend."""
+        raise CompileError(f"{type(self).__name__} does not say how scalars are cast")
 
     def convert(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
         """Arguments as the framework's tensors."""
@@ -400,7 +424,7 @@ def axis_sizes(program: Program, shapes: Mapping[str, tuple[Any, ...]], layout: 
     for param in program.tensors:
         shape = shapes[param.name]
         axes: tuple[str, ...] = param.axes
-        if layout == HEADS and len(axes) == 2:
+        if layout == HEADS and has_heads(program, axes):
             axes = (axes[0], "h", axes[1])
         if len(shape) < len(axes):
             raise ShapeError(f"{program.name}: {param.name} needs axes [..., {', '.join(axes)}], got shape {shape}")

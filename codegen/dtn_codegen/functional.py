@@ -59,6 +59,8 @@ class Functional:
         ValueError
             For an unknown layout or an implementation that cannot run.
         """
+        if not isinstance(definition, str | Operator | Program):
+            raise TypeError(f"expected index notation, a Program or an Operator, got {type(definition).__name__}")
         key = (definition, layout, implementation)
         found = self.compiled.get(key)
         if found is None:

@@ -66,6 +66,12 @@ def _joined(pieces, place):
     return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=place)
 '''
 
+_DECAYED = '''
+def _decayed(triangle, places, decay):
+    """`decay ** |i - j|` inside the triangle, 0 outside."""
+    return triangle * decay[..., None, None] ** abs(places[:, None] - places).astype(decay.dtype)
+'''
+
 TARGET = Target(
     name="numpy",
     package="dtn_numpy",
@@ -114,7 +120,8 @@ TARGET = Target(
     expm="_expm(_x)",
     scalar="np.asarray(_x, wide)",
     arrays="np.asarray(_x)",
+    power="np.asarray(_x, wide)",
     zeros="np.zeros(_shape, wide)",
     broadcast="np.broadcast_shapes(_shapes)",
-    prelude={"_expm": _EXPM, "_erf": _ERF, "_scan": _SCAN, "_pasts": _PASTS, "_joined": _JOINED},
+    prelude={"_expm": _EXPM, "_erf": _ERF, "_decayed": _DECAYED, "_scan": _SCAN, "_pasts": _PASTS, "_joined": _JOINED},
 )

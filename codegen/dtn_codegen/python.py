@@ -202,7 +202,7 @@ class Module:
 
     def moves(self, axes: Sequence[str]) -> bool:
         """Whether a tensor over ``axes`` has a head axis to exchange in layout ``... n h d``."""
-        return len(axes) == 2 and axes[0] in sequence_axes(self.definition)
+        return has_heads(self.definition, axes)
 
     def steps(self, program: Program, expressions: Expressions) -> list[ast.stmt]:
         """The statements of a program as assignments."""
@@ -277,6 +277,11 @@ class Module:
                 place = param.axes.index(axis) - len(param.axes)
                 return fill(self.target.size, _x=self.name(param.name), _i=ast.Constant(place))
         raise CompileError(f"axis {axis} belongs to no tensor argument, so its size is unknown")
+
+
+def has_heads(program: Program, axes: Sequence[str]) -> bool:
+    """Whether a tensor over ``axes`` has a head axis between them in layout ``... n h d``."""
+    return len(axes) == 2 and axes[0] in sequence_axes(program)
 
 
 def masks_of(program: Program) -> set[str]:

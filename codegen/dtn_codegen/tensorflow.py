@@ -31,7 +31,8 @@ def _scan(chunk, states, tokens, places, constants, joins, size):
             return index + 1, states, [array.write(index, y) for array, y in zip(arrays, results)]
 
         arrays = [tf.TensorArray(tokens[0].dtype, count) for _ in joins]
-        unknown = (tf.TensorShape([]), tuple(tf.TensorShape(None) for _ in states), [tf.TensorShape(None) for _ in arrays])
+        unknown = tf.TensorShape(None)
+        unknown = (tf.TensorShape([]), tuple(unknown for _ in states), [unknown for _ in arrays])
         _, states, arrays = tf.while_loop(
             lambda index, *_: index < count, step, (0, states, arrays), shape_invariants=unknown
         )
@@ -40,7 +41,8 @@ def _scan(chunk, states, tokens, places, constants, joins, size):
         for array, y, place in zip(arrays, results, joins):
             y = tf.experimental.numpy.moveaxis(array.stack(), 0, place - 1)
             shape = tf.shape(y)
-            joined.append(tf.reshape(y, tf.concat([shape[:place - 1], [count * size], shape[tf.rank(y) + place + 1:]], 0)))
+            shape = tf.concat([shape[:place - 1], [count * size], shape[tf.rank(y) + place + 1:]], 0)
+            joined.append(tf.reshape(y, shape))
         pieces, states = [joined, results], last
     return states, [tf.concat(column, axis=place) for column, place in zip(zip(*pieces), joins)]
 '''

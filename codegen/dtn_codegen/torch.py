@@ -83,6 +83,6 @@ TARGET = Target(
     zeros="torch.zeros(_shape, dtype=wide, device=_like.device)",
     broadcast="torch.broadcast_shapes(_shapes)",
     prelude={"_scan": _SCAN, "_pasts": _PASTS, "_joined": _JOINED},
-    expm="torch.linalg.matrix_exp(_x)",
+    expm="torch.linalg.matrix_exp(_x.contiguous())",
     scalar="torch.as_tensor(_x, dtype=wide, device=_like.device)",
 )

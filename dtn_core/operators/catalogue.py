@@ -115,7 +115,12 @@ def load(text: str) -> Operator:
     name, _, rest = text.partition(":")
     entry = catalogue.get(name)
     if entry is not None:
-        return entry.build(**dict(_knob(entry, item) for item in rest.split(",") if item))
+        knobs: dict[str, Any] = {}
+        for knob, value in (_knob(entry, item) for item in rest.split(",") if item):
+            if knob in knobs:
+                raise ValueError(f"{name}: knob {knob} is given twice")
+            knobs[knob] = value
+        return entry.build(**knobs)
     path = Path(text)
     if path.is_file():
         content = path.read_bytes()

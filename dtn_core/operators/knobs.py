@@ -32,7 +32,7 @@ class KnobDoc:
 KNOBS: dict[str, KnobDoc] = {
     "side": KnobDoc('"q", "k"', "q", "which input the operator is built from; side k is side q with q and k swapped"),
     "product": KnobDoc('"matmul", "hadamard"', "matmul", "T = A Aᴴ, or elementwise A ⊙ Aᴴ"),
-    "order": KnobDoc("integer >= 1", 2, "number of factors: A, A Aᴴ, A Aᴴ A, … (matmul only)"),
+    "order": KnobDoc("integer from 1 to 64", 2, "number of factors: A, A Aᴴ, A Aᴴ A, … (matmul only)"),
     "asymmetric": KnobDoc("bool", False, "A^order instead of the alternating product (matmul only)"),
     "scale": KnobDoc("float", 1.0, "factor of A = scale · Q Kᴴ"),
     "normalize": KnobDoc('"trace", "diag", "row", None', "trace", "what T is divided by"),
@@ -46,6 +46,8 @@ KNOBS: dict[str, KnobDoc] = {
     "decay": KnobDoc("float in (0, 1]", None, "weight per token of distance (mask=causal only)"),
     "eps": KnobDoc("float >= 0", 0.0, "added to every denominator; a denominator of exactly 0 gives output 0"),
 }
+
+MAX_ORDER = 64
 
 _CHOICES: dict[str, tuple[Any, ...]] = {
     "side": ("q", "k"),
@@ -73,8 +75,8 @@ def check(operator: str, knobs: Mapping[str, Any], masks: tuple[str | None, ...]
             expected = ", ".join(map(repr, masks if name == "mask" else choices))
             refuse(f"{name}={knobs[name]!r} is not one of {expected}")
     order = knobs.get("order", 2)
-    if isinstance(order, bool) or not isinstance(order, int) or order < 1:
-        refuse(f"order={order!r} is not an integer >= 1")
+    if isinstance(order, bool) or not isinstance(order, int) or not 1 <= order <= MAX_ORDER:
+        refuse(f"order={order!r} is not an integer from 1 to {MAX_ORDER}")
     if not isinstance(knobs.get("asymmetric", False), bool):
         refuse(f"asymmetric={knobs['asymmetric']!r} is not a bool")
     for name in ("scale", "residual", "eps", "decay"):

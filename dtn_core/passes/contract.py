@@ -120,6 +120,7 @@ class Attempt:
         self.builder = builder
         self.operands = list(contraction.operands)
         self.scalar = self.scalar_factor()
+        self.smallest_size = 0
 
     def follow(self, path: tuple[tuple[int, ...], ...]) -> Read:
         """Combine operands pairwise along ``path``, then apply what scalars are left."""
@@ -129,6 +130,8 @@ class Attempt:
             )
         pairs = [*path]
         smallest = self.smallest_result(pairs)
+        if pairs and self.scale_operand(pairs):
+            smallest = -1
         if not pairs:
             return self.last_unary()
         for number, pair in enumerate(pairs):
@@ -167,7 +170,26 @@ class Attempt:
             size = elements(kept).at(self.goal.sizes)
             if best_size is None or size <= best_size:
                 best, best_size = number, size
+        self.smallest_size = best_size or 0
         return best
+
+    def scale_operand(self, pairs: list[tuple[int, ...]]) -> bool:
+        """Multiply the scalars into an operand that is smaller than every result; whether one was."""
+        if self.scalar is None and not self.goal.coefficient:
+            return False
+        sizes = [elements(o.indices).at(self.goal.sizes) if o.factor is not None else None for o in self.operands]
+        known = [size for size in sizes if size is not None]
+        if not known or min(known) * 2 > self.smallest_size:
+            return False
+        place = sizes.index(min(known))
+        factor = self.operands[place].factor
+        assert factor is not None
+        value = product(
+            *self.goal.coefficient, *([self.scalar] if self.scalar is not None else []), factor.expression()
+        )
+        made = self.builder.define(f"{factor.read.tensor}_scaled", self.operands[place].indices, value)
+        self.operands[place] = Operand(made.indices, factor=Factor(made))
+        return True
 
     def scaled(self, read: Read, hint: str) -> Read:
         """``read`` times the contraction's scalars and numbers."""

@@ -51,6 +51,8 @@ class Explanation:
         Whether an intermediate has two sequence axes, and if so why.
     linear : bool
         True when none has.
+    form : str
+        Whole sequence at once, or chunk by chunk with which states.
     """
 
     operator: str
@@ -61,6 +63,7 @@ class Explanation:
     peak: Polynomial
     certificate: str
     linear: bool
+    form: str
     implementation: str = "native"
 
     @property
@@ -92,6 +95,7 @@ class Explanation:
                 f"flops        {self.flops} = {self.flops.at(self.sizes):,}",
                 f"bytes moved  {self.bytes} = {_bytes(self.bytes.at(self.sizes))}",
                 f"peak memory  {self.peak} bytes = {_bytes(self.peak.at(self.sizes))}",
+                f"form         {self.form}",
                 f"certificate  {self.certificate}",
             ]
         )
@@ -148,8 +152,17 @@ def explain(
         parts = [(chunked.before, None), (chunked.chunk, chunked.stream.axis), (chunked.after, None)]
         steps = tuple(step for part, axis in parts if part for step in _steps(form, part, item, axis))
         peak = chunked.peak_elements(full)
-    sentence = certificate(form, forms, full)
-    return Explanation(operator.name, backend, dtype, full, steps, peak * item, sentence, not two_sequence_axes(form))
+    return Explanation(
+        operator=operator.name,
+        backend=backend,
+        dtype=dtype,
+        sizes=full,
+        steps=steps,
+        peak=peak * item,
+        certificate=certificate(form, forms, full),
+        linear=not two_sequence_axes(form),
+        form=form_of(form),
+    )
 
 
 def _steps(form: Lowered, program: Program, item: int, axis: str | None = None) -> tuple[Step, ...]:
@@ -165,6 +178,15 @@ def _steps(form: Lowered, program: Program, item: int, axis: str | None = None) 
     return tuple(steps)
 
 
+def form_of(form: Lowered) -> str:
+    """How a form walks the sequence."""
+    if form.chunked is None:
+        return "the whole sequence at once"
+    states = ", ".join("×".join(state.axes) or "1" for state in form.chunked.stream.states)
+    walk = "all chunks at once" if form.chunked.parallel else "one chunk after another"
+    return f"chunks of C tokens, {walk}; states {states}"
+
+
 def two_sequence_axes(form: Lowered) -> tuple[Statement, ...]:
     """The statements that run over the whole sequence and have a result with two sequence axes."""
     long = sequence_axes(form.definition)
@@ -175,9 +197,6 @@ def two_sequence_axes(form: Lowered) -> tuple[Statement, ...]:
 def certificate(form: Lowered, forms: tuple[Lowered, ...], sizes: Mapping[str, int]) -> str:
     """One sentence: no intermediate has two sequence axes, or which one has and why."""
     wide = two_sequence_axes(form)
-    if not wide and form.chunked is not None:
-        states = "; ".join("×".join(state.axes) or "1" for state in form.chunked.stream.states)
-        return f"no intermediate has two sequence axes: chunks of C={sizes['C']} tokens, states {states}"
     if not wide:
         return "no intermediate has two sequence axes"
     first = wide[0]

@@ -183,9 +183,7 @@ class _ChunkedModule(Module):
         for state in self.stream.states:
             sources = [r.tensor for r in reads(by_name[state.after].value)]
             sources += [r.tensor for s in sources if s in by_name for r in reads(by_name[s].value)]
-            for weights in self.stream.weights:
-                if weights.whole in sources:
-                    found.append((state, weights))
+            found += [(state, weights) for weights in self.stream.weights if weights.whole in sources]
         return found
 
     def scan_of(self, state: State, added: Read, weights: Weights | None) -> ast.stmt:

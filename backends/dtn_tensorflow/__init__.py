@@ -22,6 +22,7 @@ tensor_interaction = _functional.tensor_interaction
 _LAYERS = (
     "DeepTensorBlock",
     "DeepTensorClassifier",
+    "DeepTensorLM",
     "LayerNorm",
     "MLP",
     "MeanPool",

@@ -19,6 +19,11 @@ class TensorFlowFunction(Function):
 
     target = TARGET
 
+    @tf.autograph.experimental.do_not_convert
+    def __call__(self, *tensors: Any, **named: Any) -> Any:
+        """As :meth:`dtn_codegen.function.Function.__call__`; nothing in it is for AutoGraph to convert."""
+        return super().__call__(*tensors, **named)
+
     def convert(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
         """Arguments as tensors."""
         return tuple(tf.convert_to_tensor(tensor) for tensor in tensors)

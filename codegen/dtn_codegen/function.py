@@ -64,6 +64,7 @@ class Function:
         self.__name__ = operator.name
         self.__doc__ = f"{operator.notation}\n"
         self._remembered: dict[Any, Callable[..., Any]] = {}
+        self._loaded: dict[tuple[Lowered, bool], Callable[..., Any]] = {}
         self._prepared: dict[tuple[bool, bool], Callable[..., Any]] = {}
         self._tensors = tuple(param.name for param in operator.program.tensors)
         self._scalars = tuple(param.name for param in operator.program.scalars)
@@ -371,7 +372,14 @@ class Function:
         )
 
     def load(self, form: Lowered, *, widen: bool = True) -> Callable[..., Any]:
-        """The Python function of one form; its source is shown in tracebacks."""
+        """The Python function of one form, made once; its source is shown in tracebacks."""
+        found = self._loaded.get((form, widen))
+        if found is None:
+            found = self._loaded[form, widen] = self.make(form, widen=widen)
+        return found
+
+    def make(self, form: Lowered, *, widen: bool) -> Callable[..., Any]:
+        """Emit and compile one form."""
         order = tuple(param.name for param in form.definition.params)
         tensors = [name for name in order if name in self._tensors or name == MASK]
         wanted = (*tensors, *self._scalars)

@@ -67,7 +67,7 @@ def _broadcast(*shapes):
     result = shapes[0]
     for shape in shapes[1:]:
         result = tf.broadcast_dynamic_shape(result, shape)
-    return result
+    return tf.unstack(result)
 '''
 
 _CHUNKED = '''

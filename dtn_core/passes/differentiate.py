@@ -82,7 +82,7 @@ def differentiate(program: Program, wrt: Iterable[str] | None = None) -> Program
     >>> program = parse("dot(x[n], y[n]) -> s: s = x[i] * y[i]")
     >>> print(to_notation(flatten(differentiate(program, ["x"]))))
     dot_vjp(x[n], y[n], d_s) -> d_x[n]:
-        d_x[i] = d_s * conj(y[i])
+        d_x[i0] = d_s * conj(y[i0])
     """
     return _Reverse(program, wrt).run()
 

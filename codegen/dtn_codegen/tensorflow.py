@@ -23,16 +23,15 @@ def _scan(chunk, states, tokens, places, constants, joins, size):
             states, results = chunk(states, piece(start), constants)
             pieces.append(results)
     else:
-        length = tf.shape(tokens[0])[places[0]]
-        count = length // size
+        count = tf.maximum(tf.shape(tokens[0])[places[0]] // size, 1)
 
         def step(index, states, arrays):
             states, results = chunk(states, piece(index * size), constants)
             return index + 1, states, [array.write(index, y) for array, y in zip(arrays, results)]
 
         arrays = [tf.TensorArray(tokens[0].dtype, count) for _ in joins]
-        unknown = tf.TensorShape(None)
-        unknown = (tf.TensorShape([]), tuple(unknown for _ in states), [unknown for _ in arrays])
+        ranks = tuple(tf.TensorShape([None] * state.shape.rank) for state in states)
+        unknown = (tf.TensorShape([]), ranks, [tf.TensorShape(None) for _ in arrays])
         _, states, arrays = tf.while_loop(
             lambda index, *_: index < count, step, (0, states, arrays), shape_invariants=unknown
         )
@@ -41,7 +40,7 @@ def _scan(chunk, states, tokens, places, constants, joins, size):
         for array, y, place in zip(arrays, results, joins):
             y = tf.experimental.numpy.moveaxis(array.stack(), 0, place - 1)
             shape = tf.shape(y)
-            shape = tf.concat([shape[:place - 1], [count * size], shape[tf.rank(y) + place + 1:]], 0)
+            shape = tf.concat([shape[:place - 1], [-1], shape[tf.rank(y) + place + 1:]], 0)
             joined.append(tf.reshape(y, shape))
         pieces, states = [joined, results], last
     return states, [tf.concat(column, axis=place) for column, place in zip(zip(*pieces), joins)]
@@ -123,9 +122,10 @@ def _pasts(first, added, whole, rank):
         return tf.expand_dims(first, -1 - rank) + tf.cumsum(added, axis=axis, exclusive=True), last
     factor = _lift(whole[..., 0] if whole.shape.rank else whole, rank)
     pieces = tf.experimental.numpy.moveaxis(added, -1 - rank, 0)
-    pieces = pieces + tf.zeros_like(first)
+    nothing = tf.zeros_like(first)[None]  # one piece more: tf.scan cannot stack none
+    pieces = tf.concat([pieces + nothing, nothing], 0)
     states = tf.scan(lambda state, piece: factor * state + piece, pieces, first)
-    states = tf.concat([first[None], states], 0)
+    states = tf.concat([first[None], states[:-1]], 0)
     return tf.experimental.numpy.moveaxis(states[:-1], 0, -1 - rank), states[-1]
 '''
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from dtn_core import layers
@@ -17,6 +19,8 @@ __all__ = [
     "MLP",
     "DeepTensorBlock",
     "DeepTensorClassifier",
+    "DeepTensorLM",
+    "Embedding",
     "Layer",
     "LayerNorm",
     "MeanPool",
@@ -43,6 +47,12 @@ class _Ops:
 
     def reshape_last(self, x: jax.Array, count: int, shape: Sequence[int]) -> jax.Array:
         return x.reshape(*x.shape[:-count], *shape)
+
+    def constant(self, values: Sequence[float], like: jax.Array) -> jax.Array:
+        return jnp.asarray(values, like.dtype)
+
+    def take(self, own: Layer, name: str, places: jax.Array) -> jax.Array:
+        return jnp.take(self.value(own, name), places, axis=0)
 
 
 _OPS = _Ops()
@@ -94,8 +104,45 @@ class Layer(layers.Adapter, nnx.Module):
 
     def __call__(self, x: jax.Array, padding_mask: jax.Array | None = None) -> jax.Array:
         """The layer's value; ``padding_mask[..., n]`` is true for a real token."""
-        x = jnp.asarray(x, self.dtype)
-        return self.definition.forward(_OPS, self, x, padding_mask)
+        return self.definition.forward(_OPS, self, self._input(x), padding_mask)
+
+    def resume(self, x: jax.Array, state: Any = None) -> tuple[jax.Array, Any]:
+        """The value of tokens ``x[..., n, embed]`` that follow others, and the state after them.
+
+        Parameters
+        ----------
+        x : jax.Array
+            The next tokens alone.
+        state
+            From :meth:`init_state`, :meth:`step` or a call of this before; None starts anew.
+
+        Raises
+        ------
+        ValueError
+            If the layer needs the whole sequence at once (a mixer without ``mask="causal"``, or softmax).
+        """
+        return self.definition.resume(_OPS, self, self._input(x), state)
+
+    def init_state(self, batch: Any = ()) -> Any:
+        """The state before any token, a pytree of tensors of float32 or wider.
+
+        Parameters
+        ----------
+        batch : int or tuple of int or jax.Array
+            The axes before the tokens' axis, or an input that has them.
+        """
+        return self.resume(layers.no_tokens(self.definition, batch, self._zeros))[1]
+
+    def step(self, x: jax.Array, state: Any) -> tuple[jax.Array, Any]:
+        """One more token: its value ``[..., embed]`` and the state after it, at a cost that does not grow."""
+        return layers.one_token(self.definition, self.resume, x, state)
+
+    def _input(self, x: jax.Array) -> jax.Array:
+        """The input as an array of the type to compute in."""
+        return jnp.asarray(x, None if self.definition.reads_integers else self.dtype)
+
+    def _zeros(self, shape: tuple[int, ...]) -> jax.Array:
+        return jnp.zeros(shape, jnp.int32 if self.definition.reads_integers else self.dtype or self.param_dtype)
 
 
 def _seed(seed: int | layers.Seed | None, rngs: nnx.Rngs | None) -> int | layers.Seed | None:
@@ -191,6 +238,55 @@ class DeepTensorClassifier(Layer):
     """
 
     definition_type = layers.DeepTensorClassifier
+
+
+class DeepTensorLM(layers.LanguageModel, Layer):
+    """Language model, ``tokens[..., n]`` of integers ``-> logits[..., n, vocab_size]``, for any n.
+
+    Parameters
+    ----------
+    vocab_size, embed_dim, num_heads, depth, mlp_ratio, mixer, decay, tie_embedding, …
+        See :class:`dtn_core.layers.DeepTensorLM`; :meth:`generate` and :meth:`stream` there too.
+    rngs, dtype, param_dtype, seed
+        See :class:`Layer`.
+
+    Examples
+    --------
+    >>> model = DeepTensorLM(vocab_size=256, embed_dim=8, num_heads=2, depth=1, seed=0)
+    >>> model(jnp.zeros((3, 5), int)).shape
+    (3, 5, 256)
+    >>> model.generate(jnp.zeros((3, 5), int), max_new_tokens=7, seed=0).shape
+    (3, 12)
+    """
+
+    definition_type = layers.DeepTensorLM
+
+    def advancer(self) -> layers.Advance:
+        graph, parameters = nnx.split(self)
+
+        def advance(tokens: layers.Tokens, state: Any) -> tuple[np.ndarray[Any, Any], Any]:
+            logits, state = _advance(graph, parameters, tokens, state)
+            return np.asarray(logits), state
+
+        return advance
+
+    def tokens_to_numpy(self, tokens: jax.Array) -> np.ndarray[Any, Any]:
+        return np.asarray(tokens)
+
+    def tokens_from_numpy(self, tokens: np.ndarray[Any, Any]) -> jax.Array:
+        return jnp.asarray(tokens)
+
+
+@partial(jax.jit, static_argnums=0)
+def _advance(graph: Any, parameters: nnx.State, tokens: jax.Array, state: Any) -> tuple[jax.Array, Any]:
+    logits, state = nnx.merge(graph, parameters).resume(tokens, state)
+    return logits[..., -1, :], state
+
+
+class Embedding(Layer):
+    """A vector for every token, see :class:`dtn_core.layers.Embedding`."""
+
+    definition_type = layers.Embedding
 
 
 class SoftmaxAttention(Layer):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -17,6 +18,7 @@ if _CHOSEN != "tensorflow":
         "set the environment variable KERAS_BACKEND=tensorflow before keras is imported"
     )
 
+import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from dtn_core import layers  # noqa: E402
@@ -27,6 +29,8 @@ __all__ = [
     "MLP",
     "DeepTensorBlock",
     "DeepTensorClassifier",
+    "DeepTensorLM",
+    "Embedding",
     "Layer",
     "LayerNorm",
     "MeanPool",
@@ -45,13 +49,20 @@ class _Ops:
         return layers.compiled(own.definition, compile_operator)[name](*arrays, **keywords)
 
     def value(self, own: Layer, name: str) -> tf.Tensor:
-        return keras.ops.convert_to_tensor(getattr(own, name))  # in the layer's compute type
+        # resume() runs outside Keras' __call__, which would convert to the layer's compute type
+        return tf.cast(getattr(own, name), own.compute_dtype)
 
     def cast(self, x: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
         return tf.cast(x, like.dtype)
 
     def reshape_last(self, x: tf.Tensor, count: int, shape: Sequence[int]) -> tf.Tensor:
         return keras.ops.reshape(x, (*keras.ops.shape(x)[:-count], *shape))
+
+    def constant(self, values: Sequence[float], like: tf.Tensor) -> tf.Tensor:
+        return tf.constant(values, like.dtype)
+
+    def take(self, own: Layer, name: str, places: tf.Tensor) -> tf.Tensor:
+        return tf.gather(self.value(own, name), places)
 
 
 _OPS = _Ops()
@@ -108,6 +119,45 @@ class Layer(layers.Adapter, keras.Layer):
     ) -> tf.Tensor:
         """The layer's value; ``padding_mask[..., n]`` is true for a real token, by default Keras' own mask."""
         return self.definition.forward(_OPS, self, x, mask if padding_mask is None else padding_mask)
+
+    @tf.autograph.experimental.do_not_convert
+    def resume(self, x: tf.Tensor, state: Any = None) -> tuple[tf.Tensor, Any]:
+        """The value of tokens ``x[..., n, embed]`` that follow others, and the state after them.
+
+        Parameters
+        ----------
+        x : tf.Tensor
+            The next tokens alone.
+        state
+            From :meth:`init_state`, :meth:`step` or a call of this before; None starts anew.
+
+        Raises
+        ------
+        ValueError
+            If the layer needs the whole sequence at once (a mixer without ``mask="causal"``, or softmax).
+        """
+        return self.definition.resume(_OPS, self, self._input(x), state)
+
+    def init_state(self, batch: Any = ()) -> Any:
+        """The state before any token, a pytree of tensors of float32 or wider.
+
+        Parameters
+        ----------
+        batch : int or tuple of int or tf.Tensor
+            The axes before the tokens' axis, or an input that has them.
+        """
+        return self.resume(layers.no_tokens(self.definition, batch, self._zeros))[1]
+
+    def step(self, x: tf.Tensor, state: Any) -> tuple[tf.Tensor, Any]:
+        """One more token: its value ``[..., embed]`` and the state after it, at a cost that does not grow."""
+        return layers.one_token(self.definition, self.resume, x, state)
+
+    def _input(self, x: tf.Tensor) -> tf.Tensor:
+        """The input as a tensor of the type to compute in, as Keras converts what a layer is called with."""
+        return tf.convert_to_tensor(x) if self.definition.reads_integers else tf.cast(x, self.compute_dtype)
+
+    def _zeros(self, shape: tuple[int, ...]) -> tf.Tensor:
+        return tf.zeros(shape, tf.int32 if self.definition.reads_integers else self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.definition.config(), "seed": self.seed}
@@ -199,6 +249,62 @@ class DeepTensorClassifier(Layer, keras.Model):
     """
 
     definition_type = layers.DeepTensorClassifier
+
+
+_COMPILED: weakref.WeakKeyDictionary[Layer, Any] = weakref.WeakKeyDictionary()  # advance, by model
+
+
+@keras.saving.register_keras_serializable(package="dtn_tensorflow")
+class DeepTensorLM(layers.LanguageModel, Layer, keras.Model):
+    """Language model, ``tokens[..., n]`` of integers ``-> logits[..., n, vocab_size]``, for any n.
+
+    Parameters
+    ----------
+    vocab_size, embed_dim, num_heads, depth, mlp_ratio, mixer, decay, tie_embedding, …
+        See :class:`dtn_core.layers.DeepTensorLM`; :meth:`generate` and :meth:`stream` there too.
+    seed, name, dtype, trainable
+        See :class:`Layer`.
+
+    Examples
+    --------
+    >>> model = DeepTensorLM(vocab_size=256, embed_dim=8, num_heads=2, depth=1, seed=0)
+    >>> model(tf.zeros((3, 5), tf.int32)).shape
+    TensorShape([3, 5, 256])
+    >>> model.generate(tf.zeros((3, 5), tf.int32), max_new_tokens=7, seed=0).shape
+    TensorShape([3, 12])
+    """
+
+    definition_type = layers.DeepTensorLM
+
+    def advancer(self) -> layers.Advance:
+        if self not in _COMPILED:
+            own = weakref.ref(self)
+
+            def last(tokens: tf.Tensor, state: Any) -> tuple[tf.Tensor, Any]:
+                logits, state = own().resume(tokens, state)
+                return logits[..., -1, :], state
+
+            _COMPILED[self] = tf.function(last, autograph=False)
+        compiled = _COMPILED[self]
+
+        def advance(tokens: layers.Tokens, state: Any) -> tuple[np.ndarray[Any, Any], Any]:
+            logits, state = compiled(tf.constant(tokens), state)
+            return logits.numpy(), state
+
+        return advance
+
+    def tokens_to_numpy(self, tokens: tf.Tensor) -> np.ndarray[Any, Any]:
+        return np.asarray(tokens)
+
+    def tokens_from_numpy(self, tokens: np.ndarray[Any, Any]) -> tf.Tensor:
+        return tf.constant(tokens)
+
+
+@keras.saving.register_keras_serializable(package="dtn_tensorflow")
+class Embedding(Layer):
+    """A vector for every token, see :class:`dtn_core.layers.Embedding`."""
+
+    definition_type = layers.Embedding
 
 
 @keras.saving.register_keras_serializable(package="dtn_tensorflow")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
 from dtn_core import layers
@@ -15,6 +16,8 @@ __all__ = [
     "MLP",
     "DeepTensorBlock",
     "DeepTensorClassifier",
+    "DeepTensorLM",
+    "Embedding",
     "Layer",
     "LayerNorm",
     "MeanPool",
@@ -40,6 +43,12 @@ class _Ops:
 
     def reshape_last(self, x: torch.Tensor, count: int, shape: Sequence[int]) -> torch.Tensor:
         return x.reshape(*x.shape[:-count], *shape)
+
+    def constant(self, values: Sequence[float], like: torch.Tensor) -> torch.Tensor:
+        return torch.tensor(values, dtype=like.dtype, device=like.device)
+
+    def take(self, own: Layer, name: str, places: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.embedding(places, getattr(own, name))
 
 
 _OPS = _Ops()
@@ -91,6 +100,44 @@ class Layer(layers.Adapter, torch.nn.Module):
     def forward(self, x: torch.Tensor, padding_mask: torch.Tensor | None = None) -> torch.Tensor:
         """The layer's value; ``padding_mask[..., n]`` is true for a real token."""
         return self.definition.forward(_OPS, self, x, padding_mask)
+
+    def resume(self, x: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
+        """The value of tokens ``x[..., n, embed]`` that follow others, and the state after them.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            The next tokens alone.
+        state
+            From :meth:`init_state`, :meth:`step` or a call of this before; None starts anew.
+
+        Raises
+        ------
+        ValueError
+            If the layer needs the whole sequence at once (a mixer without ``mask="causal"``, or softmax).
+        """
+        return self.definition.resume(_OPS, self, x, state)
+
+    @torch.no_grad()
+    def init_state(self, batch: Any = ()) -> Any:
+        """The state before any token, a pytree of tensors of float32 or wider.
+
+        Parameters
+        ----------
+        batch : int or tuple of int or torch.Tensor
+            The axes before the tokens' axis, or an input that has them.
+        """
+        return self.resume(layers.no_tokens(self.definition, batch, self._zeros))[1]
+
+    def step(self, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
+        """One more token: its value ``[..., embed]`` and the state after it, at a cost that does not grow."""
+        return layers.one_token(self.definition, self.resume, x, state)
+
+    def _zeros(self, shape: tuple[int, ...]) -> torch.Tensor:
+        first = next(self.parameters())
+        return torch.zeros(
+            shape, dtype=torch.int64 if self.definition.reads_integers else first.dtype, device=first.device
+        )
 
     def extra_repr(self) -> str:
         return repr(self.definition).partition("(")[2].removesuffix(")")
@@ -187,6 +234,48 @@ class DeepTensorClassifier(Layer):
     """
 
     definition_type = layers.DeepTensorClassifier
+
+
+class DeepTensorLM(layers.LanguageModel, Layer):
+    """Language model, ``tokens[..., n]`` of integers ``-> logits[..., n, vocab_size]``, for any n.
+
+    Parameters
+    ----------
+    vocab_size, embed_dim, num_heads, depth, mlp_ratio, mixer, decay, tie_embedding, …
+        See :class:`dtn_core.layers.DeepTensorLM`; :meth:`generate` and :meth:`stream` there too.
+    seed, device, dtype
+        See :class:`Layer`.
+
+    Examples
+    --------
+    >>> model = DeepTensorLM(vocab_size=256, embed_dim=8, num_heads=2, depth=1, seed=0)
+    >>> model(torch.zeros(3, 5, dtype=torch.int64)).shape
+    torch.Size([3, 5, 256])
+    >>> model.generate(torch.zeros(3, 5, dtype=torch.int64), max_new_tokens=7, seed=0).shape
+    torch.Size([3, 12])
+    """
+
+    definition_type = layers.DeepTensorLM
+
+    def advancer(self) -> layers.Advance:
+        return self._advance
+
+    @torch.no_grad()
+    def _advance(self, tokens: layers.Tokens, state: Any) -> tuple[np.ndarray[Any, Any], Any]:
+        logits, state = self.resume(torch.from_numpy(tokens).to(self.embedding.weight.device), state)
+        return logits[..., -1, :].double().cpu().numpy(), state
+
+    def tokens_to_numpy(self, tokens: torch.Tensor) -> np.ndarray[Any, Any]:
+        return torch.as_tensor(tokens).cpu().numpy()
+
+    def tokens_from_numpy(self, tokens: np.ndarray[Any, Any]) -> torch.Tensor:
+        return torch.from_numpy(tokens).to(self.embedding.weight.device)
+
+
+class Embedding(Layer):
+    """A vector for every token, see :class:`dtn_core.layers.Embedding`."""
+
+    definition_type = layers.Embedding
 
 
 class SoftmaxAttention(Layer):

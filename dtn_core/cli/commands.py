@@ -101,25 +101,45 @@ def doctor(
 
 @app.command(epilog="Example: dtn demo --frameworks torch,jax --epochs 10 --out results")
 def demo(
+    model: Annotated[
+        str, typer.Argument(metavar="[digits|lm]", help="A classifier of handwritten digits, or a language model.")
+    ] = "digits",
     frameworks: Annotated[
         str | None,
         typer.Option(metavar="F,…", help="torch, jax, tensorflow; by default all that are installed."),
     ] = None,
-    epochs: Annotated[int, typer.Option(min=1, max=10_000, metavar="N", help="Passes over the training images.")] = 30,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where demo.png and demo.json are written.")] = Path("."),
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the weights, the split and the batches.")] = 0,
+    epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=10_000, metavar="N", help="Digits: passes over the training images.", show_default="30"
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, max=1_000_000, metavar="N", help="Lm: updates of each model.", show_default="500"),
+    ] = None,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where demo.png and demo.json, or lm.png and lm.json, are written.")
+    ] = Path("."),
+    seed: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Of the weights, the data's order and what is drawn.")
+    ] = 0,
 ) -> None:
-    """Train the same classifier of handwritten digits in every framework, and compare."""
+    """Train the same model in every framework, and compare; the language model then streams a long text."""
+    if model not in ("digits", "lm"):
+        raise typer.BadParameter(f"{model!r} is not one of digits, lm", param_hint="MODEL")
+    names = None if frameworks is None else frameworks.split(",")
+    if model == "lm":
+        if epochs is not None:
+            raise typer.BadParameter("is of dtn demo digits; dtn demo lm has --steps", param_hint="--epochs")
+        from ..demo.lm_run import run as run_lm
+
+        raise typer.Exit(run_lm(frameworks=names, steps=500 if steps is None else steps, out=out, seed=seed))
+    if steps is not None:
+        raise typer.BadParameter("is of dtn demo lm; dtn demo digits has --epochs", param_hint="--steps")
     from ..demo import run
 
-    raise typer.Exit(
-        run(
-            frameworks=None if frameworks is None else frameworks.split(","),
-            epochs=epochs,
-            out=out,
-            seed=seed,
-        )
-    )
+    raise typer.Exit(run(frameworks=names, epochs=30 if epochs is None else epochs, out=out, seed=seed))
 
 
 def _source(op: str, backend: str, complex_input: bool, layout: str) -> str:

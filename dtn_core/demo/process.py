@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from ..errors import DtnError
+from .lm_recipe import LMRecipe
 from .recipe import Recipe
 
 PATIENCE = 5.0  # seconds that a process is given to end by itself
@@ -58,12 +59,14 @@ class FrameworkProcess:
         From any method, when the process ends before it has answered: with the last line it printed.
     """
 
+    worker: ClassVar[str] = "dtn_core.demo.worker"  # the module that is run
+
     def __init__(self, name: str, package: str, log: Path) -> None:
         self.name = name
         self.log = log
         with log.open("wb") as errors:
             self._child = subprocess.Popen(
-                [sys.executable, "-P", "-m", "dtn_core.demo.worker", package],
+                [sys.executable, "-P", "-m", self.worker, package],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -72,7 +75,7 @@ class FrameworkProcess:
                 start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends its children
             )
 
-    def __enter__(self) -> FrameworkProcess:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(
@@ -115,7 +118,7 @@ class FrameworkProcess:
                 except BrokenPipeError:
                     continue  # a job that the process did not live to read
 
-    def _send(self, job: str, recipe: Recipe, mixer: str, weights: Path) -> None:
+    def _send(self, job: str, recipe: Recipe | LMRecipe, mixer: str, weights: Path) -> None:
         line = json.dumps({"job": job, "recipe": asdict(recipe), "mixer": mixer, "weights": str(weights)})
         assert self._child.stdin is not None
         try:

@@ -58,7 +58,7 @@ def run(*, frameworks: Sequence[str] | None = None, epochs: int = 30, out: Path 
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=PLAIN_WIDTH)
-    with _ended_by_signal():
+    with ended_by_signal():
         runs, transfers = _train_all(chosen, recipe, out, console)
     found = checks(runs, transfers)
     print_report(console, runs, transfers, found)
@@ -159,7 +159,7 @@ def _exchange(processes: Mapping[str, FrameworkProcess], recipe: Recipe, scratch
 
 
 @contextmanager
-def _ended_by_signal() -> Iterator[None]:
+def ended_by_signal() -> Iterator[None]:
     """Lets SIGTERM unwind the stack as Ctrl-C does, so that no child process and no file is left behind."""
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield

@@ -87,7 +87,7 @@ def serve(package: str, jobs: TextIO, answers: TextIO) -> None:
         work[job["job"]](Recipe(**recipe, optimiser=optimiser), job["mixer"], job["weights"])
 
 
-def main() -> None:
+def main(serve: Callable[[str, TextIO, TextIO], None] = serve) -> None:
     """Serve on standard input and output; whatever else a framework prints goes to standard error."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())

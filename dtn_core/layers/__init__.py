@@ -9,19 +9,24 @@ from .adapter import Adapter, compiled, parameter_of, signature
 from .attention import SoftmaxAttention, TensorAttention
 from .block import DeepTensorBlock
 from .classifier import DeepTensorClassifier
-from .definition import Array, Call, Definition, Ops, Parameter
+from .definition import Array, Call, Definition, Ops, Parameter, State
+from .embedding import Embedding
+from .generation import Advance, LanguageModel, Sampler, Tokens
 from .initialise import Constant, Normal, Seed, Uniform
 from .interaction import TensorInteraction
+from .language import DeepTensorLM
 from .mlp import MLP
 from .norm import LayerNorm
 from .patches import PatchEmbedding
 from .pooling import MeanPool
 from .projection import Projection
 from .reference import evaluate, initial_weights
+from .streaming import no_tokens, one_token
 
 __all__ = [
-    "Adapter", "Array", "Call", "Constant", "DeepTensorBlock", "DeepTensorClassifier", "Definition",
-    "LayerNorm", "MLP", "MeanPool", "Normal", "Ops", "Parameter", "PatchEmbedding", "Projection", "Seed",
-    "SoftmaxAttention", "TensorAttention", "TensorInteraction", "Uniform", "compiled", "evaluate",
-    "initial_weights", "parameter_of", "signature",
+    "Adapter", "Advance", "Array", "Call", "Constant", "DeepTensorBlock", "DeepTensorClassifier",
+    "DeepTensorLM", "Definition", "Embedding", "LanguageModel", "LayerNorm", "MLP", "MeanPool", "Normal",
+    "Ops", "Parameter", "PatchEmbedding", "Projection", "Sampler", "Seed", "SoftmaxAttention", "State",
+    "TensorAttention", "TensorInteraction", "Tokens", "Uniform", "compiled", "evaluate", "initial_weights",
+    "no_tokens", "one_token", "parameter_of", "signature",
 ]  # fmt: skip

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..operators import PARAMETER, Operator, tensor_attention
+from ..operators import Operator, tensor_attention
 from .definition import Array, Call, Ops
-from .heads import LAYOUT, HeadMixer, decay_of_heads, why_no_stream
+from .heads import LAYOUT, HeadMixer, decay_of_heads, operator_decay, why_no_stream
 from .validation import positive_float, refuse
 
 
@@ -92,7 +92,7 @@ class TensorAttention(HeadMixer):
             activation=self.activation,
             mask=self.mask,
             residual=self.residual,
-            decay=PARAMETER if isinstance(self.decay, tuple) else self.decay,
+            decay=operator_decay(self.decay),
             eps=self.eps,
         )
 

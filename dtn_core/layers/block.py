@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from .attention import SoftmaxAttention, TensorAttention
-from .definition import Array, Definition, Ops
-from .heads import HeadMixer
+from .definition import Array, Definition, Ops, State
+from .heads import HeadMixer, decay_of_heads
 from .interaction import TensorInteraction
 from .mlp import MLP
 from .norm import LayerNorm
@@ -40,9 +40,10 @@ class DeepTensorBlock(Definition):
     bias : bool
         Whether the mixers' projections have a bias.
     mask : {None, "tril", "causal"}
-        Mask of the token mixing; ``"causal"`` makes the channel mixing causal too.
-    decay : float, optional
-        Decay of both mixers, with ``mask="causal"``.
+        Mask of the token mixing; ``"causal"`` makes the channel mixing causal too. Softmax has no ``"tril"``.
+    decay : float or sequence of float, optional
+        Decay of both mixers, with ``mask="causal"``: one, or one a head. Softmax attention has none, its
+        channel mixing has.
     attention_knobs, interaction_knobs : Mapping[str, Any], optional
         More knobs of the token mixing and of the channel mixing, ``{"normalize": "diag"}``.
 
@@ -65,7 +66,7 @@ class DeepTensorBlock(Definition):
     mixer: str = "tensor"
     bias: bool = True
     mask: str | None = None
-    decay: float | None = None
+    decay: float | Sequence[float] | None = None
     attention_knobs: Knobs = ()
     interaction_knobs: Knobs = ()
 
@@ -73,9 +74,7 @@ class DeepTensorBlock(Definition):
         object.__setattr__(self, "mlp_ratio", positive_int("mlp_ratio", self.mlp_ratio))
         if self.mixer not in MIXERS:
             raise refuse("mixer", self.mixer, f"one of {', '.join(map(repr, MIXERS))}")
-        for name in ("mask", "decay"):
-            if self.mixer == "softmax" and getattr(self, name) is not None:
-                raise refuse(name, getattr(self, name), "None with mixer='softmax'")
+        object.__setattr__(self, "decay", decay_of_heads(self.decay, self.num_heads))
         for name in KNOBS:
             object.__setattr__(self, name, frozen_knobs(name, getattr(self, name)))
         self.children()  # refuses what a child refuses
@@ -87,7 +86,7 @@ class DeepTensorBlock(Definition):
     def attention(self) -> HeadMixer:
         """The token mixing."""
         if self.mixer == "softmax":
-            return self.mixing(SoftmaxAttention, "attention_knobs")
+            return self.mixing(SoftmaxAttention, "attention_knobs", mask=self.mask)
         fixed: dict[str, Any] = {"mask": self.mask, "decay": self.decay}
         if self.mixer == "linear":
             fixed.update(order=1, normalize=None)
@@ -108,6 +107,9 @@ class DeepTensorBlock(Definition):
                 raise refuse(argument, name, f"one of {', '.join(free)}")
         return kind(self.embed_dim, self.num_heads, self.head_dim, self.bias, **fixed, **knobs)
 
+    def why_not(self) -> str:
+        return self.attention().why_not()
+
     def children(self) -> Mapping[str, Definition]:
         norm = LayerNorm(self.embed_dim)
         return {
@@ -123,6 +125,15 @@ class DeepTensorBlock(Definition):
         x = x + own.attention(own.attention_norm(x), padding_mask=padding_mask)
         x = x + own.interaction(own.interaction_norm(x), padding_mask=padding_mask)
         return x + own.mlp(own.mlp_norm(x))
+
+    def resume(self, ops: Ops, own: Any, x: Array, state: State) -> tuple[Array, State]:
+        if why := own.attention.definition.why_not():
+            raise ValueError(f"DeepTensorBlock cannot stream: {why}")
+        after = {}
+        for name, norm in (("attention", own.attention_norm), ("interaction", own.interaction_norm)):
+            mixed, after[name] = getattr(own, name).resume(norm(x), state and state[name])
+            x = x + mixed
+        return x + own.mlp(own.mlp_norm(x)), after
 
 
 def frozen_knobs(argument: str, knobs: Any) -> tuple[tuple[str, Any], ...]:

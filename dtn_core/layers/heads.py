@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..operators import PARAMETER
+from ..operators.knobs import Scalar
 from .definition import Array, Definition, Ops, State
 from .projection import Projection
 from .validation import positive_int, refuse
@@ -84,6 +86,11 @@ def decay_of_heads(decay: Any, num_heads: int) -> float | tuple[float, ...] | No
     if len(each) != num_heads or not all(0 < value <= 1 for value in each):
         raise refuse("decay", decay, f"a number in (0, 1], or {num_heads} of them, one a head")
     return each
+
+
+def operator_decay(decay: Any) -> Scalar | None:
+    """The operator's knob for a layer's decay: one a head arrives with every call."""
+    return PARAMETER if isinstance(decay, tuple) else decay
 
 
 def why_no_stream(mask: str | None) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..operators import PARAMETER, Operator, tensor_interaction
+from ..operators import Operator, tensor_interaction
 from .definition import Array, Call, Ops
-from .heads import LAYOUT, HeadMixer, decay_of_heads, why_no_stream
+from .heads import LAYOUT, HeadMixer, decay_of_heads, operator_decay, why_no_stream
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class TensorInteraction(HeadMixer):
             activation=self.activation,
             mask=self.mask,
             residual=self.residual,
-            decay=PARAMETER if isinstance(self.decay, tuple) else self.decay,
+            decay=operator_decay(self.decay),
             eps=self.eps,
         )
 

@@ -42,7 +42,7 @@ def evaluate(
     weights : Mapping[str, array_like]
         Its parameters by path.
     x : array_like
-        Input.
+        Input; integers for a layer of tokens.
     padding_mask : array_like, optional
         ``[..., n]``, true for a real token.
 
@@ -53,7 +53,8 @@ def evaluate(
     array([1., 2.])
     """
     mask = None if padding_mask is None else np.asarray(padding_mask, dtype=bool)
-    value = _Layer(definition, weights, "")(np.asarray(x, dtype=np.float64), mask)
+    given = np.asarray(x) if definition.reads_integers else np.asarray(x, dtype=np.float64)
+    value = _Layer(definition, weights, "")(given, mask)
     return np.asarray(value)
 
 
@@ -93,6 +94,12 @@ class _DenseOps:
 
     def reshape_last(self, x: Any, count: int, shape: Sequence[int]) -> Any:
         return x.reshape(*x.shape[: x.ndim - count], *shape)
+
+    def constant(self, values: Sequence[float], like: Any) -> Any:
+        return np.asarray(values, like.dtype)
+
+    def take(self, own: _Layer, name: str, places: Any) -> Any:
+        return own.weights[name][places]
 
 
 _OPS: Ops = _DenseOps()

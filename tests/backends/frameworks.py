@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+
+from oracle.knobs import sample
 
 HALVES = ("float16", "bfloat16")
 FULL = ("float32", "float64")
@@ -50,7 +53,9 @@ class Framework:
         """``Re Σ conj(weights) output`` as a native number."""
         raise NotImplementedError
 
-    def gradients(self, function: Any, arrays: list[np.ndarray], wrt: tuple[int, ...] | None = None) -> list[np.ndarray]:
+    def gradients(
+        self, function: Any, arrays: list[np.ndarray], wrt: tuple[int, ...] | None = None
+    ) -> list[np.ndarray]:
         """Gradients of a real native ``function`` of native arrays, by the framework's reverse mode."""
         raise NotImplementedError
 
@@ -187,7 +192,9 @@ class TensorFlow(Framework):
         with self.tf.GradientTape() as tape:
             tape.watch([values[place] for place in wrt])
             result = function(*values)
-        return [x.numpy() for x in tape.gradient(result, [values[place] for place in wrt], unconnected_gradients="zero")]
+        return [
+            x.numpy() for x in tape.gradient(result, [values[place] for place in wrt], unconnected_gradients="zero")
+        ]
 
     def second(self, function, arrays, directions):
         values = list(map(self.array, arrays))
@@ -210,3 +217,15 @@ KINDS = {kind.name: kind for kind in (Numpy, Torch, Jax, TensorFlow)}
 def chosen() -> str:
     """The backend of this process."""
     return os.environ.get("DTN_BACKEND", "numpy")
+
+
+def sampled(combinations: Iterable[dict[str, Any]], count: int, seed: int) -> list[dict[str, Any]]:
+    """A seeded sample of knobs that covers every pair; smaller where the framework compiles each for long.
+
+    JAX takes seconds for every matrix exponential it has not seen: it gets the first five.
+    """
+    if chosen() in ("numpy", "torch"):
+        return sample(combinations, count, seed)
+    found = sample(combinations, count // 3, seed)
+    exponentials = [knobs for knobs in found if knobs["activation"] == "expm"]
+    return [knobs for knobs in found if knobs not in exponentials[5:]]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ class Framework:
 
     def __init__(self) -> None:
         self.dtn = importlib.import_module(self.package)
+        self.layers = importlib.import_module(f"{self.package}.layers")
 
     def make(self, layer: str, *, dtype: str = "float32", seed: int = 0, **hyperparameters: Any) -> Any:
         """A layer whose parameters and computation have type ``dtype``."""
@@ -34,9 +36,33 @@ class Framework:
         """Gradient of the sum of the layer's squared values, by path."""
         raise NotImplementedError
 
+    def compiled(self, layer: Any, x: np.ndarray) -> np.ndarray:
+        """The layer's value by the framework's own compiler."""
+        raise NotImplementedError
+
     def to_numpy(self, parameter: Any) -> np.ndarray:
         """A native parameter."""
         raise NotImplementedError
+
+    def resume(self, layer: Any, x: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
+        """The layer's value for tokens after others, and its state."""
+        raise NotImplementedError
+
+    def init_state(self, layer: Any, batch: Any) -> Any:
+        """The layer's state before any token."""
+        return layer.init_state(batch)
+
+    def steps(self, layer: Any, x: np.ndarray) -> tuple[np.ndarray, Any]:
+        """The layer's values, one token after the other along the second axis of ``x``."""
+        raise NotImplementedError
+
+    def leaves(self, state: Any) -> list[np.ndarray]:
+        """The tensors of a state."""
+        if isinstance(state, dict):
+            state = tuple(state.values())
+        if isinstance(state, tuple):
+            return [leaf for part in state for leaf in self.leaves(part)]
+        return [np.asarray(state)]
 
     def weights(self, layer: Any) -> dict[str, np.ndarray]:
         """All parameters by path."""
@@ -50,13 +76,36 @@ class Torch(Framework):
     def make(self, layer: str, *, dtype: str = "float32", seed: int = 0, **hyperparameters: Any) -> Any:
         import torch
 
-        return getattr(self.dtn, layer)(**hyperparameters, seed=seed, dtype=getattr(torch, dtype))
+        return getattr(self.layers, layer)(**hyperparameters, seed=seed, dtype=getattr(torch, dtype))
+
+    def compiled(self, layer: Any, x: np.ndarray) -> np.ndarray:
+        import torch
+
+        made = torch.compile(layer, fullgraph=True, backend="eager")
+        return made(torch.from_numpy(x)).detach().numpy()
 
     def call(self, layer: Any, x: np.ndarray, padding_mask: np.ndarray | None = None) -> np.ndarray:
         import torch
 
         mask = None if padding_mask is None else torch.from_numpy(padding_mask)
         return layer(torch.from_numpy(x), padding_mask=mask).detach().numpy()
+
+    def resume(self, layer: Any, x: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
+        import torch
+
+        with torch.no_grad():
+            y, state = layer.resume(torch.from_numpy(x), state)
+        return y.numpy(), state
+
+    def steps(self, layer: Any, x: np.ndarray) -> tuple[np.ndarray, Any]:
+        import torch
+
+        with torch.no_grad():
+            state, values = layer.init_state(x.shape[0]), []
+            for token in torch.from_numpy(x).unbind(1):
+                y, state = layer.step(token, state)
+                values.append(y)
+        return torch.stack(values, 1).numpy(), state
 
     def gradients(self, layer: Any, x: np.ndarray) -> dict[str, np.ndarray]:
         import torch
@@ -76,14 +125,51 @@ class Jax(Framework):
         import jax
 
         with jax.enable_x64(dtype == "float64"):
-            return getattr(self.dtn, layer)(**hyperparameters, seed=seed, dtype=dtype, param_dtype=dtype)
+            return getattr(self.layers, layer)(**hyperparameters, seed=seed, dtype=dtype, param_dtype=dtype)
 
     def call(self, layer: Any, x: np.ndarray, padding_mask: np.ndarray | None = None) -> np.ndarray:
         import jax
-        from flax import nnx
 
         with jax.enable_x64(layer.dtype == "float64"):
-            return np.asarray(nnx.jit(lambda own, *given: own(*given))(layer, x, padding_mask))
+            return np.asarray(self.jitted("__call__")(layer, x, padding_mask))
+
+    @cache  # noqa: B019 - a framework lives as long as the tests; what is compiled once stays compiled
+    def jitted(self, method: str) -> Any:
+        """A layer's method as a function of the layer and its arguments, compiled."""
+        from flax import nnx
+
+        return nnx.jit(lambda own, *given: getattr(own, method)(*given))
+
+    def resume(self, layer: Any, x: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
+        import jax
+
+        with jax.enable_x64(layer.dtype == "float64"):
+            y, state = self.jitted("resume")(layer, x, state)
+        return np.asarray(y), state
+
+    def init_state(self, layer: Any, batch: Any) -> Any:
+        import jax
+
+        with jax.enable_x64(layer.dtype == "float64"):
+            return layer.init_state(batch)
+
+    def steps(self, layer: Any, x: np.ndarray) -> tuple[np.ndarray, Any]:
+        import jax
+
+        with jax.enable_x64(layer.dtype == "float64"):
+            state, values = layer.init_state(x.shape[0]), []
+            step = self.jitted("step")
+            for place in range(x.shape[1]):
+                y, state = step(layer, x[:, place], state)
+                values.append(np.asarray(y))
+        return np.stack(values, 1), state
+
+    def compiled(self, layer: Any, x: np.ndarray) -> np.ndarray:
+        import jax
+        from flax import nnx
+
+        graph, parameters = nnx.split(layer)
+        return np.asarray(jax.jit(lambda parameters, x: nnx.merge(graph, parameters)(x))(parameters, x))
 
     def gradients(self, layer: Any, x: np.ndarray) -> dict[str, np.ndarray]:
         import jax
@@ -103,10 +189,26 @@ class TensorFlow(Framework):
     name, package = "tensorflow", "dtn_tensorflow"
 
     def make(self, layer: str, *, dtype: str = "float32", seed: int = 0, **hyperparameters: Any) -> Any:
-        return getattr(self.dtn, layer)(**hyperparameters, seed=seed, dtype=dtype)
+        return getattr(self.layers, layer)(**hyperparameters, seed=seed, dtype=dtype)
 
     def call(self, layer: Any, x: np.ndarray, padding_mask: np.ndarray | None = None) -> np.ndarray:
         return layer(x, padding_mask=padding_mask).numpy()
+
+    def resume(self, layer: Any, x: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
+        y, state = layer.resume(x, state)
+        return y.numpy(), state
+
+    def steps(self, layer: Any, x: np.ndarray) -> tuple[np.ndarray, Any]:
+        state, values = layer.init_state(x.shape[0]), []
+        for place in range(x.shape[1]):
+            y, state = layer.step(x[:, place], state)
+            values.append(y.numpy())
+        return np.stack(values, 1), state
+
+    def compiled(self, layer: Any, x: np.ndarray) -> np.ndarray:
+        import tensorflow as tf
+
+        return tf.function(layer)(tf.constant(x)).numpy()
 
     def gradients(self, layer: Any, x: np.ndarray) -> dict[str, np.ndarray]:
         import tensorflow as tf
@@ -135,7 +237,7 @@ def parameters() -> list[Any]:
     kind = chosen()
     if kind is None:
         return [pytest.param(None, id="none", marks=pytest.mark.skip(reason="no framework with layers is chosen"))]
-    return [pytest.param(kind, id=kind.name)]
+    return [pytest.param(cache(kind), id=kind.name)]
 
 
 def require(name: str) -> Any:

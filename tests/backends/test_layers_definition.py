@@ -29,7 +29,11 @@ REFUSED = [
     (SoftmaxAttention, {"embed_dim": 8, "scale": -1.0}, "scale: got -1.0"),
     (LayerNorm, {"embed_dim": 8, "eps": 0.0}, "eps: got 0.0"),
     (DeepTensorBlock, {"embed_dim": 8, "mixer": "fourier"}, "mixer: got 'fourier', expected one of 'tensor'"),
-    (DeepTensorBlock, {"embed_dim": 8, "mixer": "softmax", "mask": "causal"}, "mask: got 'causal', expected None"),
+    (
+        DeepTensorBlock,
+        {"embed_dim": 8, "mixer": "softmax", "mask": "tril"},
+        "mask: got 'tril', expected None or 'causal'",
+    ),
     (DeepTensorBlock, {"embed_dim": 8, "mlp_ratio": 0}, "mlp_ratio: got 0"),
     (DeepTensorBlock, {"embed_dim": 8, "attention_knobs": {"ordre": 2}}, "attention_knobs: got 'ordre'"),
     (DeepTensorBlock, {"embed_dim": 8, "attention_knobs": {"mask": "tril"}}, "attention_knobs: got 'mask'"),

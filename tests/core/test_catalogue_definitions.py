@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from oracle import definitions
-from oracle.knobs import attention_knobs, interaction_knobs, shown
 
 from dtn_core.interpret import interpret
 from dtn_core.operators import catalogue, tensor_attention, tensor_interaction
+from oracle import definitions
+from oracle.knobs import attention_knobs, interaction_knobs, shown
 
 N, D, E = 4, 3, 2
 

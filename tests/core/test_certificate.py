@@ -6,11 +6,11 @@ The claim is checked on the steps themselves, not on the sentence that reports i
 from __future__ import annotations
 
 import pytest
-from oracle.knobs import attention_knobs, interaction_knobs, sample, shown
 
 from dtn_core.explain import explain
 from dtn_core.operators import catalogue, tensor_attention, tensor_interaction
 from dtn_core.passes.pipeline import lower
+from oracle.knobs import attention_knobs, interaction_knobs, sample, shown
 
 SIZES = {"n": 65_536, "d": 64, "e": 64}
 LINEAR = "no intermediate has two sequence axes"
@@ -50,7 +50,11 @@ def test_a_dense_combination_names_the_tensor_and_the_reason(knobs):
     name, _, rest = explanation.certificate.partition(" has two sequence axes (n × n): ")
     assert any(step.text.startswith(f"{name}[") for step in explanation.steps)
     activation = knobs["activation"]
-    expected = "is dense, its rank is the product of several axes" if activation == "expm" else f"{activation} acts on every element of it"
+    expected = (
+        "is dense, its rank is the product of several axes"
+        if activation == "expm"
+        else f"{activation} acts on every element of it"
+    )
     assert expected in rest
 
 

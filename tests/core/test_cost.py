@@ -30,7 +30,10 @@ class TestFlopsOfAStatement:
     @pytest.mark.parametrize(
         ("text", "expected"),
         [
-            ("f(q[n,d], k[m,d]) -> s[n,m]: s[i,j] = q[i,a] * k[j,a]", 2 * N * M * D),  # a multiplication and an addition a point
+            (
+                "f(q[n,d], k[m,d]) -> s[n,m]: s[i,j] = q[i,a] * k[j,a]",
+                2 * N * M * D,
+            ),  # a multiplication and an addition a point
             ("f(q[n,d], k[n,d]) -> s: s = q[i,a] * k[i,a]", 2 * N * D),
             ("f(q[n,d], k[n,d]) -> s[n,d]: s[i,a] = q[i,a] * k[i,a]", N * D),
             ("f(q[n], k[m]) -> s[n,m]: s[i,j] = q[i] * k[j]", N * M),
@@ -99,7 +102,9 @@ class TestWholeOperators:
         value = explanation.flops.at({"n": 65_536, "d": 64})
         assert 4 * 65_536 * 64**2 <= value <= 4 * 65_536 * 64**2 + 4 * 64**3
 
-    @pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("float64", 8), ("complex64", 8), ("complex128", 16), ("bfloat16", 4)])
+    @pytest.mark.parametrize(
+        ("dtype", "size"), [("float32", 4), ("float64", 8), ("complex64", 8), ("complex128", 16), ("bfloat16", 4)]
+    )
     def test_bytes_follow_the_dtype_computed_in(self, dtype, size):
         operator = tensor_attention(order=1, normalize=None)
         assert closed(explain(operator, self.SIZES, dtype=dtype).peak) == size * (D * E + N * E)

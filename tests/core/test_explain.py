@@ -63,7 +63,9 @@ def test_real_arguments_have_none():
 
 
 def test_an_operator_of_ones_own():
-    explanation = explain(Operator(parse("f(x[n,d], w[d,e]) -> y[n,e]: y[i,c] = x[i,a] * w[a,c]")), {"n": 10, "d": 3, "e": 2})
+    explanation = explain(
+        Operator(parse("f(x[n,d], w[d,e]) -> y[n,e]: y[i,c] = x[i,a] * w[a,c]")), {"n": 10, "d": 3, "e": 2}
+    )
     assert [step.text for step in explanation.steps] == ["y[i,c] = x[i,a] * w[a,c]"]
     assert explanation.flops.at(explanation.sizes) == 2 * 10 * 3 * 2
 
@@ -84,6 +86,8 @@ def test_an_unknown_dtype_is_refused():
         explain(tensor_attention(), SIZES, dtype="int8")
 
 
-@pytest.mark.parametrize("sizes", [{"n": 0, "d": 64, "e": 64}, {"n": 1, "d": 1, "e": 1}, {"n": 10**9, "d": 10**4, "e": 1}])
+@pytest.mark.parametrize(
+    "sizes", [{"n": 0, "d": 64, "e": 64}, {"n": 1, "d": 1, "e": 1}, {"n": 10**9, "d": 10**4, "e": 1}]
+)
 def test_extreme_sizes_are_explained(sizes):
     assert explain(tensor_attention(), sizes).peak.at(sizes) >= 0

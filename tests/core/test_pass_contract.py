@@ -6,8 +6,6 @@ import itertools
 
 import numpy as np
 import pytest
-from oracle.exact import assert_same_value
-from oracle.knobs import attention_knobs, sample, shown
 
 from dtn_core.cost import flops
 from dtn_core.ir.nodes import reads
@@ -16,6 +14,8 @@ from dtn_core.operators import tensor_attention
 from dtn_core.passes.contract import contract
 from dtn_core.passes.flatten import flatten
 from dtn_core.printer import to_notation
+from oracle.exact import assert_same_value
+from oracle.knobs import attention_knobs, sample, shown
 
 LONG = {"n": 65_536, "d": 64, "e": 64}
 SHORT = {"n": 16, "d": 1024, "e": 1024}

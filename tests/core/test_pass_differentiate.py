@@ -10,9 +10,6 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from oracle.differences import along, direction_like, exactly_along, inner, twice_along
-from oracle.exact import outputs
-from oracle.knobs import attention_knobs, interaction_knobs, sample, shown
 
 from dtn_core.errors import CompileError
 from dtn_core.interpret import interpret
@@ -24,6 +21,9 @@ from dtn_core.passes.differentiate import differentiate
 from dtn_core.passes.flatten import flatten
 from dtn_core.passes.pipeline import lower
 from dtn_core.printer import to_notation
+from oracle.differences import along, direction_like, exactly_along, inner, twice_along
+from oracle.exact import outputs
+from oracle.knobs import attention_knobs, interaction_knobs, sample, shown
 
 SIZES = {"n": 3, "d": 2, "e": 2}
 

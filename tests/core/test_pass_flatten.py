@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from oracle.exact import assert_same_value
-from oracle.knobs import attention_knobs, interaction_knobs, sample, shown
 
 from dtn_core.notation import parse
 from dtn_core.operators import catalogue, tensor_attention, tensor_interaction
 from dtn_core.passes.flatten import flatten
 from dtn_core.printer import to_notation
+from oracle.exact import assert_same_value
+from oracle.knobs import attention_knobs, interaction_knobs, sample, shown
 
 SIZES = {"n": 3, "d": 2, "e": 2, "m": 2}
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from oracle.knobs import attention_knobs, interaction_knobs, sample, shown
 
 from dtn_core.errors import CompileError
 from dtn_core.interpret import interpret
@@ -12,6 +11,7 @@ from dtn_core.notation import parse
 from dtn_core.operators import tensor_attention, tensor_interaction
 from dtn_core.passes.padding import MASK, pad
 from dtn_core.printer import to_notation
+from oracle.knobs import attention_knobs, interaction_knobs, sample, shown
 
 KEEP = np.array([True, False, True, True, False])
 

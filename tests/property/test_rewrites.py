@@ -9,7 +9,6 @@ pytest.importorskip("hypothesis")
 
 from hypothesis import assume, given, note, settings
 from hypothesis import strategies as st
-from oracle.programs import programs, rational_arguments
 
 from dtn_core.interpret import interpret
 from dtn_core.ir.axes import sequence_axes
@@ -18,6 +17,7 @@ from dtn_core.passes.flatten import flatten
 from dtn_core.passes.padding import pad
 from dtn_core.passes.pipeline import lower
 from dtn_core.printer import to_notation
+from oracle.programs import programs, rational_arguments
 
 REGIMES = (
     {"n": 65_536, "d": 64, "e": 64},

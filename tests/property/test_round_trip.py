@@ -10,11 +10,11 @@ pytest.importorskip("hypothesis")
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle.programs import EXACT, SMOOTH, programs
 
 from dtn_core.ir.nodes import Index, Number, Param, Program, Read, Statement, product
 from dtn_core.notation import parse
 from dtn_core.printer import to_notation
+from oracle.programs import EXACT, SMOOTH, programs
 
 
 @settings(max_examples=300)

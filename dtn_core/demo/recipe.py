@@ -59,7 +59,7 @@ class Recipe:
     seed: int
     epochs: int
     batch_size: int = 64
-    peak_rate: float = 6e-3
+    peak_rate: float = 4e-3
     warm_up: float = 0.1
     optimiser: AdamW = AdamW()
     model: Mapping[str, Any] = field(default_factory=dict)

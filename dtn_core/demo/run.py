@@ -23,7 +23,7 @@ from .report import print_report, write_json
 from .result import Run, Transfer, checks, logit_difference
 
 MIXER, TWIN = "tensor", "softmax"
-MODEL = {"image_size": (8, 8), "patch_size": 2, "num_classes": 10, "embed_dim": 32, "num_heads": 4, "depth": 2}
+MODEL = {"image_size": (8, 8), "patch_size": 2, "num_classes": 10, "embed_dim": 48, "num_heads": 4, "depth": 2}
 PLAIN_WIDTH = 100
 TERMINATED = 143
 

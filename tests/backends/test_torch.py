@@ -1,0 +1,266 @@
+"""What PyTorch's own machinery asks of an operator."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+
+import frameworks
+import numpy as np
+import pytest
+
+if frameworks.chosen() != "torch":
+    pytest.skip("DTN_BACKEND is not torch", allow_module_level=True)
+
+import torch
+
+import dtn_torch as dtn
+from dtn_core.operators import tensor_attention, tensor_interaction
+
+VARIANTS = {
+    "default": {}, "row": {"normalize": "row"}, "order 3": {"order": 3, "normalize": "diag"}, "hadamard": {"product": "hadamard"},
+    "relu": {"activation": "relu"}, "expm": {"activation": "expm"}, "tril": {"mask": "tril"}, "causal": {"mask": "causal"},
+    "decay": {"mask": "causal", "decay": 0.9}, "scalars": {"scale": 0.5, "residual": 0.5, "eps": 0.1},
+}  # fmt: skip
+every_variant = pytest.mark.parametrize("knobs", VARIANTS.values(), ids=VARIANTS.keys())
+
+
+@pytest.fixture
+def tensors():
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (0.3 + 0.3 * torch.randn(2, 5, 3, generator=generator, dtype=torch.float64) for _ in range(3))
+    return [q, q + 0.3 * k, v]
+
+
+class TestAutograd:
+    @every_variant
+    def test_gradcheck(self, tensors, knobs):
+        leaves = [x[:1, :4].requires_grad_() for x in tensors]
+        assert torch.autograd.gradcheck(dtn.compile(tensor_attention(**knobs)), leaves)
+
+    @every_variant
+    def test_gradgradcheck(self, tensors, knobs):
+        leaves = [x[0, :3, :2].requires_grad_() for x in tensors]
+        assert torch.autograd.gradgradcheck(dtn.compile(tensor_attention(**knobs)), leaves)
+
+    def test_gradcheck_of_complex_input(self, tensors):
+        leaves = [(x[0] + 0.2j * x[1]).requires_grad_() for x in tensors]
+        assert torch.autograd.gradcheck(dtn.compile(tensor_attention()), leaves)
+
+    def test_gradcheck_of_scalars(self, tensors):
+        gamma, scale = torch.tensor([0.9, 0.8], dtype=torch.float64), torch.tensor([0.5, 0.7], dtype=torch.float64)
+        run = lambda s, g: dtn.tensor_attention(*tensors, scale=s, decay=g, mask="causal", normalize=None)  # noqa: E731
+        assert torch.autograd.gradcheck(run, [scale.requires_grad_(), gamma.requires_grad_()])
+
+    @pytest.mark.parametrize("place", [0, 1, 2])
+    def test_only_one_input_requires_a_gradient(self, tensors, place):
+        tensors[place].requires_grad_()
+        dtn.tensor_attention(*tensors).sum().backward()
+        assert [x.grad is not None for x in tensors] == [p == place for p in range(3)]
+
+    def test_no_input_requires_a_gradient(self, tensors):
+        assert not dtn.tensor_attention(*tensors).requires_grad
+
+    def test_the_gradient_of_an_expanded_tensor_is_summed(self, tensors):
+        q, k, v = tensors
+        leaf = q[:1].clone().requires_grad_()
+        dtn.tensor_attention(leaf.expand(2, 5, 3), k, v).sum().backward()
+        whole = leaf.detach().expand(2, 5, 3).clone().requires_grad_()
+        dtn.tensor_attention(whole, k, v).sum().backward()
+        assert torch.allclose(leaf.grad, whole.grad.sum(0, keepdim=True))
+
+    def test_the_gradient_of_a_view_reaches_its_base(self, tensors):
+        base = torch.stack(tensors).requires_grad_()
+        dtn.tensor_attention(*base).sum().backward()
+        assert base.grad.shape == base.shape
+        assert base.grad.abs().sum(dim=(1, 2, 3)).min() > 0
+
+    def test_inference_mode(self, tensors):
+        with torch.inference_mode():
+            inside = dtn.tensor_attention(*tensors)
+        assert torch.equal(inside, dtn.tensor_attention(*tensors))
+
+    def test_no_warning_is_given(self, tensors):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            dtn.tensor_attention(*(x.clone().requires_grad_() for x in tensors), mask="tril").sum().backward()
+
+
+class TestTransforms:
+    @every_variant
+    def test_vmap(self, tensors, knobs):
+        run = dtn.compile(tensor_attention(**knobs))
+        assert torch.allclose(torch.func.vmap(run)(*tensors), run(*tensors), rtol=1e-9)
+
+    def test_vmap_over_one_tensor(self, tensors):
+        q, k, v = tensors
+        run = dtn.compile(tensor_attention())
+        got = torch.func.vmap(run, in_dims=(0, None, None))(q, k[0], v[0])
+        assert torch.allclose(got, run(q, k[0], v[0]), rtol=1e-9)
+
+    @every_variant
+    def test_grad(self, tensors, knobs):
+        run = dtn.compile(tensor_attention(**knobs))
+        found = torch.func.grad(lambda *t: run(*t).sum(), argnums=(0, 1, 2))(*tensors)
+        leaves = [x.clone().requires_grad_() for x in tensors]
+        run(*leaves).sum().backward()
+        for gradient, leaf in zip(found, leaves, strict=True):
+            assert torch.allclose(gradient, leaf.grad, rtol=1e-9)
+
+    def test_per_sample_gradients(self, tensors):
+        run = dtn.compile(tensor_attention())
+        each = torch.func.vmap(torch.func.grad(lambda q, k, v: run(q, k, v).sum()))(*tensors)
+        leaf = tensors[0].clone().requires_grad_()
+        run(leaf, *tensors[1:]).sum().backward()
+        assert torch.allclose(each, leaf.grad, rtol=1e-9)
+
+    def test_jacrev_equals_jacfwd(self, tensors):
+        q, k, v = (x[0] for x in tensors)
+        run = lambda q: dtn.tensor_attention(q, k, v)  # noqa: E731
+        assert torch.allclose(torch.func.jacrev(run)(q), torch.func.jacfwd(run)(q), rtol=1e-9)
+
+    def test_hessian_is_symmetric(self, tensors):
+        q, k, v = (x[0, :3, :2] for x in tensors)
+        hessian = torch.func.hessian(lambda q: dtn.tensor_attention(q, k, v).sum())(q).reshape(6, 6)
+        assert torch.allclose(hessian, hessian.T, rtol=1e-8, atol=1e-12)
+
+
+class TestCompile:
+    """``torch.compile`` with ``fullgraph=True``: no graph break, the same values, gradients too."""
+
+    @pytest.fixture(autouse=True)
+    def _fresh(self):
+        torch._dynamo.reset()
+
+    @every_variant
+    def test_the_functional_interface(self, tensors, knobs):
+        run = torch.compile(lambda q, k, v: dtn.tensor_attention(q, k, v, **knobs), fullgraph=True, backend="aot_eager")
+        assert torch.allclose(run(*tensors), dtn.tensor_attention(*tensors, **knobs), rtol=1e-9)
+
+    @every_variant
+    def test_a_compiled_operator(self, tensors, knobs):
+        operator = dtn.compile(tensor_attention(**knobs))
+        run = torch.compile(operator, fullgraph=True, backend="aot_eager")
+        assert torch.allclose(run(*tensors), operator(*tensors), rtol=1e-9)
+
+    def test_with_inductor(self, tensors):
+        run = torch.compile(lambda q, k, v: dtn.tensor_attention(q, k, v), fullgraph=True)
+        assert torch.allclose(run(*tensors), dtn.tensor_attention(*tensors), rtol=1e-9)
+
+    @pytest.mark.parametrize("knobs", [{}, {"mask": "causal"}, {"mask": "tril", "normalize": "row"}], ids=str)
+    def test_dynamic_shapes_are_compiled_once(self, knobs):
+        counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+        run = torch.compile(
+            lambda q, k, v: dtn.tensor_attention(q, k, v, **knobs), fullgraph=True, dynamic=True, backend=counter
+        )
+        for n in (6, 9, 130):
+            q, k, v = torch.rand(3, 2, n, 4, dtype=torch.float64)
+            assert torch.allclose(run(q, k, v), dtn.tensor_attention(q, k, v, **knobs), rtol=1e-9)
+        assert counter.frame_count == 1
+
+    @every_variant
+    def test_gradients(self, tensors, knobs):
+        def loss(*t):
+            return (dtn.tensor_attention(*t, **knobs) ** 2).sum()
+
+        found, expected = [], []
+        for function, gradients in (
+            (torch.compile(loss, fullgraph=True, backend="aot_eager"), found),
+            (loss, expected),
+        ):
+            leaves = [x.clone().requires_grad_() for x in tensors]
+            function(*leaves).backward()
+            gradients += [x.grad for x in leaves]
+        for a, b in zip(found, expected, strict=True):
+            assert torch.allclose(a, b, rtol=1e-8)
+
+    def test_a_padding_mask(self, tensors):
+        keep = torch.tensor([[True, True, False, True, False], [True, True, True, True, False]])
+        run = torch.compile(lambda *t: dtn.tensor_attention(*t, padding_mask=keep), fullgraph=True, backend="aot_eager")
+        assert torch.allclose(run(*tensors), dtn.tensor_attention(*tensors, padding_mask=keep), rtol=1e-9)
+
+    def test_notation_of_ones_own(self, tensors):
+        operator = dtn.compile("f(x[n,d], g) -> y[n,d]: m[a] = x[i,a] / n; y[i,a] = g * x[i,a] - m[a]")
+        run = torch.compile(lambda x: operator(x, g=2.0), fullgraph=True, backend="aot_eager")
+        assert torch.allclose(run(tensors[0]), operator(tensors[0], g=2.0))
+
+    def test_export(self, tensors):
+        class Model(torch.nn.Module):
+            def forward(self, q, k, v):
+                return dtn.tensor_attention(q, k, v)
+
+        exported = torch.export.export(Model(), tuple(tensors))
+        assert torch.allclose(exported.module()(*tensors), dtn.tensor_attention(*tensors), rtol=1e-9)
+
+
+class TestAutocast:
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+    def test_single_precision_tensors_stay_in_single_precision(self, tensors, dtype):
+        single = [x.float() for x in tensors]
+        with torch.autocast("cpu", dtype=dtype):
+            inside = dtn.tensor_attention(*single)
+        assert inside.dtype == torch.float32
+        assert torch.equal(inside, dtn.tensor_attention(*single))
+
+    def test_half_precision_tensors_keep_their_dtype(self, tensors):
+        half = [x.bfloat16() for x in tensors]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            inside = dtn.tensor_attention(*half)
+        assert inside.dtype == torch.bfloat16
+
+    def test_gradients_pass_through(self, tensors):
+        leaves = [x.float().requires_grad_() for x in tensors]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            loss = dtn.tensor_attention(*leaves).sum()
+        loss.backward()
+        assert all(torch.isfinite(x.grad).all() for x in leaves)
+
+
+class TestCopies:
+    @every_variant
+    def test_pickle(self, tensors, knobs):
+        operator = dtn.compile(tensor_attention(**knobs))
+        again = pickle.loads(pickle.dumps(operator))  # noqa: S301 - made two lines above
+        assert torch.equal(again(*tensors), operator(*tensors))
+
+    def test_deepcopy(self, tensors):
+        operator = dtn.compile(tensor_interaction(residual=0.5), layout="... n h d")
+        again = copy.deepcopy(operator)
+        heads = [x[:, :, None] for x in tensors]
+        assert again.layout == "... n h d"
+        assert torch.equal(again(*heads), operator(*heads))
+
+    def test_deepcopy_of_a_module_that_holds_an_operator(self, tensors):
+        class Model(torch.nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.operator = dtn.compile(tensor_attention())
+
+            def forward(self, *t):
+                return self.operator(*t)
+
+        assert torch.equal(copy.deepcopy(Model())(*tensors), dtn.tensor_attention(*tensors))
+
+
+class TestDevices:
+    def test_the_meta_device_gives_shapes(self):
+        q, k, v = (torch.empty(shape, device="meta") for shape in ((2, 5, 3), (2, 5, 3), (2, 5, 4)))
+        for knobs in VARIANTS.values():
+            result = dtn.tensor_attention(q, k, v, **knobs)
+            assert result.device.type == "meta"
+            assert result.shape == (2, 5, 4)
+
+    def test_a_subclass_of_tensor_is_accepted(self, tensors):
+        parameter = torch.nn.Parameter(tensors[0])
+        assert torch.allclose(dtn.tensor_attention(parameter, *tensors[1:]), dtn.tensor_attention(*tensors))
+
+    def test_a_conjugate_view(self, tensors):
+        z = torch.complex(tensors[0], tensors[1])
+        lazy = z.conj()
+        assert lazy.is_conj()
+        assert torch.allclose(dtn.tensor_attention(lazy, z, z), dtn.tensor_attention(lazy.resolve_conj(), z, z))
+
+    def test_a_numpy_array_is_refused(self, tensors):
+        with pytest.raises(TypeError, match=r"tensor_attention: k is a ndarray, expected a torch.Tensor"):
+            dtn.tensor_attention(tensors[0], np.ones((2, 5, 3)), tensors[2])

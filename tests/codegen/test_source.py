@@ -1,0 +1,106 @@
+"""Generated source: golden texts, what it imports, its hash, and how it shows up in a traceback."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import traceback
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import dtn_numpy
+from dtn_codegen import emit, targets
+from dtn_codegen.python import ir_hash
+from dtn_core.operators import Operator, load
+
+GOLDEN = Path(__file__).parent / "golden"
+BACKENDS = ("jax", "numpy", "tensorflow", "torch")
+OPERATORS = {
+    "tensor_attention": "tensor_attention",
+    "row_tril_scaled": "tensor_attention:normalize=row,mask=tril,scale=0.5",
+    "expm_residual": "tensor_attention:activation=expm,residual=0.5",
+    "relu": "tensor_attention:activation=relu",
+    "interaction": "tensor_interaction",
+    "causal_decay": "tensor_attention:mask=causal,decay=0.9",
+    "two_simplicial": "two_simplicial",
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", OPERATORS)
+def test_text_is_the_golden_one(name: str, backend: str, request: pytest.FixtureRequest) -> None:
+    """``pytest tests/codegen --update-golden`` writes the files again; read the difference before committing it."""
+    text = emit(load(OPERATORS[name]), backend)
+    path = GOLDEN / f"{name}.{backend}.txt"
+    if request.config.getoption("--update-golden"):
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", OPERATORS)
+def test_it_imports_the_framework_and_nothing_of_ours(name: str, backend: str) -> None:
+    tree = ast.parse(emit(load(OPERATORS[name]), backend))
+    imported = {
+        alias.name.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names
+    }
+    assert imported <= {targets()[backend].framework, "math"}
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_it_carries_its_hash(backend: str) -> None:
+    operator = load("tensor_attention:order=3")
+    assert ir_hash(operator.program) in emit(operator, backend).splitlines()[0]
+
+
+def test_sizes_are_symbolic() -> None:
+    small = emit(load("tensor_attention"), "torch", sizes={"n": 70_000, "d": 33, "e": 65})
+    large = emit(load("tensor_attention"), "torch", sizes={"n": 90_000, "d": 35, "e": 67})
+    assert small == large
+
+
+def test_the_hash_is_the_same_in_another_process() -> None:
+    code = "from dtn_codegen.python import ir_hash; from dtn_core.operators import load; print(ir_hash(load('ahla').program))"
+    seen = {
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+        for _ in range(2)
+    }
+    assert seen == {ir_hash(load("ahla").program) + "\n"}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_numpy_text_runs_by_itself(name: str, tmp_path: Path) -> None:
+    """The emitted file, imported with NumPy alone, gives what the compiled operator gives."""
+    operator = load(OPERATORS[name])
+    (tmp_path / "emitted.py").write_text(emit(operator, "numpy"))
+    code = (
+        "import sys; sys.modules['dtn_core'] = None; import numpy as np; from emitted import *\n"
+        f"import emitted; x = np.random.default_rng(0).normal(size=({len(operator.program.tensors)}, 9, 4))\n"
+        f"print(repr(float(emitted.{operator.name}(*x).sum())))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path
+    ).stdout
+    x = np.random.default_rng(0).normal(size=(len(operator.program.tensors), 9, 4))
+    assert float(shown) == pytest.approx(float(dtn_numpy.compile(operator)(*x).sum()), rel=1e-9)
+
+
+def test_a_failing_call_shows_the_generated_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    function = dtn_numpy.compile("broken(x[n,d], y[n,d]) -> z[d]: z[a] = x[i,a] * y[i,b]")
+    monkeypatch.setattr(type(function), "inspect", lambda *_, **__: (function_form(function.operator), {}, False))
+    with pytest.raises(ValueError) as caught:
+        function(np.ones((3, 2)), np.ones((4, 2)))
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "y_sum" in shown
+    assert "<dtn " in shown
+
+
+def function_form(operator: Operator) -> object:
+    """The form the compiler would have chosen had it looked at the shapes."""
+    from dtn_core.passes.pipeline import candidates
+
+    return candidates(operator.program)[0]

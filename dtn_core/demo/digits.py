@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 TEST_SHARE = 0.2
 WHITE = 16.0  # the largest value of a pixel
 
-_SPLIT, _BATCHES = 0, 1  # streams of the seed
+_SPLIT, _BATCHES, _NOISE = 0, 1, 2  # streams of the seed
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,22 @@ def batches(count: int, batch_size: int, seed: int, epoch: int) -> Iterator[NDAr
     order = _stream(seed, _BATCHES, epoch).permutation(count)
     for start in range(0, count - batch_size + 1, batch_size):
         yield order[start : start + batch_size]
+
+
+def noisy(images: NDArray[np.float32], deviation: float, seed: int, step: int) -> NDArray[np.float32]:
+    """The images of a step with Gaussian noise, the same in every framework.
+
+    Parameters
+    ----------
+    images : ndarray
+        ``[batch, 8, 8]``.
+    deviation : float
+        Standard deviation of the noise.
+    seed, step : int
+        Each pair has noise of its own.
+    """
+    noise = _stream(seed, _NOISE, step).standard_normal(images.shape, dtype=np.float32)
+    return images + np.float32(deviation) * noise
 
 
 def _stream(*key: int) -> np.random.Generator:

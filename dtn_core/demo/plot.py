@@ -78,6 +78,6 @@ def _differences(axes: Any, same: Sequence[Run]) -> None:
         xlabel="epoch",
         ylabel=f"|loss − loss in {same[0].framework}|",
         yscale="log",
-        title="Same model, same batches: difference of the losses",
+        title="Difference of the losses",
     )
     axes.legend(loc="lower right")

@@ -50,6 +50,8 @@ class Recipe:
         Learning rate after the warm-up; from there it follows half a cosine to 0.
     warm_up : float
         Part of all steps in which the rate rises linearly.
+    noise : float
+        Standard deviation of the noise that is added to the training images; the images lie in [-1, 1].
     optimiser : AdamW
         The update.
     model : Mapping[str, Any]
@@ -61,6 +63,7 @@ class Recipe:
     batch_size: int = 64
     peak_rate: float = 4e-3
     warm_up: float = 0.1
+    noise: float = 0.4
     optimiser: AdamW = AdamW()
     model: Mapping[str, Any] = field(default_factory=dict)
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from .digits import Digits, batches
+from .digits import Digits, batches, noisy
 from .recipe import Recipe
 
 
@@ -70,7 +70,8 @@ def train(trainer: Trainer, digits: Digits, recipe: Recipe, report: Callable[[Ep
         order = batches(len(digits.train_labels), recipe.batch_size, recipe.seed, number)
         for step, batch in enumerate(order, first_step):
             rate = recipe.rate(step, recipe.epochs * steps_an_epoch)
-            losses.append(trainer.step(digits.train_images[batch], digits.train_labels[batch], rate))
+            images = noisy(digits.train_images[batch], recipe.noise, recipe.seed, step)
+            losses.append(trainer.step(images, digits.train_labels[batch], rate))
         seconds = time.perf_counter() - start
         epochs.append(Epoch(number, losses, accuracy(trainer, digits), seconds))
         report(epochs[-1])

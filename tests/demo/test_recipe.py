@@ -40,6 +40,16 @@ def test_batches_are_the_same_on_every_machine():
     assert next(digits.batches(100, 8, seed=0, epoch=1)).tolist() == [82, 76, 69, 92, 81, 19, 12, 33]
 
 
+def test_noise_depends_on_seed_and_step_alone():
+    images = np.zeros((2, 8, 8), np.float32)
+    first = digits.noisy(images, 0.5, seed=0, step=3)
+    assert first.dtype == np.float32
+    assert first.std() == pytest.approx(0.5, abs=0.1)
+    np.testing.assert_array_equal(first, digits.noisy(images, 0.5, seed=0, step=3))
+    assert not np.array_equal(first, digits.noisy(images, 0.5, seed=0, step=4))
+    assert not np.array_equal(first, digits.noisy(images, 0.5, seed=1, step=3))
+
+
 @pytest.fixture(scope="module")
 def data():
     pytest.importorskip("sklearn")

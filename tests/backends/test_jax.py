@@ -1,0 +1,193 @@
+"""What JAX's own transformations ask of an operator."""
+
+from __future__ import annotations
+
+import pickle
+
+import frameworks
+import numpy as np
+import pytest
+
+if frameworks.chosen() != "jax":
+    pytest.skip("DTN_BACKEND is not jax", allow_module_level=True)
+
+import dtn_jax as dtn
+import jax
+import jax.numpy as jnp
+
+from dtn_core.errors import ShapeError
+from dtn_core.operators import tensor_attention
+
+VARIANTS = {
+    "default": {}, "row": {"normalize": "row"}, "order 3": {"order": 3, "normalize": "diag"}, "hadamard": {"product": "hadamard"},
+    "relu": {"activation": "relu"}, "expm": {"activation": "expm"}, "tril": {"mask": "tril"}, "causal": {"mask": "causal"},
+    "decay": {"mask": "causal", "decay": 0.9}, "scalars": {"scale": 0.5, "residual": 0.5, "eps": 0.1},
+}  # fmt: skip
+every_variant = pytest.mark.parametrize("knobs", VARIANTS.values(), ids=VARIANTS.keys())
+pytestmark = pytest.mark.usefixtures("backend")  # float64 is on
+
+
+@pytest.fixture
+def tensors(backend, rng):
+    q, k, v = 0.3 + 0.3 * rng.normal(size=(3, 2, 5, 3))
+    return [jnp.asarray(x) for x in (q, q + 0.3 * k, v)]
+
+
+def close(a, b, tolerance=1e-9):
+    return np.allclose(a, b, rtol=tolerance, atol=1e-12)
+
+
+class TestJit:
+    @every_variant
+    def test_the_functional_interface(self, tensors, knobs):
+        run = jax.jit(lambda q, k, v: dtn.tensor_attention(q, k, v, **knobs))
+        assert close(run(*tensors), dtn.tensor_attention(*tensors, **knobs))
+
+    def test_a_compiled_operator(self, tensors):
+        operator = dtn.compile(tensor_attention())
+        assert close(jax.jit(operator)(*tensors), operator(*tensors))
+
+    def test_one_trace_a_shape(self, tensors):
+        traces = []
+
+        @jax.jit
+        def run(q, k, v):
+            traces.append(q.shape)
+            return dtn.tensor_attention(q, k, v)
+
+        for _ in range(3):
+            run(*tensors)
+        assert traces == [(2, 5, 3)]
+
+    def test_a_traced_scalar(self, tensors):
+        run = jax.jit(lambda s, *t: dtn.tensor_attention(*t, scale=s, normalize=None))
+        assert close(run(0.5, *tensors), dtn.tensor_attention(*tensors, scale=0.5, normalize=None))
+
+    def test_a_traced_decay(self, tensors):
+        run = jax.jit(lambda g, *t: dtn.tensor_attention(*t, decay=g, mask="causal"))
+        assert close(run(0.9, *tensors), dtn.tensor_attention(*tensors, decay=0.9, mask="causal"))
+
+    def test_a_traced_padding_mask(self, tensors):
+        keep = jnp.array([True, True, False, True, False])
+        run = jax.jit(lambda m, *t: dtn.tensor_attention(*t, padding_mask=m))
+        assert close(run(keep, *tensors), dtn.tensor_attention(*tensors, padding_mask=keep))
+
+    def test_a_wrong_shape_is_refused_while_tracing(self, tensors):
+        q, k, v = tensors
+        with pytest.raises(ShapeError, match="axis d has size 3 in q"):
+            jax.jit(dtn.tensor_attention)(q, k[..., :2], v)
+
+    def test_eval_shape_runs_nothing(self):
+        shape = jax.ShapeDtypeStruct((2, 10**6, 64), jnp.float32)
+        assert jax.eval_shape(dtn.tensor_attention, shape, shape, shape).shape == (2, 10**6, 64)
+
+    def test_the_default_operator_makes_no_n_by_n_array(self):
+        shape = jax.ShapeDtypeStruct((4096, 8), jnp.float32)
+        text = str(jax.make_jaxpr(dtn.tensor_attention)(shape, shape, shape))
+        assert "4096,4096" not in text
+        assert "4096,8" in text
+
+    def test_an_abstract_batch_in_vmap_of_jit(self, tensors):
+        run = jax.vmap(jax.jit(dtn.tensor_attention))
+        assert close(run(*tensors), dtn.tensor_attention(*tensors))
+
+
+class TestVmap:
+    @every_variant
+    def test_over_the_batch(self, tensors, knobs):
+        run = dtn.compile(tensor_attention(**knobs))
+        assert close(jax.vmap(run)(*tensors), run(*tensors))
+
+    def test_over_one_tensor(self, tensors):
+        q, k, v = tensors
+        got = jax.vmap(dtn.tensor_attention, in_axes=(0, None, None))(q, k[0], v[0])
+        assert close(got, dtn.tensor_attention(q, k[0], v[0]))
+
+    def test_over_a_scalar(self, tensors):
+        scales = jnp.array([0.5, 1.0, 2.0])
+        run = lambda s: dtn.tensor_attention(*tensors, scale=s, normalize=None)  # noqa: E731
+        got = jax.vmap(run)(scales)
+        assert close(got[2], run(2.0))
+
+    def test_over_the_last_axis(self, tensors):
+        moved = [jnp.moveaxis(x, 0, -1) for x in tensors]
+        got = jax.vmap(dtn.tensor_attention, in_axes=-1)(*moved)
+        assert close(got, dtn.tensor_attention(*tensors))
+
+
+class TestDerivatives:
+    @pytest.mark.parametrize(
+        "knobs", [{}, {"normalize": "row"}, {"mask": "tril"}, {"mask": "causal", "decay": 0.9}], ids=str
+    )
+    def test_jacfwd_equals_jacrev(self, tensors, knobs):
+        q, k, v = (x[0, :3, :2] for x in tensors)
+        run = lambda q: dtn.tensor_attention(q, k, v, **knobs)  # noqa: E731
+        assert close(jax.jit(jax.jacfwd(run))(q), jax.jit(jax.jacrev(run))(q), 1e-8)
+
+    def test_jvp_is_the_adjoint_of_vjp(self, tensors, rng):
+        tangents = [jnp.asarray(rng.normal(size=x.shape)) for x in tensors]
+        value, moved = jax.jvp(dtn.tensor_attention, tensors, tangents)
+        cotangent = jnp.asarray(rng.normal(size=value.shape))
+        _, pull = jax.vjp(dtn.tensor_attention, *tensors)
+        backward = sum((g * t).sum() for g, t in zip(pull(cotangent), tangents, strict=True))
+        assert close((moved * cotangent).sum(), backward)
+
+    def test_grad_of_jit_equals_jit_of_grad(self, tensors):
+        loss = lambda *t: dtn.tensor_attention(*t).sum()  # noqa: E731
+        inside, outside = jax.grad(jax.jit(loss))(*tensors), jax.jit(jax.grad(loss))(*tensors)
+        assert close(inside, outside)
+
+    def test_hessian_is_symmetric(self, tensors):
+        q, k, v = (x[0, :3, :2] for x in tensors)
+        hessian = jax.jit(jax.hessian(lambda q: dtn.tensor_attention(q, k, v).sum()))(q).reshape(6, 6)
+        assert close(hessian, hessian.T, 1e-8)
+
+    def test_checkpoint(self, tensors):
+        loss = lambda run: jax.grad(lambda q: run(q, *tensors[1:]).sum())(tensors[0])  # noqa: E731
+        assert close(loss(jax.checkpoint(dtn.tensor_attention)), loss(dtn.tensor_attention))
+
+    def test_no_nan_arises_on_the_way(self, tensors):
+        with jax.debug_nans(True):
+            zero = jnp.zeros_like(tensors[0])
+            jax.grad(lambda q: dtn.tensor_attention(q, zero, tensors[2]).sum())(zero)
+
+
+class TestDtypes:
+    def test_without_x64_the_result_is_single_precision(self, tensors):
+        with jax.enable_x64(False):
+            x = jnp.ones((5, 3))
+            assert dtn.tensor_attention(x, x, x).dtype == jnp.float32
+
+    def test_numpy_arrays_are_taken(self, tensors):
+        got = dtn.tensor_attention(*map(np.asarray, tensors))
+        assert isinstance(got, jax.Array)
+        assert close(got, dtn.tensor_attention(*tensors))
+
+    def test_matmul_precision_is_left_to_the_user(self, tensors):
+        with jax.default_matmul_precision("float32"):
+            assert close(dtn.tensor_attention(*tensors), dtn.tensor_attention(*tensors))
+
+
+class TestCopies:
+    def test_pickle(self, tensors):
+        operator = dtn.compile(tensor_attention(order=3))
+        again = pickle.loads(pickle.dumps(operator))  # noqa: S301 - made one line above
+        assert close(again(*tensors), operator(*tensors))
+
+    def test_an_operator_can_be_a_static_argument(self, tensors):
+        run = jax.jit(lambda operator, *t: operator(*t), static_argnums=0)
+        operator = dtn.compile(tensor_attention())
+        assert close(run(operator, *tensors), operator(*tensors))
+
+
+def test_scan_over_layers(tensors):
+    q, k, v = tensors
+
+    def layer(x, _):
+        return x + dtn.tensor_attention(q, k, x), None
+
+    scanned, _ = jax.lax.scan(layer, v, None, length=3)
+    looped = v
+    for _ in range(3):
+        looped = looped + dtn.tensor_attention(q, k, looped)
+    assert close(scanned, looped)

@@ -1,0 +1,199 @@
+"""What TensorFlow's own machinery asks of an operator."""
+
+from __future__ import annotations
+
+import pickle
+
+import frameworks
+import numpy as np
+import pytest
+
+if frameworks.chosen() != "tensorflow":
+    pytest.skip("DTN_BACKEND is not tensorflow", allow_module_level=True)
+
+import dtn_tensorflow as dtn
+import tensorflow as tf
+
+from dtn_core.errors import ShapeError
+from dtn_core.operators import tensor_attention
+
+VARIANTS = {
+    "default": {}, "row": {"normalize": "row"}, "order 3": {"order": 3, "normalize": "diag"}, "hadamard": {"product": "hadamard"},
+    "relu": {"activation": "relu"}, "expm": {"activation": "expm"}, "tril": {"mask": "tril"}, "causal": {"mask": "causal"},
+    "decay": {"mask": "causal", "decay": 0.9}, "scalars": {"scale": 0.5, "residual": 0.5, "eps": 0.1},
+}  # fmt: skip
+every_variant = pytest.mark.parametrize("knobs", VARIANTS.values(), ids=VARIANTS.keys())
+
+
+@pytest.fixture
+def tensors(rng):
+    q, k, v = 0.3 + 0.3 * rng.normal(size=(3, 2, 5, 3))
+    return [tf.constant(x) for x in (q, q + 0.3 * k, v)]
+
+
+def close(a, b, tolerance=1e-9):
+    return np.allclose(a, b, rtol=tolerance, atol=1e-12)
+
+
+def unknown(*shape, dtype=tf.float64):
+    return tf.TensorSpec(shape, dtype)
+
+
+class TestFunction:
+    @every_variant
+    def test_known_shapes(self, tensors, knobs):
+        run = tf.function(lambda q, k, v: dtn.tensor_attention(q, k, v, **knobs))
+        assert close(run(*tensors), dtn.tensor_attention(*tensors, **knobs))
+
+    @every_variant
+    def test_an_unknown_number_of_tokens(self, rng, knobs):
+        signature = [unknown(None, None, 3)] * 3
+        run = tf.function(lambda q, k, v: dtn.tensor_attention(q, k, v, **knobs), input_signature=signature)
+        for n in (1, 5, 9):
+            q, k, v = 0.3 + 0.3 * rng.normal(size=(3, 2, n, 3))
+            k = q + 0.3 * k
+            assert close(run(q, k, v), dtn.tensor_attention(q, k, v, **knobs))
+
+    def test_one_trace_for_all_lengths(self, rng):
+        run = tf.function(lambda *t: dtn.tensor_attention(*t), input_signature=[unknown(None, 3)] * 3)
+        for n in (1, 5, 9):
+            run(*rng.normal(size=(3, n, 3)))
+        assert run.experimental_get_tracing_count() == 1
+
+    def test_an_unknown_number_of_leading_axes(self, tensors):
+        run = tf.function(lambda *t: dtn.tensor_attention(*t), input_signature=[unknown(None, None, None, None)] * 3)
+        four = [x[None] for x in tensors]
+        assert close(run(*four), dtn.tensor_attention(*four))
+
+    def test_the_static_shape_of_the_result_is_known_where_the_arguments_are(self):
+        run = tf.function(lambda *t: dtn.tensor_attention(*t), input_signature=[unknown(2, None, 3)] * 3)
+        assert run.get_concrete_function().structured_outputs.shape.as_list() == [2, None, 3]
+
+    def test_a_scalar_that_is_a_tensor(self, tensors):
+        run = tf.function(lambda s, *t: dtn.tensor_attention(*t, scale=s, normalize=None))
+        assert close(
+            run(tf.constant(0.5, tf.float64), *tensors), dtn.tensor_attention(*tensors, scale=0.5, normalize=None)
+        )
+
+    def test_a_padding_mask(self, tensors):
+        keep = tf.constant([True, True, False, True, False])
+        run = tf.function(lambda m, *t: dtn.tensor_attention(*t, padding_mask=m))
+        assert close(run(keep, *tensors), dtn.tensor_attention(*tensors, padding_mask=keep))
+
+    def test_a_wrong_shape_is_refused_while_tracing(self, tensors):
+        q, k, v = tensors
+        with pytest.raises(ShapeError, match="axis d has size 3 in q"):
+            tf.function(lambda *t: dtn.tensor_attention(*t))(q, k[..., :2], v)
+
+    def test_gradients_inside(self, tensors):
+        @tf.function
+        def gradient(q, k, v):
+            with tf.GradientTape() as tape:
+                tape.watch(q)
+                loss = tf.reduce_sum(dtn.tensor_attention(q, k, v))
+            return tape.gradient(loss, q)
+
+        with tf.GradientTape() as tape:
+            tape.watch(tensors[0])
+            loss = tf.reduce_sum(dtn.tensor_attention(*tensors))
+        assert close(gradient(*tensors), tape.gradient(loss, tensors[0]))
+
+    def test_no_n_by_n_tensor_is_in_the_graph(self):
+        run = tf.function(lambda *t: dtn.tensor_attention(*t), input_signature=[unknown(4096, 8)] * 3)
+        shapes = [out.shape for op in run.get_concrete_function().graph.get_operations() for out in op.outputs]
+        assert not any(shape.rank is not None and list(shape).count(4096) > 1 for shape in shapes)
+
+
+class TestXla:
+    @every_variant
+    def test_jit_compile(self, tensors, knobs):
+        run = tf.function(lambda q, k, v: dtn.tensor_attention(q, k, v, **knobs), jit_compile=True)
+        assert close(run(*tensors), dtn.tensor_attention(*tensors, **knobs))
+
+    def test_jit_compile_with_an_unknown_number_of_tokens(self, rng):
+        run = tf.function(lambda *t: dtn.tensor_attention(*t), jit_compile=True, input_signature=[unknown(None, 3)] * 3)
+        for n in (3, 8):
+            tensors = rng.normal(size=(3, n, 3))
+            assert close(run(*tensors), dtn.tensor_attention(*tensors))
+
+    @pytest.mark.parametrize("knobs", [{}, {"mask": "causal"}, {"normalize": "row", "mask": "tril"}], ids=str)
+    def test_gradients(self, tensors, knobs):
+        def gradient(q, k, v):
+            with tf.GradientTape() as tape:
+                tape.watch(q)
+                loss = tf.reduce_sum(dtn.tensor_attention(q, k, v, **knobs) ** 2)
+            return tape.gradient(loss, q)
+
+        assert close(tf.function(gradient, jit_compile=True)(*tensors), gradient(*tensors), 1e-8)
+
+
+class TestGradientTape:
+    def test_a_variable(self, tensors):
+        variable = tf.Variable(tensors[0])
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(dtn.tensor_attention(variable, *tensors[1:]))
+        assert tape.gradient(loss, variable).shape == variable.shape
+
+    def test_only_one_input_is_watched(self, tensors):
+        with tf.GradientTape() as tape:
+            tape.watch(tensors[1])
+            loss = tf.reduce_sum(dtn.tensor_attention(*tensors))
+        found = tape.gradient(loss, tensors)
+        assert [x is not None for x in found] == [False, True, False]
+
+    @pytest.mark.parametrize("knobs", [{}, {"mask": "causal"}], ids=str)
+    def test_forward_mode_equals_the_jacobian(self, tensors, knobs):
+        q, k, v = (x[0] for x in tensors)
+        tangent = tf.ones_like(q)
+        with tf.autodiff.ForwardAccumulator(q, tangent) as forward:
+            value = dtn.tensor_attention(q, k, v, **knobs)
+        with tf.GradientTape() as tape:
+            tape.watch(q)
+            again = dtn.tensor_attention(q, k, v, **knobs)
+        jacobian = tape.jacobian(again, q, experimental_use_pfor=False)
+        assert close(forward.jvp(value), tf.einsum("ijkl,kl->ij", jacobian, tangent))
+
+    def test_per_example_gradients(self, tensors):
+        with tf.GradientTape() as tape:
+            tape.watch(tensors[0])
+            losses = tf.reduce_sum(dtn.tensor_attention(*tensors), axis=(1, 2))
+        jacobian = tape.jacobian(losses, tensors[0])
+        assert close(jacobian[0, 1], np.zeros((5, 3)))
+
+
+def test_vectorized_map(tensors):
+    got = tf.vectorized_map(lambda t: dtn.tensor_attention(*t), tuple(tensors))
+    assert close(got, dtn.tensor_attention(*tensors))
+
+
+def test_map_fn(tensors):
+    got = tf.map_fn(lambda t: dtn.tensor_attention(*t), tuple(tensors), fn_output_signature=tf.float64)
+    assert close(got, dtn.tensor_attention(*tensors))
+
+
+def test_numpy_arrays_are_taken(tensors):
+    got = dtn.tensor_attention(*(x.numpy() for x in tensors))
+    assert tf.is_tensor(got)
+    assert close(got, dtn.tensor_attention(*tensors))
+
+
+def test_a_saved_model(tensors, tmp_path):
+    class Model(tf.Module):
+        @tf.function(input_signature=[unknown(None, None, 3)] * 3)
+        def __call__(self, q, k, v):
+            return dtn.tensor_attention(q, k, v)
+
+    tf.saved_model.save(Model(), str(tmp_path))
+    assert close(tf.saved_model.load(str(tmp_path))(*tensors), dtn.tensor_attention(*tensors))
+
+
+def test_pickle(tensors):
+    operator = dtn.compile(tensor_attention(order=3))
+    again = pickle.loads(pickle.dumps(operator))  # noqa: S301 - made one line above
+    assert close(again(*tensors), operator(*tensors))
+
+
+def test_a_device_scope(tensors):
+    with tf.device("/CPU:0"):
+        result = dtn.tensor_attention(*tensors)
+    assert "CPU:0" in result.device

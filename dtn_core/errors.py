@@ -6,6 +6,8 @@ from __future__ import annotations
 class DtnError(Exception):
     """Base of every error that is about an operator rather than about Python."""
 
+    __init__ = Exception.__init__  # AutoGraph rebuilds an exception of its own type only if it has this one
+
 
 class NotationError(DtnError, ValueError):
     """Index notation that cannot be read.

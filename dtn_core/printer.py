@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from fractions import Fraction
 
 from .ir.nodes import (
@@ -21,6 +22,8 @@ from .ir.nodes import (
     Sum,
     terms_of,
 )
+
+MAX_FLOAT = Fraction(sys.float_info.max)
 
 
 def to_notation(program: Program) -> str:
@@ -85,11 +88,10 @@ def _term(term: Expr) -> tuple[str, bool]:
 
 
 def _number(value: Fraction) -> str:
-    if value.denominator == 1:
-        return str(value.numerator) if abs(value.numerator) < 10**16 else repr(float(value))
-    if Fraction(repr(float(value))) == value:
-        return repr(float(value))
-    return f"{value.numerator} / {value.denominator}"
+    decimal = repr(float(value)) if abs(value) <= MAX_FLOAT else ""
+    if decimal and Fraction(decimal) == value and (value.denominator != 1 or abs(value) >= 10**16):
+        return decimal
+    return str(value.numerator) if value.denominator == 1 else f"{value.numerator} / {value.denominator}"
 
 
 def _factor(factor: Expr) -> str:

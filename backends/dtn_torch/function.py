@@ -46,7 +46,7 @@ class TorchFunction(Function):
     def run(self, generated: Callable[..., Any], arguments: Sequence[Any]) -> Any:
         """Call generated source, outside autocast: it chooses its own dtypes."""
         device = arguments[0].device.type
-        if torch.is_autocast_enabled(device):
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
             with torch.autocast(device, enabled=False):
                 return generated(*arguments)
         return generated(*arguments)
@@ -98,6 +98,6 @@ def _prepare_catalogue(
 ) -> bool:
     given = {**SCALARS, **dict(static), **dict.fromkeys(parameters, PARAMETER)}
     knobs = {knob: given[knob] for knob in catalogue[name].knobs}
-    found = functional.look_up(name, knobs, layout, implementation, {})
+    found = Functional.look_up(functional, name, knobs, layout, implementation, {})
     functional.prepared[name, static, parameters, layout, implementation] = found
     return True

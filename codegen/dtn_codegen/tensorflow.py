@@ -159,6 +159,10 @@ TARGET = Target(
         "erf": "tf.math.erf(_x)",
         "step": "tf.where(_x > 0, tf.ones_like(_x), tf.zeros_like(_x))",
     },
+    complex_functions={
+        "real": "tf.cast(tf.math.real(_x), _x.dtype)",
+        "abs": "tf.cast(tf.abs(_x), _x.dtype)",
+    },
     matmul={
         (False, False): "tf.matmul(_a, _b)",
         (True, False): "tf.matmul(_a, _b, transpose_a=True)",

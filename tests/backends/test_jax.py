@@ -11,10 +11,10 @@ import pytest
 if frameworks.chosen() != "jax":
     pytest.skip("DTN_BACKEND is not jax", allow_module_level=True)
 
-import dtn_jax as dtn
 import jax
 import jax.numpy as jnp
 
+import dtn_jax as dtn
 from dtn_core.errors import ShapeError
 from dtn_core.operators import tensor_attention
 

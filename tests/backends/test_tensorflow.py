@@ -11,9 +11,9 @@ import pytest
 if frameworks.chosen() != "tensorflow":
     pytest.skip("DTN_BACKEND is not tensorflow", allow_module_level=True)
 
-import dtn_tensorflow as dtn
 import tensorflow as tf
 
+import dtn_tensorflow as dtn
 from dtn_core.errors import ShapeError
 from dtn_core.operators import tensor_attention
 
@@ -147,7 +147,7 @@ class TestGradientTape:
         tangent = tf.ones_like(q)
         with tf.autodiff.ForwardAccumulator(q, tangent) as forward:
             value = dtn.tensor_attention(q, k, v, **knobs)
-        with tf.GradientTape() as tape:
+        with tf.GradientTape(persistent=True) as tape:
             tape.watch(q)
             again = dtn.tensor_attention(q, k, v, **knobs)
         jacobian = tape.jacobian(again, q, experimental_use_pfor=False)

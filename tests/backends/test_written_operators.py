@@ -194,3 +194,9 @@ def test_a_scalar_between_tensors_in_the_signature(backend, rng):
     text = "f(x[n,d], g, w[d,e]) -> y[n,e]: y[i,c] = g * x[i,a] * w[a,c]"
     x, w = rng.normal(size=(5, 3)), rng.normal(size=(3, 2))
     assert_equal(backend, backend.dtn.compile(text)(backend.array(x), backend.array(w), g=2.0), 2 * x @ w)
+
+
+def test_an_output_of_scalars_only_is_a_tensor(backend):
+    result = backend.dtn.compile("f(x[n], g) -> s: s = 2 * g")(backend.array(np.ones(3)), g=0.7)
+    assert backend.dtype(result) == "float64"
+    assert backend.numpy(result) == pytest.approx(1.4)

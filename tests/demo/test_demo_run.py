@@ -143,7 +143,7 @@ def test_a_signal_ends_the_children_and_leaves_no_file(demo, tmp_path, number, s
         time.sleep(0.05)
     worker = int(marker.read_text())
     child.send_signal(number)
-    _, errors = child.communicate(timeout=30)
+    _, errors = child.communicate(timeout=180)
     assert child.returncode == status
     assert errors == ("dtn: interrupted\n" if number == signal.SIGINT else "")
     assert list(demo.out.iterdir()) == []

@@ -222,12 +222,14 @@ class Module:
             fill(self.target.scalar, _x=self.name(name), _like=self.expressions.like)
             for name in self.expressions.lifted
         ]
-        names = {n.id for node in (*statements, *lifted) for n in ast.walk(node) if isinstance(n, ast.Name)}
+        names = {n.id for node in (*statements, *lifted, value) for n in ast.walk(node) if isinstance(n, ast.Name)}
         self.uses_wide = "wide" in names
         return [*self.prologue(), *statements, ast.Return(value)]
 
     def result(self, name: str, axes: Sequence[str]) -> ast.expr:
         value: ast.expr = ast.Name(self.name(name), ast.Load())
+        if self.name(name) in self.expressions.loose:
+            value = fill(self.target.scalar, _x=value, _like=self.expressions.like)
         if self.widen:
             value = fill(self.target.cast, _x=value, _dtype="dtype")
         return fill(self.target.heads, _x=value) if self.layout == HEADS and self.moves(axes) else value

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .cost import Polynomial, flops, live_elements, peak_elements, traffic
 from .ir.axes import sequence_axes
@@ -148,8 +148,10 @@ def explain(
         peak = peak_elements(form.program, full)
     else:
         chunked = form.chunked
-        full = {**full, "C": min(chunked.size, full[chunked.stream.axis])}
-        parts = [(chunked.before, None), (chunked.chunk, chunked.stream.axis), (chunked.after, None)]
+        full = {**full, **chunked.walk(full)}
+        updates = replace(chunked.chunk, statements=tuple(state.update for state in chunked.stream.states))
+        axis = chunked.stream.axis
+        parts = [(chunked.before, None), (chunked.chunk, axis), (updates, axis), (chunked.after, None)]
         steps = tuple(step for part, axis in parts if part for step in _steps(form, part, item, axis))
         peak = chunked.peak_elements(full)
     return Explanation(
@@ -183,7 +185,7 @@ def form_of(form: Lowered) -> str:
     if form.chunked is None:
         return "the whole sequence at once"
     states = ", ".join("×".join(state.axes) or "1" for state in form.chunked.stream.states)
-    walk = "all chunks at once" if form.chunked.parallel else "one chunk after another"
+    walk = "those of G tokens at once" if form.chunked.parallel else "one after another"
     return f"chunks of C tokens, {walk}; states {states}"
 
 

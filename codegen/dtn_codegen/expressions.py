@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import keyword
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
+from functools import cached_property
 
+from dtn_core.cost import Polynomial, elements, live_elements
 from dtn_core.errors import CompileError
 from dtn_core.ir.axes import sequence_axes
 from dtn_core.ir.nodes import (
@@ -18,10 +20,12 @@ from dtn_core.ir.nodes import (
     Index,
     MatrixFunction,
     Number,
+    Product,
     Program,
     Read,
     Relation,
     Statement,
+    Sum,
     factors_of,
     reads,
     terms_of,
@@ -44,19 +48,32 @@ class Expressions:
         self.program = program
         self.complex = complex_input
         self.long = sequence_axes(program)
+        self.current = ""  # the statement being written
         self.used: dict[str, None] = {}
         self.sizes: dict[str, None] = {}
         self.lifted: dict[str, None] = {}
+        self.tiles: dict[str, tuple[str, ast.expr]] | None = None  # triangles of powers, when they are named once
+        self.spent: set[str] = set()  # matrix products that nothing reads again: may be overwritten
         self.arrays = {p.name for p in program.tensors} | {s.name for s in program.statements}
         self.loose = {self.name(p.name) for p in program.scalars}  # rank-0 values that may be Python numbers
         for statement in program.statements:
-            sources = {self.name(read.tensor) for read in reads(statement.value)}
-            if not statement.indices and sources <= self.loose and not isinstance(statement.value, Apply):
+            if not statement.indices and not statement.order and self.is_loose(statement.value):
                 self.loose.add(self.name(statement.name))
 
     def name(self, name: str) -> str:
         """The Python name of a tensor, an axis or a scalar."""
         return f"{name}_" if name in _RESERVED or keyword.iskeyword(name) else name
+
+    def is_loose(self, value: Expr) -> bool:
+        """Whether a value is made of numbers, sizes and scalars alone: then it may be a Python number."""
+        match value:
+            case Number() | Extent() | Apply("recip", (Extent(),)):
+                return True
+            case Read(name):
+                return self.name(name) in self.loose
+            case Product(parts) | Sum(parts):
+                return all(self.is_loose(part) for part in parts)
+        return False
 
     def extent(self, axis: str) -> ast.expr:
         self.sizes[axis] = None
@@ -64,8 +81,14 @@ class Expressions:
 
     # ------------------------------------------------------------ statements
 
+    def spend(self, statements: Mapping[str, Statement], freed: Iterable[str]) -> None:
+        """Note which of the tensors ``freed`` by the next statement are matrix products, which no gradient reads."""
+        products = (name for name in freed if name in statements and _is_matmul(statements[name]))
+        self.spent = {self.name(name) for name in products}
+
     def statement(self, statement: Statement) -> ast.expr:
         value = statement.value
+        self.current = statement.name
         if isinstance(value, MatrixFunction):
             return self.permuted(self.matrix_function(value), value.indices, statement.indices)
         total: ast.expr | None = None
@@ -128,9 +151,10 @@ class Expressions:
             assert product is not None
             return product
         if len(operands) == 2:
-            special = self.matmul(operands[0], operands[1], out) or self.inner(operands[0], operands[1], out)
-            if special is not None:
-                return special
+            for special in (self.matmul, self.matvec, self.inner):
+                found = special(operands[0], operands[1], out)
+                if found is not None:
+                    return found
         return self.einsum(operands, out)
 
     def quotient(self, left: tuple[ast.expr, tuple[Index, ...]], divisor: Expr, out: tuple[Index, ...]) -> ast.expr:
@@ -170,7 +194,7 @@ class Expressions:
                 continue
             value, indices = self.value(operand)
             if isinstance(operand, Read) and not operand.indices:
-                self.scalar_array(operand)
+                value = self.scalar_array(operand)
             kept = tuple(dict.fromkeys(indices))
             if kept != indices:
                 value = self.einsum([(value, indices)], kept)
@@ -221,6 +245,8 @@ class Expressions:
                 shown = items[0] if len(items) == 1 else ast.Tuple(items, ast.Load())
                 value = fill(self.target.total, _x=value, _axes=shown)
             return self.aligned(value, kept, out)
+        if len(own) == 2:
+            return self.unary(fill(self.target.diagonal, _x=value), own[:1], out)
         return self.einsum([(value, own)], out)
 
     # ------------------------------------------------------------ products
@@ -244,17 +270,47 @@ class Expressions:
             (a, ia), (b, ib) = (b, ib), (a, ia)
         return fill(self.target.matmul[(ia[0] == summed, ib[1] == summed)], _a=a, _b=b)
 
+    def matvec(
+        self,
+        left: tuple[ast.expr, tuple[Index, ...]],
+        right: tuple[ast.expr, tuple[Index, ...]],
+        out: tuple[Index, ...],
+    ) -> ast.expr | None:
+        """The product as a matrix times a vector, if it is that."""
+        (a, ia), (b, ib) = (left, right) if len(left[1]) == 2 else (right, left)
+        if not (self.target.matvec and len(set(ia)) == len(ia) == 2 and len(ib) == 1 and set(ia) == {*ib, *out}):
+            return None
+        return fill(self.target.matvec[ia[0] == ib[0]], _a=a, _b=b)
+
     def inner(
         self,
         left: tuple[ast.expr, tuple[Index, ...]],
         right: tuple[ast.expr, tuple[Index, ...]],
         out: tuple[Index, ...],
     ) -> ast.expr | None:
-        """The inner product of two small tensors, elementwise and summed; long ones are left to einsum."""
+        """The inner product of two tensors over some of their axes, elementwise and summed, if memory allows."""
         (a, ia), (b, ib) = left, right
-        if out or set(ia) != set(ib) or len(set(ia)) < len(ia) or any(i.axis in self.long for i in ia):
+        if set(ia) != set(ib) or len(set(ia)) < len(ia) or not set(out) <= set(ia) or not self.fits(ia):
             return None
         return self.unary(ast.BinOp(a, ast.Mult(), self.permuted(b, ib, ia)), ia, out)
+
+    def fits(self, temporary: tuple[Index, ...]) -> bool:
+        """Whether a temporary of the current statement leaves the reported peak of memory true.
+
+        It is small (no axis is as long as a sequence), a vector, or another statement holds as much.
+        """
+        if not any(index.axis in self.long for index in temporary):
+            return True
+        if not self.target.elementwise:
+            return False
+        needed = self.held[self.current] + elements(temporary)
+        return len(temporary) == 1 or any(_covers(held, needed) for held in self.held.values())
+
+    @cached_property
+    def held(self) -> dict[str, Polynomial]:
+        """The elements that are held while each statement runs."""
+        names = [statement.name for statement in self.program.statements]
+        return dict(zip(names, live_elements(self.program), strict=True))
 
     def einsum(self, operands: Sequence[tuple[ast.expr, tuple[Index, ...]]], out: tuple[Index, ...]) -> ast.expr:
         letters = _letters(index for _, own in operands for index in own)
@@ -271,11 +327,16 @@ class Expressions:
     def masked(self, value: ast.expr, own: tuple[Index, ...], order: tuple[Relation, ...]) -> ast.expr:
         """``value`` where the order holds, 0 elsewhere, weighted by its decays."""
         for relation in order:
+            if relation.decay is not None:
+                pair = tuple(index for index in own if index in (relation.lower, relation.upper))
+                value = ast.BinOp(value, ast.Mult(), self.aligned(self.masks((relation,), pair), pair, own))
+                continue
             plain = relation.decay is None and not relation.equal
+            spent = isinstance(value, ast.Name) and value.id in self.spent
             if own[-2:] == (relation.upper, relation.lower) and not relation.equal:
-                value = fill(self.target.tril, _x=value)
+                value = fill((spent and self.target.tril_over) or self.target.tril, _x=value)
             elif own[-2:] == (relation.lower, relation.upper) and not relation.equal:
-                value = fill(self.target.triu, _x=value)
+                value = fill((spent and self.target.triu_over) or self.target.triu, _x=value)
             else:
                 plain = False
             if not plain:
@@ -300,7 +361,14 @@ class Expressions:
         self.used["_decayed"] = None
         decay = self.scalar_array(relation.decay)
         gaps = fill(self.target.gaps, _n=size, _like=self.like)
-        return fill("_decayed(_ones, _gaps, _decay)", _ones=triangle, _gaps=gaps, _decay=decay)
+        tile = fill("_decayed(_ones, _gaps, _decay)", _ones=triangle, _gaps=gaps, _decay=decay)
+        if self.tiles is None:
+            return tile
+        key = ast.unparse(tile)
+        if key not in self.tiles:
+            number = "" if not self.tiles else f"_{len(self.tiles) + 1}"
+            self.tiles[key] = (f"{'falloff' if lower else 'falloff_t'}{number}", tile)
+        return ast.Name(self.tiles[key][0], ast.Load())
 
     def scalar_array(self, scalar: Number | Read) -> ast.expr:
         """A number or scalar as an array of the framework."""
@@ -308,6 +376,8 @@ class Expressions:
             return fill(self.target.scalar, _x=constant(scalar.value), _like=self.like)
         if scalar.tensor not in self.arrays:
             self.lifted[scalar.tensor] = None
+        elif self.name(scalar.tensor) in self.loose:
+            return fill(self.target.scalar, _x=self.name(scalar.tensor), _like=self.like)
         return ast.Name(self.name(scalar.tensor), ast.Load())
 
     # ---------------------------------------------------------- matrix functions
@@ -348,6 +418,20 @@ class Expressions:
 
     def concat(self, blocks: Sequence[ast.expr], axis: int) -> ast.expr:
         return fill(self.target.concat, _blocks=ast.List(list(blocks), ast.Load()), _axis=ast.Constant(axis))
+
+
+def _covers(large: Polynomial, small: Polynomial) -> bool:
+    """Whether ``large`` is at least ``small`` whatever the sizes, term by term."""
+    terms = dict(large.terms)
+    return all(terms.get(axes, 0) >= count for axes, count in small.terms)
+
+
+def _is_matmul(statement: Statement) -> bool:
+    value = statement.value
+    if not isinstance(value, Product) or statement.order or len(value.factors) != 2:
+        return False
+    left, right = (set(f.indices) if isinstance(f, Read) else set() for f in value.factors)
+    return len(left) == len(right) == len(statement.indices) == 2 and len(left & right - {*statement.indices}) == 1
 
 
 def _letters(indices: Iterable[Index]) -> dict[Index, str]:

@@ -1,31 +1,68 @@
 """JAX, as the emitter sees it."""
 
+from dtn_core.passes.pipeline import AT_ONCE
+
 from .target import Target
 
-_SCAN = '''
-def _scan(chunk, states, tokens, places, constants, joins, size):
-    """Feed tokens to `chunk` in pieces of `size`, handing the states on; results are joined along `joins`."""
-    length = tokens[0].shape[places[0]]
-    count = length // size if length > size else 0
+_AT_ONCE = '''
+def _at_once(x, length, size):
+    """How many chunks to compute at once: as many as a processor's cache holds."""
+    return max(1, AT_ONCE * length // max(1, x.size * size))
+'''.replace("AT_ONCE", str(AT_ONCE))
+
+# Gradients keep what jax.checkpoint keeps, its arguments, and stay open to every transformation of JAX.
+_CHUNKED = '''
+def _chunked(chunk, chunks, states, tokens, constants, places, joins, ranks, size):
+    """Chunks of `size` tokens, as many at once as a cache holds; hands the states on, joins results along `joins`."""
     pieces = []
-    if count:
-        stacked = []
-        for x, place in zip(tokens, places):
-            axis = x.ndim + place
-            x = jax.lax.slice_in_dim(x, 0, count * size, axis=axis)
-            x = x.reshape(*x.shape[:axis], count, size, *x.shape[axis + 1:])
-            stacked.append(jnp.moveaxis(x, axis, 0))
-        states, results = jax.lax.scan(lambda states, part: chunk(states, part, constants), states, stacked)
-        joined = []
-        for y, place in zip(results, joins):
-            y = jnp.moveaxis(y, 0, place - 1)
-            joined.append(y.reshape(*y.shape[:place - 1], count * size, *y.shape[y.ndim + place + 1:]))
-        pieces.append(joined)
-    if count * size < length or not count:
-        part = [jax.lax.slice_in_dim(x, count * size, length, axis=x.ndim + place) for x, place in zip(tokens, places)]
-        states, results = chunk(states, part, constants)
+    for start, stop, count, repeats in _spans(tokens[0], places[0], size, chunks is None):
+        shared = _spread(constants, ranks, count)
+
+        @jax.checkpoint
+        def piece(states, part, shared, count=count):
+            return (chunk if count is None else chunks)(states, part, shared)
+
+        def walk(states, part):
+            part = [_cut(x, place, count) for x, place in zip(part, places)]
+            states, results = piece(states, part, shared)
+            return states, [_fold(y, place, count) for y, place in zip(results, joins)]
+
+        part = [jax.lax.slice_in_dim(x, start, stop, axis=x.ndim + place) for x, place in zip(tokens, places)]
+        if repeats == 1:
+            states, results = walk(states, part)
+        else:
+            split = [_cut(x, place, repeats) for x, place in zip(part, places)]
+            split = [jnp.moveaxis(x, place - 1, 0) for x, place in zip(split, places)]
+            states, results = jax.lax.scan(walk, states, split)
+            results = [_fold(jnp.moveaxis(y, 0, place - 1), place, repeats) for y, place in zip(results, joins)]
         pieces.append(results)
-    return states, [jnp.concatenate(column, axis=place) for column, place in zip(zip(*pieces), joins)]
+    return states, [_joined(column, place) for column, place in zip(zip(*pieces), joins)]
+'''
+
+_SPANS = '''
+def _spans(x, place, size, one):
+    """Pieces of a sequence: where they start and stop, of how many chunks (None: one), how many like it in a row."""
+    length = x.shape[place]
+    if length < 2 * size:
+        return [(0, length, None, 1)]
+    many = size if one else min(_at_once(x, length, size), length // size) * size
+    same = length - length % many
+    whole = length - length % size
+    spans = [
+        (0, same, None if one else many // size, same // many),
+        (same, whole, (whole - same) // size, 1),
+        (whole, length, None, 1),
+    ]
+    return [span for span in spans if span[0] < span[1]]
+'''
+
+_CUT = '''
+def _cut(x, place, count):
+    """The axis at `place` as `count` chunks."""
+    if count is None:
+        return x
+    axis = x.ndim + place
+    return x.reshape(*x.shape[:axis], count, -1, *x.shape[axis + 1:])
 '''
 
 _PASTS = '''
@@ -80,6 +117,7 @@ TARGET = Target(
         (True, True): "_a.mT @ _b.mT",
     },
     transpose="_x.mT",
+    diagonal="jnp.diagonal(_x, axis1=-2, axis2=-1)",
     einsum="jnp.einsum(_spec)",
     total="_x.sum(_axes)",
     concat="jnp.concatenate(_blocks, axis=_axis)",
@@ -96,7 +134,14 @@ TARGET = Target(
     nonzero="jnp.where(_x == 0, jnp.inf, _x)",
     zeros="jnp.zeros(_shape, wide)",
     broadcast="jnp.broadcast_shapes(_shapes)",
-    prelude={"_scan": _SCAN, "_pasts": _PASTS, "_joined": _JOINED},
+    prelude={
+        "_at_once": _AT_ONCE,
+        "_spans": _SPANS,
+        "_cut": _CUT,
+        "_chunked": _CHUNKED,
+        "_pasts": _PASTS,
+        "_joined": _JOINED,
+    },
     expm="jax.scipy.linalg.expm(_x)",
     scalar="jnp.asarray(_x, wide)",
     arrays="jnp.asarray(_x)",

@@ -1,5 +1,7 @@
 """NumPy, as the emitter sees it."""
 
+from dtn_core.passes.pipeline import AT_ONCE
+
 from .target import Target
 
 # A [13/13] Padé approximant with scaling and squaring: Higham, SIAM J. Matrix Anal. Appl. 26 (2005) 1179.
@@ -34,30 +36,23 @@ def _erf(x):
     return np.reshape([math.erf(y) for y in np.ravel(x).tolist()], np.shape(x)).astype(x.dtype)
 '''
 
-_SCAN = '''
-def _scan(chunk, states, tokens, places, constants, joins, size):
-    """Feed tokens to `chunk` in pieces of `size`, handing the states on; results are joined along `joins`."""
-    length = tokens[0].shape[places[0]]
-    pieces = []
-    for start in range(0, max(length, 1), size):
-        part = [x[(..., slice(start, start + size), *[slice(None)] * (-place - 1))] for x, place in zip(tokens, places)]
-        states, results = chunk(states, part, constants)
-        pieces.append(results)
-    return states, [np.concatenate(column, axis=place) for column, place in zip(zip(*pieces), joins)]
-'''
+_AT_ONCE = '''
+def _at_once(x, length, size):
+    """How many chunks to compute at once: as many as a cache holds."""
+    return max(1, AT_ONCE * length // max(1, x.size * size))
+'''.replace("AT_ONCE", str(AT_ONCE))
 
 _PASTS = '''
 def _pasts(first, added, whole, rank):
     """The states before each chunk and the one after the last, decayed by `whole` a chunk."""
-    axis = -1 - rank
-    first = np.expand_dims(first, axis)
-    if whole is None:
-        total = np.cumsum(added, axis=axis)
-        return first + (total - added), np.squeeze(first + total.take([-1], axis=axis), axis)
-    states = [first]
-    for piece in np.split(added, added.shape[axis], axis=axis):
-        states.append(_lift(whole, rank) * states[-1] + piece)
-    return np.concatenate(states[:-1], axis=axis), np.squeeze(states[-1], axis)
+    axis = added.ndim - 1 - rank
+    place = first.ndim - rank
+    pasts = np.empty((*first.shape[:place], added.shape[axis], *first.shape[place:]), first.dtype)
+    factor = 1 if whole is None else _lift(whole[..., 0] if whole.ndim else whole, rank)
+    for index in range(added.shape[axis]):
+        pasts[(..., index, *[slice(None)] * rank)] = first
+        first = factor * first + added[(..., index, *[slice(None)] * rank)]
+    return pasts, first
 '''
 
 _JOINED = '''
@@ -102,7 +97,10 @@ TARGET = Target(
         (False, True): "_a @ _b.mT",
         (True, True): "_a.mT @ _b.mT",
     },
+    matvec={False: "(_a @ _b[..., None])[..., 0]", True: "(_b[..., None, :] @ _a)[..., 0, :]"},
+    elementwise=False,
     transpose="_x.mT",
+    diagonal="np.diagonal(_x, axis1=-2, axis2=-1)",
     einsum="np.einsum(_spec)",
     total="_x.sum(_axes)",
     concat="np.concatenate(_blocks, axis=_axis)",
@@ -123,5 +121,12 @@ TARGET = Target(
     power="np.asarray(_x, wide)",
     zeros="np.zeros(_shape, wide)",
     broadcast="np.broadcast_shapes(_shapes)",
-    prelude={"_expm": _EXPM, "_erf": _ERF, "_decayed": _DECAYED, "_scan": _SCAN, "_pasts": _PASTS, "_joined": _JOINED},
+    prelude={
+        "_expm": _EXPM,
+        "_erf": _ERF,
+        "_decayed": _DECAYED,
+        "_at_once": _AT_ONCE,
+        "_pasts": _PASTS,
+        "_joined": _JOINED,
+    },
 )

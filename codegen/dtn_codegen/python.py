@@ -29,39 +29,86 @@ def _lift(scalar, rank):
     """A scalar, or one per leading index, against tensors with `rank` more axes."""
     return scalar if len(getattr(scalar, "shape", ())) == 0 else scalar[(..., *[None] * rank)]
 ''',
-    "_chunked": '''
-def _chunked(chunk, chunks, states, tokens, places, constants, ranks, joins, size):
-    """Whole chunks of `size` tokens at once, then the rest as one; hands the states on, joins results along `joins`."""
-    length = tokens[0].shape[places[0]]
-    count = length // size if length >= 2 * size else 0
-    pieces = []
-    if count:
-        split = [_unfold(x, place, count, size) for x, place in zip(tokens, places)]
-        shared = [
-            x[(..., None, *[slice(None)] * rank)] if len(getattr(x, "shape", ())) else x
-            for x, rank in zip(constants, ranks)
-        ]
-        states, results = chunks(states, split, shared)
-        pieces.append([_fold(y, place) for y, place in zip(results, joins)])
-    if count * size < length or not count:
-        rest = slice(count * size, None)
-        part = [x[(..., rest, *[slice(None)] * (-place - 1))] for x, place in zip(tokens, places)]
-        states, results = chunk(states, part, constants)
-        pieces.append(results)
-    return states, [_joined(column, place) for column, place in zip(zip(*pieces), joins)]
+    "_spans": '''
+def _spans(x, place, size, one):
+    """Where the pieces of a sequence start and stop, and how many chunks each is (None: one, of any length)."""
+    length = x.shape[place]
+    if one:
+        return [(start, min(start + size, length), None) for start in range(0, max(length, 1), size)]
+    if length < 2 * size:
+        return [(0, length, None)]
+    whole = length - length % size
+    many = min(_at_once(x, length, size), length // size) * size
+    spans = [(start, min(start + many, whole)) for start in range(0, whole, many)]
+    spans = [(start, stop, (stop - start) // size) for start, stop in spans]
+    return spans if whole == length else [*spans, (whole, length, None)]
 ''',
-    "_unfold": '''
-def _unfold(x, place, count, size):
-    """Split the axis at `place`, counted from the end, into `count` chunks of `size`."""
-    x = x[(..., slice(0, count * size), *[slice(None)] * (-place - 1))]
+    "_cut": '''
+def _cut(x, place, start, stop, count):
+    """Tokens from `start` to `stop` along the axis at `place`, as `count` chunks."""
+    x = x[(..., slice(start, stop), *[slice(None)] * (-place - 1))]
+    if count is None:
+        return x
     axis = x.ndim + place
-    return x.reshape((*x.shape[:axis], count, size, *x.shape[axis + 1:]))
+    return x.reshape((*x.shape[:axis], count, -1, *x.shape[axis + 1:]))
 ''',
     "_fold": '''
-def _fold(y, place):
-    """Join the chunk axis with the one at `place`, counted from the end."""
+def _fold(y, place, count):
+    """Chunks as one sequence again."""
+    if count is None or y is None:
+        return y
     axis = y.ndim + place
     return y.reshape((*y.shape[:axis - 1], -1, *y.shape[axis + 1:]))
+''',
+    "_spread": '''
+def _spread(constants, ranks, count):
+    """Constants with an axis of chunks before their own axes."""
+    if count is None:
+        return constants
+    return [
+        x[(..., None, *[slice(None)] * rank)] if len(getattr(x, "shape", ())) else x
+        for x, rank in zip(constants, ranks)
+    ]
+''',
+    "_chunked": '''
+def _chunked(chunk, chunks, states, tokens, constants, places, joins, ranks, size):
+    """Chunks of `size` tokens, as many at once as a cache holds; hands the states on, joins results along `joins`."""
+    pieces = []
+    for start, stop, count in _spans(tokens[0], places[0], size, chunks is None):
+        part = [_cut(x, place, start, stop, count) for x, place in zip(tokens, places)]
+        states, results = (chunk if count is None else chunks)(states, part, _spread(constants, ranks, count))
+        pieces.append([_fold(y, place, count) for y, place in zip(results, joins)])
+    return states, [_joined(column, place) for column, place in zip(zip(*pieces), joins)]
+''',
+    "_chunked_vjp": '''
+def _chunked_vjp(
+    advance, chunk_vjp, chunks_vjp, states, tokens, constants, d_states, d_results, places, joins, ranks, size
+):
+    """Cotangents of states, tokens and constants: states forward again, then their cotangents backward."""
+    spans = _spans(tokens[0], places[0], size, chunks_vjp is None)
+    walk = [(*spans[0], states)]
+    for (start, stop, count), after in zip(spans, spans[1:]):
+        part = [_cut(x, place, start, stop, count) for x, place in zip(tokens, places)]
+        [states] = advance(states, part, _spread(constants, ranks, count))
+        walk.append((*after, states))
+    pieces, totals = [], [None] * len(constants)
+    for start, stop, count, states in reversed(walk):
+        part = [_cut(x, place, start, stop, count) for x, place in zip(tokens, places)]
+        d_part = [_cut(y, place, start, stop, count) for y, place in zip(d_results, joins)]
+        shared = _spread(constants, ranks, count)
+        vjp = chunk_vjp if count is None else chunks_vjp
+        d_states, d_tokens, d_shared = vjp(states, part, shared, d_states, d_part)
+        pieces.insert(0, [_fold(y, place, count) for y, place in zip(d_tokens, places)])
+        for index, (d, y, x) in enumerate(zip(d_shared, shared, constants)):
+            if d is not None and hasattr(x, "shape"):
+                d = _reduced(d, y).reshape(x.shape)
+                totals[index] = d if totals[index] is None else totals[index] + d
+    joined = [None if column[0] is None else _joined(column, place) for column, place in zip(zip(*pieces), places)]
+    return (
+        [_reduced(d, state) for d, state in zip(d_states, walk[0][3])],
+        [None if d is None else _reduced(d, x) for d, x in zip(joined, tokens)],
+        totals,
+    )
 ''',
     "_decayed": '''
 def _decayed(triangle, places, decay):
@@ -207,7 +254,9 @@ class Module:
     def steps(self, program: Program, expressions: Expressions) -> list[ast.stmt]:
         """The statements of a program as assignments."""
         statements: list[ast.stmt] = []
+        by_name = {statement.name: statement for statement in program.statements}
         for statement, freed in zip(program.statements, freed_after(program), strict=True):
+            expressions.spend(by_name, freed)
             statements.append(assign(self.name(statement.name), expressions.statement(statement)))
             if freed:
                 statements.append(ast.Delete([ast.Name(self.name(name), ast.Del()) for name in freed]))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
-from dtn_core.ir.nodes import ONES, Index, Param, Program, Read, Statement, reads, statement_reads
+from dtn_core.ir.build import pruned
+from dtn_core.ir.nodes import Param, Program
 from dtn_core.passes.pipeline import Lowered
-from dtn_core.passes.stream import State, Weights
+from dtn_core.passes.schedule import Scan, schedule
 
 from .expressions import Expressions
 from .python import Module, assign, define
@@ -49,13 +51,25 @@ class _ChunkedModule(Module):
         self.whole_parts = {
             part.name: Expressions(target, part, complex_input=form.complex_input) for part in self.chunked.wholes
         }
-        self.updates: dict[str, tuple[Index, ...]] = {}
-        self.inner = Expressions(target, self.chunked.chunk, complex_input=form.complex_input)
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether the gradient is generated too: real input, in a framework that takes one."""
+        if not self.target.differentiate or self.form.complex_input:
+            return False
+        if not self.chunked.parallel:
+            return "_scan" not in self.target.prelude
+        return self.chunked.narrow(self.chunked.backward.chunk)
 
     def functions(self) -> list[ast.FunctionDef]:
-        made = [self.chunk_function(parallel=False)]
-        if self.chunked.parallel:
-            made.append(self.chunk_function(parallel=True))
+        many = [False, True] if self.chunked.parallel else [False]
+        made = [self.forward(many=each) for each in many]
+        if self.recomputes:
+            made.append(self.forward(many=many[-1], results=False))
+            made += [self.backward(many=each) for each in many]
+        made.append(self.run(reverse=False))
+        if self.recomputes:
+            made.append(self.run(reverse=True))
         body = self.main()
         names = [self.name(param.name) for param in self.program.params]
         extra: dict[str, ast.expr] = {SIZE: ast.Constant(self.chunked.size)}
@@ -63,143 +77,158 @@ class _ChunkedModule(Module):
             extra = {INITIAL: ast.Constant(None), RETURN: ast.Constant(False), **extra}
         defaults = self.defaults()
         main = define(self.name(self.program.name), [*names, *extra], body, [*defaults, *extra.values()])
-        for part in (self.inner, *self.whole_parts.values()):
+        for part in self.whole_parts.values():
             self.expressions.used.update(part.used)
-        helpers = (
-            ("_unfold", "_fold", "_joined", "_lift", "_pasts", "_chunked") if self.chunked.parallel else ("_scan",)
-        )
-        self.expressions.used.update(dict.fromkeys(helpers))
         if "_broadcast" in self.target.prelude:
             self.expressions.used["_broadcast"] = None
         return [*made, main]
 
     # -------------------------------------------------------------- one chunk
 
-    def chunk_function(self, *, parallel: bool) -> ast.FunctionDef:
+    def forward(self, *, many: bool, results: bool = True) -> ast.FunctionDef:
         """``chunk(states, tokens, constants) -> (states, results)``, of one chunk or of many at once."""
-        steps = self.parallel_steps() if parallel else self.steps(self.chunked.chunk, self.inner)
-        like = self.name(self.stream.tokens[0].name)
-        unpacked = [
-            _unpack(
-                [self.name(self.first(state) if parallel else state.name) for state in self.stream.states], "states"
-            ),
-            _unpack([self.name(param.name) for param in self.stream.tokens], "tokens"),
-        ]
-        if self.stream.constants:
-            unpacked.append(_unpack([self.name(param.name) for param in self.stream.constants], "constants"))
-        like_float = self.first(self.stream.states[0]) if parallel else self.stream.states[0].name
-        head: list[ast.stmt] = [*unpacked, assign("wide", fill("_x.dtype", _x=self.name(like_float)))]
-        for weights in self.stream.weights:
-            self.inner.sizes[self.stream.axis] = None
-            decay = self.inner.scalar_array(weights.decay)
-            places = fill(self.target.gaps, _n=self.name(self.stream.axis), _like=like)
-            head_of = "_decay[..., None] ** " + self.target.power.replace("_x", "({})")
-            rise = fill(head_of.format("_places + 1"), _decay=decay, _places=places)
-            fall = fill(
-                head_of.format("_n - 1 - _places"), _decay=decay, _places=places, _n=self.name(self.stream.axis)
-            )
-            whole = fill("_decay ** " + self.target.power, _decay=decay, _x=self.name(self.stream.axis))
-            for name, value in ((weights.rise, rise), (weights.fall, fall), (weights.whole, whole)):
-                steps.insert(0, assign(self.name(name), value))
-        head += [
-            assign(self.name(name), fill(self.target.scalar, _x=self.name(name), _like=like))
-            for name in self.inner.lifted
-        ]
-        head += [assign(self.name(axis), self.size_in_chunk(axis)) for axis in self.inner.sizes]
-        names = {
-            n.id for node in (*steps, *head[len(unpacked) + 1 :]) for n in ast.walk(node) if isinstance(n, ast.Name)
-        }
-        if "wide" not in names:
-            del head[len(unpacked)]
-        states = _tuple([self.name(state.after) for state in self.stream.states])
-        results = _tuple([self.name(param.name) for param in self.stream.results])
-        done = ast.Return(ast.Tuple([states, results], ast.Load()))
+        scans, program = self.chunked.scans, self.chunked.chunk
+        name = self.chunk_name(many)
         text = f"The next tokens of {self.program.name}, given the states that the earlier ones left."
-        if parallel:
+        if many:
             text = f"Many chunks of {self.program.name} at once, given the states before the first."
-        body: list[ast.stmt] = [ast.Expr(ast.Constant(text)), *head, *steps, done]
-        name = f"{self.chunk_name}s" if parallel else self.chunk_name
-        return define(name, ["states", "tokens", "constants"], body, [])
+        given = {
+            "states": [scan.start if many else scan.carried for scan in scans],
+            "tokens": [param.name for param in self.stream.tokens],
+            "constants": [param.name for param in self.stream.constants],
+        }
+        done: list[list[str]] = [[scan.end for scan in scans]]
+        if results:
+            done.append([param.name for param in self.stream.results])
+        else:
+            program = pruned(replace(program, outputs=program.outputs[len(self.stream.results) :]))
+            name, text = f"{name}_states", f"The states that {name} returns, alone."
+        return self.chunk_function(name, text, program, scans, given, done, many)
 
-    @property
-    def chunk_name(self) -> str:
-        return f"_{self.program.name}_chunk"
+    def backward(self, *, many: bool) -> ast.FunctionDef:
+        """``vjp(states, tokens, constants, d_states, d_results) -> (d_states, d_tokens, d_constants)``."""
+        made = self.chunked.backward
+        scans = self.chunked.backward_scans
+        forward, reverse = scans[: len(scans) // 2], scans[len(scans) // 2 :]
+        inputs = (self.stream.tokens, self.stream.constants)
+        given = {
+            "states": [scan.start if many else scan.carried for scan in forward],
+            "tokens": [param.name for param in self.stream.tokens],
+            "constants": [param.name for param in self.stream.constants],
+            "d_states": [scan.start if many else scan.carried for scan in reverse],
+            "d_results": [made.cotangents[param.name] for param in self.stream.results],
+        }
+        done: list[list[str | None]] = [
+            [scan.end for scan in reverse],
+            *([made.gradients.get(p.name) for p in params] for params in inputs),
+        ]
+        text = f"Cotangents of what {self.chunk_name(many)} takes, from those of what it returns."
+        program = made.chunk
+        if not many:  # states before the chunk are given, and nobody asks for those after it
+            program = pruned(replace(program, outputs=program.outputs[len(forward) :]))
+            scans = reverse
+        return self.chunk_function(f"{self.chunk_name(many)}_vjp", text, program, scans, given, done, many)
 
-    @staticmethod
-    def first(state: State) -> str:
-        """What the state before the first of many chunks is called."""
-        return f"{state.name}_first"
+    def chunk_function(
+        self,
+        name: str,
+        text: str,
+        program: Program,
+        scans: Sequence[Scan],
+        given: Mapping[str, Sequence[str]],
+        done: Sequence[Sequence[str | None]],
+        many: bool,
+    ) -> ast.FunctionDef:
+        """A function over the tensors of one chunk, or over those of many with an axis of chunks before their own."""
+        inner = Expressions(self.target, program, complex_input=self.form.complex_input)
+        inner.tiles = {}
+        steps = self.chunk_steps(program, scans if many else (), inner)
+        if not many:
+            steps += [self.carry(scan) for scan in scans]
+        like = self.name(self.stream.tokens[0].name)
+        tiles = [assign(self.name(tile), value) for tile, value in inner.tiles.values()]
+        body = [*tiles, *steps]
+        body = [*self.powers(inner, like, names_in(body)), *body]
+        lifted = [
+            assign(self.name(scalar), fill(self.target.scalar, _x=self.name(scalar), _like=like))
+            for scalar in inner.lifted
+        ]
+        sizes = [assign(self.name(axis), self.size_in_chunk(axis)) for axis in inner.sizes]
+        head = [unpack([self.name(n) for n in names], source) for source, names in given.items() if names]
+        if "wide" in names_in([*lifted, *body]):
+            head.append(assign("wide", fill("_x.dtype", _x=self.name(given["states"][0]))))
+        values = [
+            ast.Tuple(
+                [ast.Constant(None) if n is None else ast.Name(self.name(n), ast.Load()) for n in names], ast.Load()
+            )
+            for names in done
+        ]
+        statements = [ast.Expr(ast.Constant(text)), *head, *lifted, *sizes, *body]
+        self.expressions.used.update(inner.used)
+        return define(name, list(given), [*statements, ast.Return(ast.Tuple(list(values), ast.Load()))], [])
 
-    def parallel_steps(self) -> list[ast.stmt]:
-        """The chunk's steps on all chunks; a state's sums over its chunk come before the state is read."""
-        program = self.chunked.chunk
-        weights = {state.name: weight for state, weight in self.decay_of_states()}
-        by_name = {statement.name: statement for statement in program.statements}
-        scans: dict[str, tuple[State, Read]] = {}
-        skipped: set[str] = set()
-        for state in self.stream.states:
-            added, kept = self.parts_of_update(by_name, state)
-            scans[state.name] = (state, added)
-            skipped |= {state.after, *kept}
-        statements: list[ast.stmt] = []
-        ready = {p.name for p in program.params} - set(scans) | {ONES}
-        waiting = [s for s in program.statements if s.name not in skipped]
-        while waiting or scans:
-            for name, (state, added) in list(scans.items()):
-                if added.tensor in ready:
-                    statements.append(self.scan_of(state, added, weights.get(name)))
-                    ready.add(name)
-                    del scans[name]
-            found = next((s for s in waiting if all(r.tensor in ready for r in statement_reads(s))), None)
-            if found is None:
-                assert scans, "the statements of a chunk depend on one another in a circle"
+    def chunk_name(self, many: bool) -> str:
+        return f"_{self.program.name}_chunk{'s' if many else ''}"
+
+    def powers(self, inner: Expressions, like: str, used: set[str]) -> list[ast.stmt]:
+        """The powers of each decay that a chunk uses."""
+        made: list[ast.stmt] = []
+        for weights in self.stream.weights:
+            names = [self.name(name) for name in (weights.rise, weights.fall, weights.whole)]
+            if not used & set(names):
                 continue
-            waiting.remove(found)
-            statements.append(assign(self.name(found.name), self.inner.statement(found)))
-            ready.add(found.name)
+            inner.sizes[self.stream.axis] = None
+            size = self.name(self.stream.axis)
+            decay = inner.scalar_array(weights.decay)
+            places = fill(self.target.gaps, _n=size, _like=like)
+            along = "_decay[..., None] ** " + self.target.power.replace("_x", "({})")
+            values = [
+                fill(along.format("_places + 1"), _decay=decay, _places=places),
+                fill(along.format("_n - 1 - _places"), _decay=decay, _places=places, _n=size),
+                fill("_decay ** " + self.target.power, _decay=decay, _x=size),
+            ]
+            made += [assign(name, value) for name, value in zip(names, values, strict=True) if name in used]
+        return made
+
+    def chunk_steps(self, program: Program, scans: Sequence[Scan], inner: Expressions) -> list[ast.stmt]:
+        """Statements and scans in the order of the schedule; what is not needed again is let go."""
+        by_name = {statement.name: statement for statement in program.statements}
+        statements: list[ast.stmt] = []
+        for step in schedule(program, scans):
+            if isinstance(step.action, Scan):
+                statements.append(self.scan(step.action))
+            else:
+                inner.spend(by_name, step.freed)
+                statements.append(assign(self.name(step.action.name), inner.statement(step.action)))
+            if step.freed:
+                statements.append(ast.Delete([ast.Name(self.name(name), ast.Del()) for name in step.freed]))
         return statements
 
-    def parts_of_update(self, by_name: dict[str, Statement], state: State) -> tuple[Read, set[str]]:
-        """Of ``next = past + added``: the read of what is added, and the statements that only keep the past."""
-        update = by_name[state.after]
-        kept: set[str] = set()
-        added: list[Read] = []
-        for read in reads(update.value):
-            source = by_name.get(read.tensor)
-            if read.tensor == state.name:
-                continue
-            if source is not None and any(r.tensor == state.name for r in reads(source.value)):
-                kept.add(source.name)
-            else:
-                added.append(Read(read.tensor, tuple(read.indices)))
-        assert len(added) == 1, f"{state.after} is not one sum added to its past"
-        self.updates[state.name] = update.indices
-        return added[0], kept
-
-    def decay_of_states(self) -> list[tuple[State, Weights]]:
-        """The states that decay, with their weights."""
-        by_name = {statement.name: statement for statement in self.chunked.chunk.statements}
-        found = []
-        for state in self.stream.states:
-            sources = [r.tensor for r in reads(by_name[state.after].value)]
-            sources += [r.tensor for s in sources if s in by_name for r in reads(by_name[s].value)]
-            found += [(state, weights) for weights in self.stream.weights if weights.whole in sources]
-        return found
-
-    def scan_of(self, state: State, added: Read, weights: Weights | None) -> ast.stmt:
-        """``past, next = _pasts(first, added, whole, rank)``."""
-        value = self.inner.permuted(
-            ast.Name(self.name(added.tensor), ast.Load()), added.indices, self.updates[state.name]
-        )
+    def scan(self, scan: Scan) -> ast.stmt:
+        """``carried, end = _pasts(start, added, whole, rank)``."""
+        self.expressions.used["_pasts"] = None
+        self.expressions.used["_lift"] = None
         call = fill(
             "_pasts(_first, _added, _whole, _rank)",
-            _first=self.name(self.first(state)),
-            _added=value,
-            _whole=ast.Constant(None) if weights is None else ast.Name(self.name(weights.whole), ast.Load()),
-            _rank=ast.Constant(len(state.axes)),
+            _first=self.name(scan.start),
+            _added=self.name(scan.added),
+            _whole=ast.Constant(None) if scan.whole is None else ast.Name(self.name(scan.whole), ast.Load()),
+            _rank=ast.Constant(len(scan.axes)),
         )
-        names = [ast.Name(self.name(name), ast.Store()) for name in (state.name, state.after)]
-        return ast.Assign([ast.Tuple(list(names), ast.Store())], call)
+        if scan.reverse:
+            assert isinstance(call, ast.Call)
+            call.keywords.append(ast.keyword("reverse", ast.Constant(True)))
+        names: list[ast.expr] = [ast.Name(self.name(name), ast.Store()) for name in (scan.carried, scan.end)]
+        return ast.Assign([ast.Tuple(names, ast.Store())], call)
+
+    def carry(self, scan: Scan) -> ast.stmt:
+        """``end = whole * carried + added``."""
+        kept: ast.expr = ast.Name(self.name(scan.carried), ast.Load())
+        if scan.whole is not None:
+            self.expressions.used["_lift"] = None
+            rank = ast.Constant(len(scan.axes))
+            kept = fill("_lift(_whole, _rank) * _kept", _whole=self.name(scan.whole), _rank=rank, _kept=kept)
+        return assign(self.name(scan.end), fill("_kept + _added", _kept=kept, _added=self.name(scan.added)))
 
     def size_in_chunk(self, axis: str) -> ast.expr:
         states = [Param(state.name, state.axes) for state in self.stream.states]
@@ -214,7 +243,7 @@ class _ChunkedModule(Module):
         if before is not None:
             statements += self.part(before)
         statements += self.start()
-        statements.append(self.scan())
+        statements.append(self.scan_call())
         if after is not None:
             statements += self.part(after)
         results = [self.result(output.name, output.axes) for output in self.program.outputs]
@@ -257,30 +286,66 @@ class _ChunkedModule(Module):
         given = fill("tuple(_x)", _x=INITIAL)
         return [ast.If(test, fresh, [assign("states", given)])]
 
-    def scan(self) -> ast.stmt:
-        axis = self.stream.axis
-        places = [ast.Constant(p.axes.index(axis) - len(p.axes)) for p in self.stream.tokens]
-        joins = [ast.Constant(p.axes.index(axis) - len(p.axes)) for p in self.stream.results]
-        parallel = self.chunked.parallel
-        functions = [self.chunk_name, *([f"{self.chunk_name}s"] if parallel else [])]
-        ranks = ast.Tuple([ast.Constant(len(p.axes)) for p in self.stream.constants], ast.Load())
+    def scan_call(self) -> ast.stmt:
+        """``states, results = _run(chunk_size, states, tokens, constants)``."""
+        self.expressions.used.update(dict.fromkeys(self.target.differentiate if self.recomputes else ()))
         call = ast.Call(
-            ast.Name("_chunked" if parallel else "_scan", ast.Load()),
+            ast.Name("_recomputed" if self.recomputes else "_run", ast.Load()),
             [
-                *(ast.Name(name, ast.Load()) for name in functions),
+                ast.Name(SIZE, ast.Load()),
                 ast.Name("states", ast.Load()),
                 _tuple([self.name(p.name) for p in self.stream.tokens]),
-                ast.Tuple(list(places), ast.Load()),
                 _tuple([self.name(p.name) for p in self.stream.constants]),
-                *([ranks] if parallel else []),
-                ast.Tuple(list(joins), ast.Load()),
-                ast.Name(SIZE, ast.Load()),
             ],
             [],
         )
-        names = [ast.Name(self.name(p.name), ast.Store()) for p in self.stream.results]
-        target = ast.Tuple([ast.Name("states", ast.Store()), ast.List(list(names), ast.Store())], ast.Store())
+        names: list[ast.expr] = [ast.Name(self.name(p.name), ast.Store()) for p in self.stream.results]
+        target = ast.Tuple([ast.Name("states", ast.Store()), ast.List(names, ast.Store())], ast.Store())
         return ast.Assign([target], call)
+
+    def run(self, *, reverse: bool) -> ast.FunctionDef:
+        """``_run``: the chunks of a sequence, one after another; ``_run_vjp``: its gradient, in the other direction."""
+        axis = self.stream.axis
+        tokens, results = self.stream.tokens, self.stream.results
+        many = self.chunked.parallel
+        helper = ("_chunked" if many or "_scan" not in self.target.prelude else "_scan") + ("_vjp" if reverse else "")
+        self.expressions.used.update(dict.fromkeys(WALKS[helper]))
+        chunks = [self.chunk_name(many=False), self.chunk_name(many=True) if many else None]
+        functions = chunks if not reverse else [f"{chunks[many]}_states", *(c and f"{c}_vjp" for c in chunks)]
+        arguments: list[ast.expr] = [ast.Name(f, ast.Load()) if f else ast.Constant(None) for f in functions]
+        given = ["states", "tokens", "constants", *(["d_states", "d_results"] if reverse else [])]
+        arguments += [ast.Name(name, ast.Load()) for name in given]
+        arguments += [
+            ast.Tuple([ast.Constant(p.axes.index(axis) - len(p.axes)) for p in params], ast.Load())
+            for params in (tokens, results)
+        ]
+        arguments.append(ast.Tuple([ast.Constant(len(p.axes)) for p in self.stream.constants], ast.Load()))
+        call = ast.Call(ast.Name(helper, ast.Load()), [*arguments, ast.Name("size", ast.Load())], [])
+        text = f"All tokens of {self.program.name}, `size` in a chunk: `(states, results)`."
+        if reverse:
+            text = "Cotangents of what `_run` takes, from those of what it returns; each chunk is computed again."
+        return define(
+            "_run_vjp" if reverse else "_run", ["size", *given], [ast.Expr(ast.Constant(text)), ast.Return(call)], []
+        )
+
+
+WALKS = {
+    "_chunked": ("_at_once", "_spans", "_cut", "_fold", "_spread", "_joined", "_chunked"),
+    "_scan": ("_scan",),
+    "_chunked_vjp": ("_reduced", "_chunked_vjp"),
+}
+"""What each walk over the chunks needs of the prelude."""
+
+
+def names_in(nodes: Sequence[ast.AST]) -> set[str]:
+    """Every name that ``nodes`` refer to."""
+    return {n.id for node in nodes for n in ast.walk(node) if isinstance(n, ast.Name)}
+
+
+def unpack(names: Sequence[str], source: str) -> ast.stmt:
+    """``a, b = source``."""
+    target = ast.Tuple([ast.Name(name, ast.Store()) for name in names], ast.Store())
+    return ast.Assign([target], ast.Name(source, ast.Load()))
 
 
 def _size(target: Target, params: Sequence[Param], axis: str, name: Callable[[str], str]) -> ast.expr:
@@ -289,11 +354,6 @@ def _size(target: Target, params: Sequence[Param], axis: str, name: Callable[[st
             place = param.axes.index(axis) - len(param.axes)
             return fill(target.size, _x=name(param.name), _i=ast.Constant(place))
     raise AssertionError(f"axis {axis} belongs to nothing in the chunk")
-
-
-def _unpack(names: Sequence[str], source: str) -> ast.stmt:
-    target = ast.Tuple([ast.Name(name, ast.Store()) for name in names], ast.Store())
-    return ast.Assign([target], ast.Name(source, ast.Load()))
 
 
 def _tuple(names: Sequence[str]) -> ast.Tuple:

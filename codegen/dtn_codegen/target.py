@@ -61,8 +61,15 @@ class Target:
         The ones written differently for complex input.
     matmul : Mapping[tuple[bool, bool], str]
         Product of ``_a`` and ``_b``, by which of them is transposed.
-    transpose, einsum, total, concat : str
-        Matrix transpose of ``_x``; ``_spec`` over the operands appended; sum over ``_axes``; blocks along ``_axis``.
+    transpose, diagonal, einsum, total, concat : str
+        Matrix transpose and diagonal of ``_x``; ``_spec`` over the operands appended; sum over ``_axes``; blocks along
+        ``_axis``.
+    matvec : Mapping[bool, str]
+        Product of the matrix ``_a`` and the vector ``_b``, by whether ``_a`` is transposed, where einsum is slower.
+    elementwise : bool
+        Whether a long inner product is quicker elementwise and summed, with a temporary, than as an einsum.
+    tril_over, triu_over : str
+        Triangles of a ``_x`` that nothing reads again, in its own memory; empty where there is no such thing.
     tril, triu, ones, zeros_like, gaps : str
         Triangles of ``_x``; ones of ``_shape``; ``_gaps``: a vector 0 … ``_n`` − 1.
     size : str
@@ -85,6 +92,8 @@ class Target:
         ``_a`` divided by ``_d``, giving 0 where a divisor ``_x`` is 0: ``_d`` is ``_x`` made safe.
     prelude : Mapping[str, str]
         Source of functions that templates refer to by name, included when used.
+    differentiate : tuple[str, ...]
+        The prelude functions that give chunked code a gradient of its own; none where the framework's is kept.
     """
 
     name: str
@@ -95,6 +104,7 @@ class Target:
     functions: Mapping[str, str]
     matmul: Mapping[tuple[bool, bool], str]
     transpose: str
+    diagonal: str
     einsum: str
     total: str
     concat: str
@@ -111,6 +121,8 @@ class Target:
     expm: str
     zeros: str
     broadcast: str
+    tril_over: str = ""
+    triu_over: str = ""
     shape: str = "_x.shape"
     scalar_shape: str = "getattr(_x, 'shape', ())"
     power: str = "_x"
@@ -119,5 +131,8 @@ class Target:
     extent: str = "_n"
     scalar: str = "_x"
     arrays: str | None = None
+    elementwise: bool = True
+    matvec: Mapping[bool, str] = field(default_factory=dict)
     complex_functions: Mapping[str, str] = field(default_factory=dict)
     prelude: Mapping[str, str] = field(default_factory=dict)
+    differentiate: tuple[str, ...] = ()

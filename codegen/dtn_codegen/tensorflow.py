@@ -1,5 +1,7 @@
 """TensorFlow, as the emitter sees it."""
 
+from dtn_core.passes.pipeline import AT_ONCE
+
 from .target import Target
 
 _DECAYED = '''
@@ -9,7 +11,7 @@ def _decayed(triangle, places, decay):
 '''
 
 _SCAN = '''
-def _scan(chunk, states, tokens, places, constants, joins, size):
+def _scan(chunk, chunks, states, tokens, constants, places, joins, ranks, size):
     """Feed tokens to `chunk` in pieces of `size`, handing the states on; results are joined along `joins`."""
 
     def piece(start):
@@ -69,70 +71,107 @@ def _broadcast(*shapes):
     return tf.unstack(result)
 '''
 
-_CHUNKED = '''
-def _chunked(chunk, chunks, states, tokens, places, constants, ranks, joins, size):
-    """Whole chunks of `size` tokens at once, then the rest as one; hands the states on, joins results along `joins`."""
-    length = tokens[0].shape[places[0]]
+_AT_ONCE = '''
+def _at_once(x, length, size):
+    """How many chunks to compute at once: as many as a processor's cache holds, all of them in a graph."""
+    if not tf.executing_eagerly():
+        return length // size
+    return max(1, AT_ONCE * length // max(1, int(tf.size(x)) * size))
+'''.replace("AT_ONCE", str(AT_ONCE))
+
+_SPANS = '''
+def _spans(x, place, size, one):
+    """Where the pieces of a sequence start and stop, and how many chunks each is (None: one, of any length)."""
+    length = x.shape[place]
     if length is None:
-        length = tf.shape(tokens[0])[places[0]]
-        count = length // size
-    else:
-        count = length // size if length >= 2 * size else 0
-    known = isinstance(count, int)
-    pieces = []
-    if not known or count:
-        split = [_unfold(x, place, count, size) for x, place in zip(tokens, places)]
-        shared = [
-            x[(..., None, *[slice(None)] * rank)] if len(getattr(x, "shape", ())) else x
-            for x, rank in zip(constants, ranks)
-        ]
-        states, results = chunks(states, split, shared)
-        pieces.append([_fold(y, place) for y, place in zip(results, joins)])
-    if not known or count * size < length or not count:
-        rest = slice(count * size, None)
-        part = [x[(..., rest, *[slice(None)] * (-place - 1))] for x, place in zip(tokens, places)]
-        states, results = chunk(states, part, constants)
-        pieces.append(results)
-    return states, [_joined(column, place) for column, place in zip(zip(*pieces), joins)]
+        length = tf.shape(x)[place]
+        whole = length - length % size
+        return [(0, whole, length // size), (whole, length, None)]
+    if length < 2 * size:
+        return [(0, length, None)]
+    whole = length - length % size
+    many = min(_at_once(x, length, size), length // size) * size
+    spans = [(start, min(start + many, whole)) for start in range(0, whole, many)]
+    spans = [(start, stop, (stop - start) // size) for start, stop in spans]
+    return spans if whole == length else [*spans, (whole, length, None)]
 '''
 
-_UNFOLD = '''
-def _unfold(x, place, count, size):
-    """Split the axis at `place`, counted from the end, into `count` chunks of `size`."""
-    x = x[(..., slice(0, count * size), *[slice(None)] * (-place - 1))]
+_CUT = '''
+def _cut(x, place, start, stop, count):
+    """Tokens from `start` to `stop` along the axis at `place`, as `count` chunks."""
+    x = x[(..., slice(start, stop), *[slice(None)] * (-place - 1))]
+    if count is None:
+        return x
     axis = x.shape.rank + place
     shape = tf.shape(x)
-    return tf.reshape(x, tf.concat([shape[:axis], [count, size], shape[axis + 1:]], 0))
+    return tf.reshape(x, tf.concat([shape[:axis], [count, shape[axis] // tf.maximum(count, 1)], shape[axis + 1:]], 0))
 '''
 
 _FOLD = '''
-def _fold(y, place):
-    """Join the chunk axis with the one at `place`, counted from the end."""
+def _fold(y, place, count):
+    """Chunks as one sequence again."""
+    if count is None or y is None:
+        return y
     axis = y.shape.rank + place
     shape = tf.shape(y)
     return tf.reshape(y, tf.concat([shape[:axis - 1], [shape[axis - 1] * shape[axis]], shape[axis + 1:]], 0))
 '''
 
 _PASTS = '''
-def _pasts(first, added, whole, rank):
+def _pasts(first, added, whole, rank, reverse=False):
     """The states before each chunk and the one after the last, decayed by `whole` a chunk."""
     if whole is None:
         axis = added.shape.rank - 1 - rank
         last = first + tf.reduce_sum(added, axis=axis)
-        return tf.expand_dims(first, -1 - rank) + tf.cumsum(added, axis=axis, exclusive=True), last
+        return tf.expand_dims(first, -1 - rank) + tf.cumsum(added, axis=axis, exclusive=True, reverse=reverse), last
     factor = _lift(whole[..., 0] if whole.shape.rank else whole, rank)
     pieces = tf.experimental.numpy.moveaxis(added, -1 - rank, 0)
+    pieces = tf.reverse(pieces, [0]) if reverse else pieces
     nothing = tf.zeros_like(first)[None]  # one piece more: tf.scan cannot stack none
     pieces = tf.concat([pieces + nothing, nothing], 0)
     states = tf.scan(lambda state, piece: factor * state + piece, pieces, first)
-    states = tf.concat([first[None], states[:-1]], 0)
-    return tf.experimental.numpy.moveaxis(states[:-1], 0, -1 - rank), states[-1]
+    pasts = tf.concat([first[None], states[:-2]], 0)[:tf.shape(added)[-1 - rank]]
+    pasts = tf.reverse(pasts, [0]) if reverse else pasts
+    return tf.experimental.numpy.moveaxis(pasts, 0, -1 - rank), tf.concat([first[None], states[:-1]], 0)[-1]
 '''
 
 _JOINED = '''
 def _joined(pieces, place):
     """Pieces as one tensor along the axis at `place`."""
     return pieces[0] if len(pieces) == 1 else tf.concat(pieces, axis=place)
+'''
+
+_REDUCED = '''
+def _reduced(d, x):
+    """A cotangent summed over the axes along which `x` was broadcast."""
+    shape = tf.shape(x)
+    d = tf.broadcast_to(d, tf.broadcast_dynamic_shape(tf.shape(d), shape))
+    axes, _ = tf.raw_ops.BroadcastGradientArgs(s0=shape, s1=tf.shape(d))
+    return tf.reshape(tf.reduce_sum(d, axis=axes), shape)
+'''
+
+_RECOMPUTED = '''
+def _recomputed(size, states, tokens, constants):
+    """`_run`, which for its gradient keeps its arguments only and computes everything else again."""
+    if any(tf.is_tensor(x) for x in constants):  # a decay that may be trained: by TensorFlow's own rules
+        return _run(size, states, tokens, constants)
+    ends = len(states), len(states) + len(tokens)
+
+    @tf.custom_gradient
+    def run(*given):
+        after, results = _run(size, given[:ends[0]], given[ends[0]:], constants)
+
+        def vjp(*cotangents):
+            d_states, d_results = cotangents[:ends[0]], cotangents[ends[0]:]
+            d_states, d_tokens, _ = _run_vjp(
+                size, given[:ends[0]], given[ends[0]:], constants, d_states, d_results
+            )
+            return [*d_states, *d_tokens]
+
+        return [*after, *results], vjp
+
+    done = run(*states, *tokens)
+    return tuple(done[:ends[0]]), done[ends[0]:]
 '''
 
 TARGET = Target(
@@ -170,6 +209,7 @@ TARGET = Target(
         (True, True): "tf.matmul(_a, _b, transpose_a=True, transpose_b=True)",
     },
     transpose="tf.linalg.matrix_transpose(_x)",
+    diagonal="tf.linalg.diag_part(_x)",
     einsum="_einsum(_spec)",
     total="tf.reduce_sum(_x, axis=_axes)",
     concat="tf.concat(_blocks, axis=_axis)",
@@ -197,11 +237,15 @@ TARGET = Target(
         "_einsum": _EINSUM,
         "_decayed": _DECAYED,
         "_scan": _SCAN,
-        "_chunked": _CHUNKED,
-        "_unfold": _UNFOLD,
+        "_at_once": _AT_ONCE,
+        "_spans": _SPANS,
+        "_cut": _CUT,
         "_fold": _FOLD,
         "_pasts": _PASTS,
         "_joined": _JOINED,
         "_broadcast": _BROADCAST,
+        "_reduced": _REDUCED,
+        "_recomputed": _RECOMPUTED,
     },
+    differentiate=("_recomputed",),
 )

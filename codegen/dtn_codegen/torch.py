@@ -1,37 +1,107 @@
 """PyTorch, as the emitter sees it."""
 
+from dtn_core.passes.pipeline import AT_ONCE
+
 from .target import Target
 
-_SCAN = '''
-def _scan(chunk, states, tokens, places, constants, joins, size):
-    """Feed tokens to `chunk` in pieces of `size`, handing the states on; results are joined along `joins`."""
-    length = tokens[0].shape[places[0]]
-    pieces = []
-    for start in range(0, max(length, 1), size):
-        part = [x[(..., slice(start, start + size), *[slice(None)] * (-place - 1))] for x, place in zip(tokens, places)]
-        states, results = chunk(states, part, constants)
-        pieces.append(results)
-    return states, [torch.cat(column, dim=place) for column, place in zip(zip(*pieces), joins)]
-'''
+_AT_ONCE = '''
+def _at_once(x, length, size):
+    """How many chunks to compute at once: as many as a processor's cache holds, all of them where it is compiled."""
+    if torch.compiler.is_compiling() or x.device.type != "cpu":
+        return length // size
+    return max(1, AT_ONCE * length // max(1, x.numel() * size))
+'''.replace("AT_ONCE", str(AT_ONCE))
 
 _PASTS = '''
-def _pasts(first, added, whole, rank):
+def _pasts(first, added, whole, rank, reverse=False):
     """The states before each chunk and the one after the last, decayed by `whole` a chunk."""
     axis = -1 - rank
     first = first.unsqueeze(axis)
     if whole is None:
-        total = added.cumsum(axis)
-        return first + (total - added), (first + total.narrow(axis, -1, 1)).squeeze(axis)
+        added = added.expand(torch.broadcast_shapes(first.shape, added.shape))
+        first = first.expand(added.narrow(axis, 0, 1).shape)
+        total = torch.cat([first, added.flip(axis) if reverse else added], dim=axis).cumsum(axis)
+        pasts = total.narrow(axis, 0, added.shape[axis])
+        return pasts.flip(axis) if reverse else pasts, total.select(axis, -1)
     states = [first]
-    for piece in added.split(1, axis):
+    pieces = added.split(1, axis)
+    for piece in pieces[::-1] if reverse else pieces:
         states.append(_lift(whole, rank) * states[-1] + piece)
-    return torch.cat(states[:-1], dim=axis), states[-1].squeeze(axis)
+    pasts = states[-2::-1] if reverse else states[:-1]
+    return torch.cat(torch.broadcast_tensors(*pasts), dim=axis), states[-1].squeeze(axis)
 '''
 
 _JOINED = '''
 def _joined(pieces, place):
     """Pieces as one tensor along the axis at `place`."""
     return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=place)
+'''
+
+_REDUCED = '''
+def _reduced(d, x):
+    """A cotangent summed over the axes along which `x` was broadcast."""
+    return d.expand(torch.broadcast_shapes(d.shape, x.shape)).sum_to_size(x.shape)
+'''
+
+_RECOMPUTED = '''
+class _Recomputed(torch.autograd.Function):
+    """`_run`, which for its gradient keeps its arguments only and computes everything else again."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(size, counts, *tensors):
+        states, results = _run(size, *_parted(tensors, counts))
+        return (*states, *results)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.size, ctx.counts, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+    @staticmethod
+    def jvp(ctx, size, counts, *tangents):
+        def run(*tensors):
+            states, results = _run(ctx.size, *_parted(tensors, ctx.counts))
+            return (*states, *results)
+
+        given = ctx.saved_tensors
+        tangents = tuple(torch.zeros_like(x) if t is None else t for t, x in zip(tangents, given))
+        return torch.func.jvp(run, given, tangents)[1]
+
+    @staticmethod
+    def backward(ctx, *cotangents):
+        parts = _parted(ctx.saved_tensors, ctx.counts)
+        count = ctx.counts[0]
+        d_states, d_tokens, d_constants = _run_vjp(ctx.size, *parts, cotangents[:count], cotangents[count:])
+        missing = [wanted and d is None for wanted, d in zip(ctx.needs_input_grad[-len(d_constants):], d_constants)]
+        if any(missing):  # a decay: by the framework's own rules
+
+            def run(*constants):
+                states, results = _run(ctx.size, parts[0], parts[1], constants)
+                return (*states, *results)
+
+            d_constants = torch.func.vjp(run, *parts[2])[1](cotangents)
+        return (None, None, *d_states, *d_tokens, *d_constants)
+
+
+def _parted(tensors, counts):
+    """States, tokens and constants."""
+    states, tokens = counts
+    return tensors[:states], tensors[states : states + tokens], tensors[states + tokens:]
+
+
+def _recomputed(size, states, tokens, constants):
+    """`_run` with a gradient that keeps the arguments only."""
+    given = (*states, *tokens, *constants)
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling() or not any(
+        getattr(x, "requires_grad", False) for x in given
+    ):
+        return _run(size, states, tokens, constants)
+    constants = [torch.as_tensor(x, dtype=tokens[0].dtype, device=tokens[0].device) for x in constants]
+    done = _Recomputed.apply(size, (len(states), len(tokens)), *states, *tokens, *constants)
+    return tuple(done[: len(states)]), list(done[len(states):])
 '''
 
 TARGET = Target(
@@ -65,12 +135,17 @@ TARGET = Target(
         (False, True): "_a @ _b.mT",
         (True, True): "_a.mT @ _b.mT",
     },
+    # a row times a matrix: torch's batched product with a column is up to ten times slower
+    matvec={False: "(_b.unsqueeze(-2) @ _a.mT).squeeze(-2)", True: "(_b.unsqueeze(-2) @ _a).squeeze(-2)"},
     transpose="_x.mT",
+    diagonal="_x.diagonal(dim1=-2, dim2=-1)",
     einsum="torch.einsum(_spec)",
     total="_x.sum(_axes)",
     concat="torch.cat(_blocks, dim=_axis)",
     tril="torch.tril(_x)",
     triu="torch.triu(_x)",
+    tril_over="_x.tril_()",
+    triu_over="_x.triu_()",
     ones="torch.ones(_shape, dtype=wide, device=_like.device)",
     zeros_like="torch.zeros_like(_x)",
     gaps="torch.arange(_n, device=_like.device)",
@@ -82,7 +157,14 @@ TARGET = Target(
     nonzero="_x.masked_fill(_x.logical_not(), torch.inf)",
     zeros="torch.zeros(_shape, dtype=wide, device=_like.device)",
     broadcast="torch.broadcast_shapes(_shapes)",
-    prelude={"_scan": _SCAN, "_pasts": _PASTS, "_joined": _JOINED},
+    prelude={
+        "_at_once": _AT_ONCE,
+        "_pasts": _PASTS,
+        "_joined": _JOINED,
+        "_reduced": _REDUCED,
+        "_recomputed": _RECOMPUTED,
+    },
+    differentiate=("_recomputed",),
     expm="torch.linalg.matrix_exp(_x.contiguous())",
     scalar="torch.as_tensor(_x, dtype=wide, device=_like.device)",
 )

@@ -91,6 +91,7 @@ def main(serve: Callable[[str, TextIO, TextIO], None] = serve) -> None:
     """Serve on standard input and output; whatever else a framework prints goes to standard error."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    sys.stdout = sys.stderr  # written at once: an error must be the last thing in the log
     try:
         serve(sys.argv[1], sys.stdin, answers)
     except BrokenPipeError:  # the parent has gone

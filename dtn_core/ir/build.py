@@ -97,13 +97,18 @@ class Builder:
             )
             for s in statements
         ]
-        live = {output.name for output in self.source.outputs}
-        kept: list[Statement] = []
-        for statement in reversed(statements):
-            if statement.name in live:
-                kept.append(statement)
-                live.update(read.tensor for read in statement_reads(statement))
-        return verify(replace(self.source, statements=tuple(reversed(kept))))
+        return verify(pruned(replace(self.source, statements=tuple(statements))))
+
+
+def pruned(program: Program) -> Program:
+    """``program`` without the statements that no output needs."""
+    live = {output.name for output in program.outputs}
+    kept: list[Statement] = []
+    for statement in reversed(program.statements):
+        if statement.name in live:
+            kept.append(statement)
+            live.update(read.tensor for read in statement_reads(statement))
+    return replace(program, statements=tuple(reversed(kept)))
 
 
 def canonical_key(

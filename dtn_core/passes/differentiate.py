@@ -90,8 +90,8 @@ def differentiate(program: Program, wrt: Iterable[str] | None = None) -> Program
 class _Reverse:
     def __init__(self, program: Program, wrt: Iterable[str] | None) -> None:
         self.program = program
-        masks = _masks(program)
-        self.wrt = tuple(wrt) if wrt is not None else tuple(p.name for p in program.params if p.name not in masks)
+        tested = masks(program)
+        self.wrt = tuple(wrt) if wrt is not None else tuple(p.name for p in program.params if p.name not in tested)
         unknown = [name for name in self.wrt if name not in {p.name for p in program.params}]
         if unknown:
             raise CompileError(f"{program.name} has no parameter {unknown[0]!r} to differentiate by")
@@ -322,7 +322,8 @@ def _one(indices: tuple[Index, ...]) -> Read:
     return Read(ONES, indices)
 
 
-def _masks(program: Program) -> set[str]:
+def masks(program: Program) -> set[str]:
+    """The tensors that ``select`` tests; nothing is differentiated by them."""
     tested = set()
     for statement in program.statements:
         stack: list[Expr] = [statement.value]

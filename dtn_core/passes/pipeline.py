@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from math import prod
 
 from ..cost import Polynomial, elements, peak_elements, score
 from ..errors import CompileError
 from ..ir.axes import sequence_axes
-from ..ir.nodes import Index, Program
+from ..ir.nodes import Index, Param, Program
+from .backward import Backward, backward
 from .causal import causal
 from .contract import contract
 from .divide import divide
 from .flatten import flatten
 from .low_rank import low_rank, why_not
+from .schedule import Scan, Step, held, schedule
 from .stream import Stream, stream
 
 LONG = 65_536
@@ -23,6 +26,10 @@ SHORT = 16
 CHUNKS = (16, 32, 64, 128, 256)
 CHUNK_OVERHEAD = 1_000_000
 """What starting one more chunk costs, in flops."""
+
+
+AT_ONCE = 2**18
+"""Elements of the first argument whose chunks are computed at once: their tiles stay in a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -45,13 +52,62 @@ class Chunked:
     after: Program | None
     size: int
 
+    @cached_property
+    def backward(self) -> Backward:
+        """The gradient of a chunk, lowered."""
+        made = backward(self.stream, self.chunk)
+        sizes = {**dict.fromkeys(made.chunk.axes, FEATURES), self.stream.axis: self.size}
+        return replace(made, chunk=divide(contract(made.chunk, sizes)))
+
     @property
     def parallel(self) -> bool:
         """Whether all chunks may be computed at once: no tensor along the tokens has two feature axes."""
+        return self.narrow(self.chunk)
+
+    def narrow(self, program: Program) -> bool:
+        """Whether no tensor of ``program`` along the tokens has two feature axes, nor two of tokens and one more."""
         axis = self.stream.axis
-        return all(len(s.axes) - s.axes.count(axis) < 2 for s in self.chunk.statements if axis in s.axes) and all(
-            len(s.axes) < 3 for s in self.chunk.statements if s.axes.count(axis) > 1
+        return all(len(s.axes) - s.axes.count(axis) < 2 for s in program.statements if axis in s.axes) and all(
+            len(s.axes) < 3 for s in program.statements if s.axes.count(axis) > 1
         )
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """What runs in a chunk, or in many chunks at once where that is possible, in order."""
+        return schedule(self.chunk, self.scans if self.parallel else ())
+
+    @property
+    def scans(self) -> tuple[Scan, ...]:
+        """How states pass from chunk to chunk."""
+        return tuple(
+            Scan(
+                state.name,
+                state.added,
+                f"{state.name}_first",
+                state.after,
+                state.axes,
+                None if state.weights is None else state.weights.whole,
+                reverse=False,
+            )
+            for state in self.stream.states
+        )
+
+    @property
+    def backward_scans(self) -> tuple[Scan, ...]:
+        """How states pass forward and their cotangents backward."""
+        made = self.backward
+        cotangents = tuple(
+            replace(
+                scan,
+                carried=made.cotangents[scan.added],
+                added=made.gradients[scan.carried],
+                start=f"{made.cotangents[scan.added]}_last",
+                end=f"{made.gradients[scan.carried]}_first",
+                reverse=True,
+            )
+            for scan in self.scans
+        )
+        return (*self.scans, *cotangents)
 
     @property
     def wholes(self) -> tuple[Program, ...]:
@@ -66,17 +122,39 @@ class Chunked:
         total = (score(self.chunk, inside) + CHUNK_OVERHEAD) * count
         return total + sum(score(part, sizes) for part in self.wholes)
 
+    def walk(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """Sizes of ``C``, the tokens of a chunk, and ``G``, those computed at once, at one leading index."""
+        length = sizes[self.stream.axis]
+        if length < 2 * self.size:
+            return {"C": max(1, length), "G": max(1, length)}
+        if not self.parallel:
+            return {"C": self.size, "G": self.size}
+        width = prod(sizes[axis] for axis in self.stream.tokens[0].axes if axis != self.stream.axis)
+        return {"C": self.size, "G": min(length // self.size, max(1, AT_ONCE // (width * self.size))) * self.size}
+
     def peak_elements(self, sizes: Mapping[str, int]) -> Polynomial:
-        """Elements held at the peak: whole parts, results and states, and one chunk's tensors."""
+        """Elements held at the peak: results and states, and the tensors of the tokens computed at once."""
         axis = self.stream.axis
-        held = peak_elements(self.chunk, {**sizes, axis: self.size}).rename(axis, "C")
+        walk = self.walk(sizes)
+        inside = held(self.steps, {**sizes, axis: walk["C"]}).rename(axis, "C")
         if self.parallel:
-            held = held.times_count("C", axis)
-        for part in self.stream.results:
-            held = held + elements(Index("i", a) for a in part.axes)
-        for whole in self.wholes:
-            held = held + peak_elements(whole, sizes)
-        return held
+            inside = inside.times_count("C", "G")
+        results = sum(map(_elements, self.stream.results), Polynomial())
+        states = sum((_elements(Param(state.name, state.axes)) for state in self.stream.states), Polynomial())
+        full = {**sizes, **walk}
+        if walk["G"] < sizes[axis]:  # pieces, then the whole that they are joined to
+            inside = max(inside + states + results, results + results, key=lambda p: p.at(full))
+        early = sum((_elements(p) for p in self.before.outputs), Polynomial()) if self.before else Polynomial()
+        peaks = [early + inside]
+        if self.before is not None:
+            peaks.append(peak_elements(self.before, sizes))
+        if self.after is not None:
+            peaks.append(early + results + peak_elements(self.after, sizes))
+        return max(peaks, key=lambda p: p.at(full))
+
+
+def _elements(param: Param) -> Polynomial:
+    return elements(Index("i", axis) for axis in param.axes)
 
 
 @dataclass(frozen=True)
@@ -176,8 +254,7 @@ def lower_chunked(program: Program, sizes: Mapping[str, int] | None = None, *, c
     rules: dict[str, str] = {}
     for part in (*best.wholes, best.chunk):
         rules.update(_rules(part, program, ordered, added))
-    states = {state.after for state in parts.states}
-    rules.update(dict.fromkeys(states, "state"))
+    rules.update(dict.fromkeys([name for state in parts.states for name in (state.added, state.after)], "state"))
     dense = lower(program, sizes, complex_input=complex_input)
     return Lowered(program, dense.program, rules, complex_input, {}, best)
 

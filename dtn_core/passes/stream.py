@@ -4,7 +4,7 @@ Every causal contraction and prefix sum becomes two parts: inside the chunk, the
 over its few tokens; and what the earlier tokens add, read from a state without a token axis::
 
     X[p]   = Σ_{i <= p, i in chunk} γ^(p−i) …  +  γ^(p+1) · query[p] · State
-    State' = γ^C · State + Σ_i γ^(C−1−i) key[i] · value[i]
+    State' = γ^C · State + Added,  Added = Σ_i γ^(C−1−i) key[i] · value[i]
 
 so no power of γ is ever larger than 1.  A chunk of one token is the recurrent step; one chunk of all
 tokens is the dense form.  Full sums over the sequence (``mask="tril"``) are computed before.
@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from ..errors import CompileError
 from ..ir.build import canonical_key
 from ..ir.nodes import (
+    Expr,
     Index,
     Number,
     Param,
@@ -33,15 +34,6 @@ from ..ir.verify import verify
 
 
 @dataclass(frozen=True)
-class State:
-    """A sum over all earlier tokens: its tensor before and after a chunk, and its axes."""
-
-    name: str
-    after: str
-    axes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Weights:
     """Powers of one decay along a chunk: ``rise`` γ^(p+1), ``fall`` γ^(C−1−p), ``whole`` γ^C."""
 
@@ -49,6 +41,26 @@ class Weights:
     rise: str
     fall: str
     whole: str
+
+
+@dataclass(frozen=True)
+class State:
+    """A sum over all earlier tokens: its tensor before and after a chunk, what the chunk adds, its axes and decay."""
+
+    name: str
+    after: str
+    added: str
+    axes: tuple[str, ...]
+    weights: Weights | None
+
+    @property
+    def update(self) -> Statement:
+        """``after = γ^C · name + added``."""
+        indices = tuple(Index(chr(ord("a") + place), axis) for place, axis in enumerate(self.axes))
+        kept: Expr = Read(self.name, indices)
+        if self.weights is not None:
+            kept = product(Read(self.weights.whole), kept)
+        return Statement(self.after, indices, sum_of(kept, Read(self.added, indices)))
 
 
 @dataclass(frozen=True)
@@ -61,7 +73,7 @@ class Stream:
         What needs the whole sequence, before and after the chunks.
     chunk : Program
         One chunk: its parameters are tensors of the chunk's tokens, constants, states and weights; its
-        outputs are results for its tokens, then the states after it.
+        outputs are results for its tokens, then what it adds to the states.
     states : tuple[State, ...]
     weights : tuple[Weights, ...]
     tokens, constants, results : tuple[Param, ...]
@@ -121,7 +133,7 @@ class _Splitter:
         shapes = {p.name: p.axes for p in self.program.params} | {n: s.axes for n, s in self.statements.items()}
         names = {s.name for s in inside}
         internal = names | {s.name for s in self.states}
-        weight_names = {name for w in self.weights.values() for name in (w.rise, w.fall, w.whole)}
+        weight_names = {name for w in self.weights.values() for name in (w.rise, w.fall)}
         needed = dict.fromkeys(r.tensor for s in self.made for r in statement_reads(s))
         local = {s.name for s in self.made} | internal | weight_names
         inputs = [Param(name, shapes[name]) for name in needed if name in shapes and name not in local]
@@ -134,14 +146,12 @@ class _Splitter:
         if not tokens or any(self.axis not in p.axes for p in results):
             raise CompileError(f"{self.program.name}: a result of the chunks has no axis {self.axis}")
         weighted = [
-            p
-            for w in self.weights.values()
-            for p in (Param(w.rise, (self.axis,)), Param(w.fall, (self.axis,)), Param(w.whole))
+            p for w in self.weights.values() for p in (Param(w.rise, (self.axis,)), Param(w.fall, (self.axis,)))
         ]
         chunk = Program(
             f"{self.program.name}_chunk",
             (*tokens, *constants, *(Param(s.name, s.axes) for s in self.states), *weighted),
-            (*results, *(Param(s.after, s.axes) for s in self.states)),
+            (*results, *(Param(s.added, s.axes) for s in self.states)),
             tuple(self.made),
         )
         return Stream(
@@ -259,18 +269,12 @@ class _Splitter:
             found, order = self.known[key, decay]
             by_place = {places[index]: index for index in features}
             return Read(found, tuple(by_place[place] for place in order))
-        state = State(self.fresh(f"{name}_past"), self.fresh(f"{name}_next"), tuple(i.axis for i in features))
+        names = [self.fresh(f"{name}_{suffix}") for suffix in ("past", "next", "added")]
+        state = State(names[0], names[1], names[2], tuple(index.axis for index in features), weights)
         self.states.append(state)
         self.known[key, decay] = (state.name, tuple(places[index] for index in features))
         falling = [Factor(Read(weights.fall, (leaf,)))] if weights is not None else []
-        added = self.fresh(f"{name}_added")
-        self.updates.append(Statement(added, features, Term((), (*at_leaf, *falling)).expression()))
-        old = Read(state.name, features)
-        if weights is not None:
-            kept = self.fresh(f"{name}_kept")
-            self.updates.append(Statement(kept, features, product(Read(weights.whole), old)))
-            old = Read(kept, features)
-        self.updates.append(Statement(state.after, features, sum_of(old, Read(added, features))))
+        self.updates.append(Statement(state.added, features, Term((), (*at_leaf, *falling)).expression()))
         return Read(state.name, features)
 
     def weights_of(self, decay: Number | Read | None) -> Weights | None:

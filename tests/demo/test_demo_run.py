@@ -56,7 +56,7 @@ TRAINING = """
             return inputs.reshape(len(inputs), 64) @ self.model.weight
 """
 PROGRAM = """
-    import sys
+    import signal, sys
     from dtn_core.cli import main
     from dtn_core.cli.installation import Extra
     from dtn_core.demo import frameworks
@@ -64,6 +64,7 @@ PROGRAM = """
     frameworks.PACKAGES.clear()
     frameworks.PACKAGES.update({"one": "fake_one", "two": "fake_two"})
     frameworks.extra = lambda name: Extra(name, {name: "1.0"})
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
     sys.exit(main(sys.argv[1:]))
 """
 
@@ -72,6 +73,7 @@ PROGRAM = """
 def demo(tmp_path):
     """Starts ``dtn demo`` with the fake frameworks one and two; the second's step can be made to do something."""
     source, out = tmp_path / "source", tmp_path / "out"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 
     def start(*options, second_step="pass"):
         for package, step in {"fake_one": "pass", "fake_two": second_step}.items():
@@ -80,7 +82,7 @@ def demo(tmp_path):
             (source / package / "training.py").write_text(textwrap.dedent(TRAINING).format(step=step))
         return subprocess.Popen(
             [sys.executable, "-c", textwrap.dedent(PROGRAM), "demo", "--out", str(out), *options],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(source), os.environ.get("PYTHONPATH", "")])},
+            env={**environment, "PYTHONPATH": os.pathsep.join([str(source), os.environ.get("PYTHONPATH", "")])},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -62,5 +62,10 @@ def restrict(relations: tuple[Relation, ...], indices: Iterable[Index]) -> tuple
                         f"order {start.name} and {stop.name} directly"
                     )
                 implied.append(Relation(start, stop, decays[0] if decays else None, first.equal and second.equal))
-        rest = list(dict.fromkeys([r for r in rest if missing not in (r.lower, r.upper)] + implied))
-    return tuple(dict.fromkeys(rest))
+        rest = _once([r for r in rest if missing not in (r.lower, r.upper)] + implied)
+    return tuple(_once(rest))
+
+
+def _once(relations: list[Relation]) -> list[Relation]:
+    """``relations`` without repetitions; one with a decay weighs again each time."""
+    return [r for place, r in enumerate(relations) if r.decay is not None or r not in relations[:place]]

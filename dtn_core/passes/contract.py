@@ -257,7 +257,7 @@ class Attempt:
         operand = self.operands[0]
         scale = self.scalar is not None or bool(self.goal.coefficient)
         plain = self.value(operand)
-        if scale and isinstance(plain, Read) and set(plain.indices) == set(out):
+        if scale and isinstance(plain, Read) and set(plain.indices) == set(out) and len(plain.indices) == len(out):
             return self.scaled(plain, name)
         made = self.builder.define(f"{_name(operand)}_sum" if scale else name, out, plain)
         return self.scaled(made, name) if scale else made

@@ -24,7 +24,7 @@ LONG = 65_536
 FEATURES = 64
 SHORT = 16
 CHUNKS = (16, 32, 64, 128, 256)
-CHUNK_OVERHEAD = 1_000_000
+CHUNK_OVERHEAD = 2_000_000
 """What starting one more chunk costs, in flops."""
 
 
@@ -136,12 +136,11 @@ class Chunked:
         """Elements held at the peak: results and states, and the tensors of the tokens computed at once."""
         axis = self.stream.axis
         walk = self.walk(sizes)
-        inside = held(self.steps, {**sizes, axis: walk["C"]}).rename(axis, "C")
-        if self.parallel:
-            inside = inside.times_count("C", "G")
+        full = {**sizes, **walk}
+        own = {p.name for p in self.stream.tokens} | {state.name for state in self.stream.states}
+        inside = held(self.steps, {p.name for p in self.chunk.params} - own, axis, full)
         results = sum(map(_elements, self.stream.results), Polynomial())
         states = sum((_elements(Param(state.name, state.axes)) for state in self.stream.states), Polynomial())
-        full = {**sizes, **walk}
         if walk["G"] < sizes[axis]:  # pieces, then the whole that they are joined to
             inside = max(inside + states + results, results + results, key=lambda p: p.at(full))
         early = sum((_elements(p) for p in self.before.outputs), Polynomial()) if self.before else Polynomial()

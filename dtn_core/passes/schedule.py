@@ -108,14 +108,33 @@ def _with_freed(order: Sequence[Statement | Scan], kept: set[str]) -> tuple[Step
     return tuple(Step(action, tuple(names)) for action, names in zip(order, freed, strict=True))
 
 
-def held(steps: Sequence[Step], sizes: Mapping[str, int]) -> Polynomial:
-    """The most elements that the computed tensors of a schedule have at one time, in closed form."""
+def held(steps: Sequence[Step], shared: Iterable[str], axis: str, sizes: Mapping[str, int]) -> Polynomial:
+    """The most elements that the computed tensors of a schedule have at one time, in closed form.
+
+    Parameters
+    ----------
+    steps : sequence of Step
+        A schedule; if it has scans, of many chunks at once.
+    shared : iterable of str
+        Parameters that are the same for every chunk.
+    axis : str
+        The axis of the tokens.
+    sizes : Mapping[str, int]
+        Axis sizes, with ``C`` tokens in a chunk and ``G`` in all chunks computed at once.
+    """
+    many = any(isinstance(step.action, Scan) for step in steps)
+    once = {ONES, *shared}
     live: dict[str, Polynomial] = {}
     most = Polynomial()
     for step in steps:
         for name, axes in step.made:
+            size = elements(Index("i", a) for a in axes).rename(axis, "C")
+            if isinstance(step.action, Statement) and all(r.tensor in once for r in statement_reads(step.action)):
+                once.add(name)
+            elif many and not (isinstance(step.action, Scan) and name == step.action.end):
+                size = size.times_count("C", "G")
             if axes:
-                live[name] = elements(Index("i", axis) for axis in axes)
+                live[name] = size
         total = sum(live.values(), Polynomial())
         if total.at(sizes) > most.at(sizes):
             most = total

@@ -45,7 +45,8 @@ def _spans(x, place, size, one):
     length = x.shape[place]
     if length < 2 * size:
         return [(0, length, None, 1)]
-    many = size if one else min(_at_once(x, length, size), length // size) * size
+    turns = -(-(length // size) // (1 if one else _at_once(x, length, size)))
+    many = -(-(length // size) // turns) * size
     same = length - length % many
     whole = length - length % size
     spans = [

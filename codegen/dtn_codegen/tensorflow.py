@@ -90,7 +90,9 @@ def _spans(x, place, size, one):
     if length < 2 * size:
         return [(0, length, None)]
     whole = length - length % size
-    many = min(_at_once(x, length, size), length // size) * size
+    count = length // size
+    turns = -(-count // _at_once(x, length, size))
+    many = -(-count // turns) * size
     spans = [(start, min(start + many, whole)) for start in range(0, whole, many)]
     spans = [(start, stop, (stop - start) // size) for start, stop in spans]
     return spans if whole == length else [*spans, (whole, length, None)]

@@ -130,7 +130,9 @@ class Chunked:
         if not self.parallel:
             return {"C": self.size, "G": self.size}
         width = prod(sizes[axis] for axis in self.stream.tokens[0].axes if axis != self.stream.axis)
-        return {"C": self.size, "G": min(length // self.size, max(1, AT_ONCE // (width * self.size))) * self.size}
+        count = length // self.size
+        turns = -(-count // max(1, AT_ONCE // (max(1, width) * self.size)))
+        return {"C": self.size, "G": -(-count // turns) * self.size}
 
     def peak_elements(self, sizes: Mapping[str, int]) -> Polynomial:
         """Elements held at the peak: results and states, and the tensors of the tokens computed at once."""
@@ -142,7 +144,8 @@ class Chunked:
         results = sum(map(_elements, self.stream.results), Polynomial())
         states = sum((_elements(Param(state.name, state.axes)) for state in self.stream.states), Polynomial())
         if walk["G"] < sizes[axis]:  # pieces, then the whole that they are joined to
-            inside = max(inside + states + results, results + results, key=lambda p: p.at(full))
+            earlier = results + results.rename(axis, "G") * -1
+            inside = max(inside + states + earlier, results + results, key=lambda p: p.at(full))
         early = sum((_elements(p) for p in self.before.outputs), Polynomial()) if self.before else Polynomial()
         peaks = [early + inside]
         if self.before is not None:

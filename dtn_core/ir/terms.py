@@ -75,7 +75,8 @@ class Term:
     def simplified(self, out: Iterable[Index]) -> Term:
         """Merge equal indices, drop order that says nothing.
 
-        Indices on a cycle of ``<=`` are equal (``T[x,x]`` of a causal T makes such cycles).
+        Indices on a cycle of ``<=`` are equal (``T[x,x]`` of a causal T makes such cycles); those on the left stay
+        apart and are ordered by ``==``.
         """
         kept = tuple(out)
         term = replace(self, order=tuple(r for r in self.order if r.lower != r.upper))
@@ -87,7 +88,8 @@ class Term:
             term = term.rename({drop: keep})
             term = replace(term, order=tuple(r for r in term.order if r.lower != r.upper))
         carried = {*term.indices(), *kept}
-        return replace(term, order=restrict(term.order, carried))
+        order = tuple(replace(r, decay=None, equal=True) if _are_equal(r, term.order) else r for r in term.order)
+        return replace(term, order=restrict(order, carried))
 
     def without_ones(self, out: Iterable[Index]) -> Term:
         """Drop ones over indices that other factors carry; those nothing else carries give their axis size."""
@@ -115,29 +117,30 @@ class Term:
 
 def _equal_pair(order: tuple[Relation, ...], out: tuple[Index, ...]) -> tuple[Index, Index] | None:
     """Two indices that must be equal, the second one not an output; or None."""
-    above: dict[Index, set[Index]] = {}
     for relation in order:
-        above.setdefault(relation.lower, set()).add(relation.upper)
-        if relation.equal:
-            above.setdefault(relation.upper, set()).add(relation.lower)
-
-    def reaches(start: Index, goal: Index) -> bool:
-        seen, stack = {start}, [start]
-        while stack:
-            for following in above.get(stack.pop(), ()):
-                if following == goal:
-                    return True
-                if following not in seen:
-                    seen.add(following)
-                    stack.append(following)
-        return False
-
-    for relation in order:
-        if reaches(relation.upper, relation.lower):
+        if _are_equal(relation, order):
             for keep, drop in ((relation.upper, relation.lower), (relation.lower, relation.upper)):
                 if drop not in out:
                     return keep, drop
     return None
+
+
+def _are_equal(relation: Relation, order: tuple[Relation, ...]) -> bool:
+    """Whether ``order`` puts both indices of one of its relations on a cycle."""
+    above: dict[Index, set[Index]] = {}
+    for other in order:
+        above.setdefault(other.lower, set()).add(other.upper)
+        if other.equal:
+            above.setdefault(other.upper, set()).add(other.lower)
+    seen, stack = {relation.upper}, [relation.upper]
+    while stack:
+        for following in above.get(stack.pop(), ()):
+            if following == relation.lower:
+                return True
+            if following not in seen:
+                seen.add(following)
+                stack.append(following)
+    return False
 
 
 def multiply(left: Term, right: Term) -> Term:

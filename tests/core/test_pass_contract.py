@@ -126,6 +126,7 @@ CASES = {
     "two orders": "f(q[n,d], k[n,d], v[n,e]) -> o[n,e]: o[t,c] = q[t,a]*k[i,a]*k[j,a]*v[i,c] where i <= t, j <= t",
     "an order of one tensor": "f(x[n,d]) -> o[n]: o[t] = x[i,a] where i <= t",
     "an order between two outputs": "f(x[n], y[n]) -> o[n,n]: o[i,j] = x[i] * y[j] where j <= i",
+    "a diagonal times a scalar": "f(m[d,e], g) -> y[e,d]: t[a,p,b] = m[a,p] + 2 * m[b,p]; y[c,b] = g * t[b,c,b]",
     "an order of the outputs alone": "f(x[n]) -> o[n,n]: o[i,j] = x[i] where j <= i",
 }  # fmt: skip
 

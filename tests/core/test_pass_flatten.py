@@ -77,6 +77,8 @@ CASES = {
     "division by a diagonal": "f(q[n,d], k[n,d], v[n,e]) -> o[n,e]: T[i,j] = q[i,a]*k[j,a]; r[i] = T[i,i]; o[i,c] = T[i,j]*v[j,c]/r[i]",
     "a prefix of a prefix": "f(x[n]) -> y[n]: s[t] = x[i] where i <= t; y[t] = s[i] where i <= t",
     "a prefix with decay of one": "f(x[n], g) -> y[n]: s[t] = x[i] where i <= t decay g; y[t] = s[i] * x[t] where i <= t decay g",
+    "a decay on top of the same decay": "f(x[n], g) -> s: t[k,j] = x[j] where j <= k decay g; s = t[k,i] * x[j] where i <= j decay g, j == k",
+    "an order read against itself": "f(x[n]) -> y[n,n]: t[i,j] = x[i]*x[j] where i <= j; y[i,j] = t[j,i] where i <= j",
     "an ordered matrix read both ways": "f(q[n,d], v[n,e]) -> o[n,e]: T[i,j] = q[i,a]*q[j,a] where j <= i; o[i,c] = T[i,j]*v[j,c] + T[j,i]*v[j,c]",
     "equal indices": "f(q[n,d], v[n,e]) -> o[n,e]: T[i,j] = q[i,a]*q[j,a] where i == j; o[i,c] = T[i,j]*v[j,c]",
     "a function of a matrix": "f(q[n,d], v[n,e]) -> o[n,e]: T[i,j] = q[i,a]*q[j,a]; E[i,j] = relu(T[i,j]); o[i,c] = E[i,j]*v[j,c]",

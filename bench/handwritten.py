@@ -12,11 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +23,12 @@ import torch
 from torch.utils.benchmark import Timer
 
 import dtn_torch
+from dtn_core.demo.atomic import replaced
 from dtn_core.interpret import interpret
 from dtn_core.operators import tensor_attention
 from dtn_core.passes import pipeline
+
+from . import machine
 
 HEADS, FEATURES = 8, 64
 LENGTHS = (128, 1024, 8192, 65536)
@@ -93,14 +94,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("bench/results"))
     out: Path = parser.parse_args().out
     report: dict[str, Any] = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
+        **machine.describe(),
+        "threads": torch.get_num_threads(),
         "relative_error": check(),
         "shape": {"batch": 1, "heads": HEADS, "d": FEATURES, "e": FEATURES, "dtype": "float32"},
         "lengths": [],
@@ -125,9 +120,8 @@ def main() -> None:
         print(f"{name}: {report[name]:.1f}")
     out.mkdir(parents=True, exist_ok=True)
     target = out / "handwritten.json"
-    beside = target.with_suffix(".json.part")
-    beside.write_text(json.dumps(report, indent=2) + "\n")
-    os.replace(beside, target)
+    with replaced(target) as beside:
+        beside.write_text(json.dumps(report, indent=2) + "\n")
     print(f"written to {target}")
 
 

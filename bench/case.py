@@ -1,0 +1,134 @@
+"""What can be measured: a task is one call, a contender competes with others in a case at one size."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+Settings = Mapping[str, int]
+
+SECOND_ORDER, SOFTMAX = "second order", "softmax"
+FORWARD, GRADIENTS, STEP = "forward", "forward and gradients", "step"
+
+
+@dataclass(frozen=True)
+class Task:
+    """One call of one implementation.
+
+    Parameters
+    ----------
+    kind : str
+        ``FORWARD``, ``GRADIENTS``, or ``STEP`` (one more token after ``n``).
+    framework, implementation : str
+        Where it runs, and its name in that framework's runner.
+    mode : str
+        How it is run: eager, compiled, jit, ...
+    n : int
+        Tokens.
+    computes : str
+        Which of the oracle's functions it has to agree with.
+    settings : mapping of str to int
+        Its own knobs, such as the chunk size.
+    """
+
+    kind: str
+    framework: str
+    implementation: str
+    mode: str
+    n: int
+    computes: str = SECOND_ORDER
+    settings: Settings = field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """Such as ``torch twin compiled (chunk 64), n = 128``."""
+        knobs = ", ".join(f"{name} {value}" for name, value in self.settings.items())
+        return f"{self.framework} {self.implementation} {self.mode}{f' ({knobs})' if knobs else ''}, n = {self.n}"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """An implementation that takes part in a case.
+
+    Parameters
+    ----------
+    framework, implementation, mode, computes
+        As in :class:`Task`.
+    ours : bool
+        Whether it is this library's.
+    grid : tuple of settings
+        Candidates; the fastest of them takes part.
+    like : str
+        The mode of the same implementation whose choice is taken over, instead of looking for the fastest again.
+    memory : bool
+        Whether its peak memory is measured too.
+    stops : int, optional
+        The largest n that it is asked for.
+    why : str
+        Why it stops there.
+    """
+
+    framework: str
+    implementation: str
+    mode: str
+    computes: str = SECOND_ORDER
+    ours: bool = False
+    grid: tuple[Settings, ...] = ({},)
+    like: str = ""
+    memory: bool = False
+    stops: int | None = None
+    why: str = ""
+
+    def task(self, kind: str, n: int, settings: Settings) -> Task:
+        """The call to measure."""
+        return Task(kind, self.framework, self.implementation, self.mode, n, self.computes, settings)
+
+
+@dataclass(frozen=True)
+class Race:
+    """Calls that are measured in turn, A B C A B C, so that each meets the same machine.
+
+    Parameters
+    ----------
+    case : str
+        The name under which the figures are written.
+    kind : str
+        As in :class:`Task`.
+    entries : tuple of (Contender, int)
+        Who runs, and at which n.
+    rounds : int
+        How often.
+    """
+
+    case: str
+    kind: str
+    entries: tuple[tuple[Contender, int], ...]
+    rounds: int
+
+
+@dataclass
+class Figures:
+    """What was found out about one entry of a race; times in seconds, memory in bytes.
+
+    ``absent`` says why there are no times; ``failed`` that this is a fault.
+    """
+
+    case: str
+    framework: str
+    implementation: str
+    mode: str
+    n: int
+    ours: bool
+    computes: str
+    settings: dict[str, int]
+    rounds: list[float] = field(default_factory=list)
+    error: float | None = None
+    candidates: list[dict[str, Any]] = field(default_factory=list)
+    peak_memory: int | None = None
+    absent: str | None = None
+    failed: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """As it is written."""
+        return asdict(self)

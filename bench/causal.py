@@ -1,0 +1,184 @@
+"""What is measured of the causal second-order operator, and what was promised of it.
+
+That is ``tensor_attention(mask="causal", normalize=None)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+
+from .case import FORWARD, GRADIENTS, SOFTMAX, STEP, Contender, Figures, Race, Settings
+from .measure import median, ratio
+from .report import Table, Target, contest, everything, fastest, measured, rivals, series, target_table
+
+NAME = "causal"
+HEADING = "Causal, second order"
+INTRODUCTION = """\
+`o[t,c] = q[t,a]*k[i,a]*k[i,b]*q[j,b]*v[j,c] where i <= j <= t`, float32, batch 1, 8 heads, d = e = 64.
+Medians of blocks measured in turn; ratios are medians of the ratios within a round. Every output was held to a float64
+recurrence first, and that to the dense interpreter. `twin` is the chunked form written by hand, all chunks at once;
+`grouped twin` walks groups of chunks that fit in the cache; their settings are the fastest of those tried at each n.
+Peak extra memory: by how much the resident set of a fresh process grows at most during the call (Linux, VmHWM)."""
+
+HEADLINE = 8192
+STEP_LIMIT, DOUBLING_LIMIT = 1.1, 2.2
+CHUNKS = (32, 64, 128)
+GROUPS = ((32, 256), (64, 256), (64, 512), (64, 1024), (128, 512), (128, 1024))
+DENSE_UP_TO, SOFTMAX_UP_TO = 2048, 32768
+
+_SCALES: dict[str, dict[str, tuple[int, ...]]] = {
+    "quick": {FORWARD: (128, 1024), GRADIENTS: (1024,), "growth": (1024, 2048, 4096, 8192), STEP: (1, 1000)},
+    "usual": {
+        FORWARD: (128, 512, 2048, HEADLINE),
+        GRADIENTS: (1024, HEADLINE),
+        "growth": tuple(1024 << power for power in range(9)),
+        STEP: (1, 1000, 100_000),
+    },
+    "full": {
+        FORWARD: tuple(128 << power for power in range(9)),
+        GRADIENTS: (128, 1024, HEADLINE, 32768),
+        "growth": tuple(1024 << power for power in range(9)),
+        STEP: (1, 1000, 100_000),
+    },
+}
+SCALES = tuple(_SCALES)
+_ROUNDS = {"quick": 7, "usual": 7, "full": 11}
+_GROWTH_ROUNDS = {"quick": 7, "usual": 3, "full": 5}
+
+GROWTH, STEPS = "forward, n doubled", "one token more"
+
+_EAGER = Contender("torch", "dtn", "eager", ours=True)
+_COMPILED = replace(_EAGER, mode="compiled")
+_OURS_ELSEWHERE = (
+    Contender("numpy", "dtn", "eager", ours=True),
+    Contender("jax", "dtn", "jit", ours=True),
+    Contender("tensorflow", "dtn", "graph", ours=True),
+    Contender("tensorflow", "dtn", "xla", ours=True),
+)
+
+
+def _chunks(n: int) -> tuple[Settings, ...]:
+    return tuple({"chunk": chunk} for chunk in CHUNKS if chunk <= n)
+
+
+def _groups(n: int) -> tuple[Settings, ...]:
+    return tuple({"chunk": chunk, "tokens": tokens} for chunk, tokens in GROUPS if tokens <= n)
+
+
+def _by_hand(n: int, *, compiled: bool, again: bool) -> list[Contender]:
+    """The twins; ``again`` looks for the best chunk of the compiled one anew instead of taking over the eager one's."""
+    twin = Contender("torch", "twin", "eager", grid=_chunks(n))
+    grouped = Contender("torch", "grouped twin", "eager", grid=_groups(n))
+    if not compiled:
+        return [twin, grouped]
+    return [
+        twin,
+        replace(twin, mode="compiled", like="" if again else "eager"),
+        grouped,
+        replace(grouped, mode="compiled", like="eager"),
+    ]
+
+
+def races(scale: str) -> list[Race]:
+    """Everything that is measured.
+
+    Parameters
+    ----------
+    scale : {"quick", "usual", "full"}
+        How much of it.
+    """
+    sizes, rounds = _SCALES[scale], _ROUNDS[scale]
+    full = scale == "full"
+    softmax = Contender("torch", "scaled_dot_product_attention", "eager", SOFTMAX, stops=SOFTMAX_UP_TO, why="quadratic")
+    dense = Contender("torch", "dense", "eager", stops=DENSE_UP_TO, why="quadratic")
+    found = []
+    for n in sizes[FORWARD]:
+        again = full or n == HEADLINE
+        contenders = [_EAGER, _COMPILED, softmax, dense, *_by_hand(n, compiled=True, again=again), *_OURS_ELSEWHERE]
+        found.append(Race(FORWARD, FORWARD, tuple((contender, n) for contender in contenders), rounds))
+    for n in sizes[GRADIENTS]:
+        contenders = [replace(c, memory=True) for c in (_EAGER, *_by_hand(n, compiled=False, again=False))]
+        if full:
+            contenders += [_COMPILED, Contender("torch", "twin", "compiled", like="eager"), *_OURS_ELSEWHERE[1:]]
+        found.append(Race(GRADIENTS, GRADIENTS, tuple((contender, n) for contender in contenders), rounds))
+    found.append(Race(GROWTH, FORWARD, tuple((_EAGER, n) for n in sizes["growth"]), _GROWTH_ROUNDS[scale]))
+    found.append(Race(STEPS, STEP, tuple((_EAGER, n) for n in sizes[STEP]), rounds))
+    return found
+
+
+def tables(figures: Sequence[Figures]) -> list[Table]:
+    """What a reader wants to see, in order."""
+    return [
+        target_table(targets(figures)),
+        contest(figures, FORWARD),
+        contest(figures, GRADIENTS),
+        series(figures, GROWTH, column="n", limit=DOUBLING_LIMIT),
+        series(figures, STEPS, column="tokens before", limit=STEP_LIMIT),
+        everything(figures, FORWARD),
+        everything(figures, GRADIENTS),
+    ]
+
+
+def targets(figures: Sequence[Figures]) -> list[Target]:
+    """What was promised, as far as the lengths that it was promised for were measured."""
+    return [
+        *_forward_targets(measured(figures, FORWARD)),
+        *_gradient_targets(measured(figures, GRADIENTS)),
+        *_series_targets(measured(figures, GROWTH), measured(figures, STEPS)),
+    ]
+
+
+def _headline(figures: Iterable[Figures]) -> list[Figures]:
+    return [f for f in figures if f.n == HEADLINE]
+
+
+def _forward_targets(figures: Sequence[Figures]) -> list[Target]:
+    found = []
+    forward = _headline(figures)
+    ours = [f for f in forward if f.ours and f.framework == "torch"]
+    for f in ours:
+        for softmax in (s for s in forward if s.computes == SOFTMAX):
+            name = f"forward, n = {f.n}, torch {f.mode}: times faster than scaled_dot_product_attention"
+            found.append(Target(name, ratio(softmax.rounds, f.rounds), 5, at_least=True))
+        best = fastest(rivals(f, forward))
+        if best is not None:
+            name = f"forward, n = {f.n}, torch {f.mode}: time ÷ best by hand ({best.implementation})"
+            found.append(Target(name, ratio(f.rounds, best.rounds), 1))
+    better = fastest(ours)
+    for framework in ("jax", "tensorflow"):
+        f = fastest(f for f in forward if f.framework == framework)
+        if better is not None and f is not None:
+            name = f"forward, n = {f.n}, {framework} {f.mode}: time ÷ torch {better.mode}"
+            found.append(Target(name, ratio(f.rounds, better.rounds), 1.3))
+    return found
+
+
+def _gradient_targets(figures: Sequence[Figures]) -> list[Target]:
+    found = []
+    gradients = _headline(figures)
+    for f in (f for f in gradients if f.ours and (f.framework, f.mode) == ("torch", "eager")):
+        others = rivals(f, gradients)
+        best = fastest(others)
+        if best is not None:
+            name = f"forward and gradients, n = {f.n}: time ÷ best by hand ({best.implementation})"
+            found.append(Target(name, ratio(f.rounds, best.rounds), 0.8))
+        peaks = [g.peak_memory for g in others if g.peak_memory is not None]
+        if peaks and f.peak_memory is not None:
+            name = f"forward and gradients, n = {f.n}: peak extra memory ÷ least by hand"
+            found.append(Target(name, f.peak_memory / min(peaks), 0.5))
+    return found
+
+
+def _series_targets(growth: Sequence[Figures], steps: Sequence[Figures]) -> list[Target]:
+    found = []
+    growth = sorted(growth, key=lambda f: f.n)
+    if len(growth) > 1:
+        worst = max(ratio(b.rounds, a.rounds) for a, b in pairwise(growth))
+        found.append(Target(f"forward, n doubled up to {growth[-1].n}: largest ratio", worst, DOUBLING_LIMIT))
+    if len(steps) > 1:
+        slowest, quickest = max(steps, key=lambda f: median(f.rounds)), min(steps, key=lambda f: median(f.rounds))
+        name = f"one token more, after {', '.join(str(f.n) for f in steps)}: slowest ÷ fastest"
+        found.append(Target(name, ratio(slowest.rounds, quickest.rounds), STEP_LIMIT))
+    return found

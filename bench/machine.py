@@ -1,0 +1,79 @@
+"""Where and from what the figures come."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("deep-tensor-network", "numpy", "opt_einsum", "torch", "jax", "jaxlib", "tensorflow")
+
+
+def processor() -> str:
+    """The processor's own name where the system says it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """Of those packages that are installed."""
+    installed = {}
+    for package in packages:
+        try:
+            installed[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return installed
+
+
+def memory() -> int | None:
+    """Bytes of memory, where the system says it."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else None
+
+
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def commit() -> dict[str, Any] | None:
+    """What is checked out, and whether files differ from it; None outside a repository."""
+
+    def git(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, cwd=Path(__file__).parent, check=False
+        )
+
+    try:
+        head = git("rev-parse", "HEAD")
+    except FileNotFoundError:
+        return None
+    if head.returncode:
+        return None
+    return {"hash": head.stdout.strip(), "changed": bool(git("status", "--porcelain").stdout.strip())}
+
+
+def describe() -> dict[str, Any]:
+    """Machine, versions, commit and date, as they are written next to the figures."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "machine": {
+            "processor": processor(),
+            "cores": cores(),
+            "memory": memory(),
+            "system": f"{platform.system()} {platform.machine()}",
+            "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        },
+        "python": platform.python_version(),
+        "versions": versions(),
+    }

@@ -1,0 +1,204 @@
+"""Tables of what was measured: ours against the best of the others, rows in which we lose in bold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich import box
+from rich.table import Table as RichTable
+
+from .case import Figures
+from .measure import median, ratio, spread
+
+
+@dataclass(frozen=True)
+class Row:
+    """Cells of a table."""
+
+    cells: tuple[str, ...]
+    losing: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a title and a sentence below it."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    note: str = ""
+
+    def markdown(self) -> str:
+        """As Markdown, losing rows in bold."""
+        lines = [f"### {self.title}", ""]
+        lines += [f"| {' | '.join(self.columns)} |", f"|{'---|' * len(self.columns)}"]
+        for row in self.rows:
+            cells = [f"**{cell}**" if row.losing and cell else cell for cell in row.cells]
+            lines.append(f"| {' | '.join(cells)} |")
+        return "\n".join([*lines, "", *([self.note, ""] if self.note else [])])
+
+    def rich(self) -> RichTable:
+        """For the terminal, losing rows in bold."""
+        table = RichTable(
+            *self.columns,
+            title=self.title,
+            title_justify="left",
+            caption=self.note or None,
+            caption_justify="left",
+            box=box.SIMPLE_HEAD,
+        )
+        for row in self.rows:
+            table.add_row(*row.cells, style="bold" if row.losing else "")
+        return table
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something that was promised of a figure: ``value`` is to be at most, or at least, ``limit``."""
+
+    name: str
+    value: float
+    limit: float
+    at_least: bool = False
+
+    @property
+    def met(self) -> bool:
+        """Whether it holds."""
+        return self.value >= self.limit if self.at_least else self.value <= self.limit
+
+
+def name(figures: Figures) -> str:
+    """The framework, implementation, mode and settings."""
+    knobs = ", ".join(f"{knob} {value}" for knob, value in figures.settings.items())
+    return f"{figures.framework}: {figures.implementation}, {figures.mode}{f' ({knobs})' if knobs else ''}"
+
+
+def duration(seconds: float) -> str:
+    """With three digits and a unit.
+
+    Examples
+    --------
+    >>> duration(0.01234), duration(2e-5)
+    ('12.3 ms', '20.0 µs')
+    """
+    factor, unit = (1e6, "µs") if seconds < 1e-3 else (1e3, "ms") if seconds < 1 else (1, "s")
+    value = seconds * factor
+    return f"{value:.{max(0, 3 - len(str(int(value))))}f} {unit}"
+
+
+def size(number: int) -> str:
+    """Bytes in MiB."""
+    return f"{number / 2**20:.1f} MiB"
+
+
+def measured(figures: Iterable[Figures], case: str) -> list[Figures]:
+    """Those of a case that have times."""
+    return [found for found in figures if found.case == case and found.rounds]
+
+
+def lengths(figures: Iterable[Figures]) -> list[int]:
+    """Every n, in order."""
+    return sorted({found.n for found in figures})
+
+
+def fastest(figures: Iterable[Figures]) -> Figures | None:
+    """The one with the smallest median."""
+    return min(figures, key=lambda found: median(found.rounds), default=None)
+
+
+def rivals(ours: Figures, figures: Iterable[Figures]) -> list[Figures]:
+    """The others that compute the same at the same length: in our framework and mode, else anywhere."""
+    same = [f for f in figures if f.n == ours.n and f.computes == ours.computes and not f.ours]
+    return [f for f in same if (f.framework, f.mode) == (ours.framework, ours.mode)] or same
+
+
+def contest(figures: Sequence[Figures], case: str, note: str = "") -> Table:
+    """Ours against the best rival, one row for each of ours."""
+    rows = []
+    found = measured(figures, case)
+    for n in lengths(found):
+        for ours in (f for f in found if f.ours and f.n == n):
+            best = fastest(rivals(ours, found))
+            if best is None:
+                continue
+            times = ratio(ours.rounds, best.rounds)
+            rows.append(
+                Row(
+                    (
+                        str(n),
+                        name(ours),
+                        duration(median(ours.rounds)),
+                        name(best),
+                        duration(median(best.rounds)),
+                        f"{times:.2f}",
+                    ),
+                    losing=times > 1,
+                )
+            )
+    columns = ("n", "ours", "time", "best of the others", "time", "ours ÷ best")
+    return Table(f"{case}: ours against the best of the others", columns, tuple(rows), note)
+
+
+def everything(figures: Sequence[Figures], case: str) -> Table:
+    """Every entry of a case, with its spread, error and memory, or why it is not there."""
+    shown = [f for f in figures if f.case == case and f.absent != "not asked for"]
+    with_memory = any(f.peak_memory is not None for f in shown)
+    rows = []
+    for n in lengths(shown):
+        for f in (f for f in shown if f.n == n):
+            if f.rounds:
+                cells = [str(n), name(f), duration(median(f.rounds)), f"{spread(f.rounds):.0%}", f"{f.error:.0e}"]
+            else:
+                cells = [str(n), name(f), f.absent or "", "", ""]
+            if with_memory:
+                cells.append("" if f.peak_memory is None else size(f.peak_memory))
+            rows.append(Row(tuple(cells)))
+    columns = ("n", "implementation", "median", "spread", "error", *(("peak extra memory",) if with_memory else ()))
+    note = "Spread: interquartile range ÷ median. Error: largest of any token's vector, relative, against float64."
+    return Table(f"{case}: every entry", columns, tuple(rows), note)
+
+
+def series(figures: Sequence[Figures], case: str, *, column: str, limit: float, note: str = "") -> Table:
+    """One implementation along n, each against the one before; a row is losing above ``limit``."""
+    rows: list[Row] = []
+    before: Figures | None = None
+    for f in sorted(measured(figures, case), key=lambda f: (f.framework, f.implementation, f.mode, f.n)):
+        first = before is None or name(before) != name(f)
+        times = None if first or before is None else ratio(f.rounds, before.rounds)
+        shown = "" if times is None else f"{times:.2f}"
+        cells = (name(f), str(f.n), duration(median(f.rounds)), f"{spread(f.rounds):.0%}", shown)
+        rows.append(Row(cells, losing=times is not None and times > limit))
+        before = f
+    return Table(case, ("implementation", column, "time", "spread", "÷ the row above"), tuple(rows), note)
+
+
+def target_table(targets: Sequence[Target]) -> Table:
+    """What was promised, and what was found; what is missed in bold."""
+    rows = [
+        Row(
+            (t.name, f"{t.value:.2f}", f"{'≥' if t.at_least else '≤'} {t.limit:g}", "met" if t.met else "missed"),
+            not t.met,
+        )
+        for t in targets
+    ]
+    return Table("targets", ("what", "found", "target", ""), tuple(rows))
+
+
+def machine_line(result: dict[str, Any]) -> str:
+    """One sentence on where the figures come from."""
+    found = result["machine"]
+    packages = ", ".join(f"{package} {version}" for package, version in result["versions"].items())
+    commit = result["commit"]
+    at = f"commit {commit['hash'][:12]}{' with changes' if commit['changed'] else ''}" if commit else "no commit"
+    load = "" if found["load"] is None else f", load {found['load']:.1f} at the start"
+    return (
+        f"{found['processor']}, {found['cores']} cores{load}; Python {result['python']}, {packages}; {at}; "
+        f"{result['date']}."
+    )
+
+
+def markdown(heading: str, introduction: str, result: dict[str, Any], tables: Iterable[Table]) -> str:
+    """A section of the report."""
+    return "\n".join([f"## {heading}", "", introduction, "", machine_line(result), "", *(t.markdown() for t in tables)])

@@ -1,0 +1,251 @@
+"""Runs races: a process for each framework, everything held to the oracle first, then blocks of calls in turn."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.progress import Progress, TaskID
+
+from . import machine, memory, worker
+from .case import Contender, Figures, Race, Task
+from .data import BATCH, FEATURES, HEADS
+from .runners import installed
+
+TRIAL_BLOCKS = 2
+TENSORS_AT_ONCE = 16
+"""Tensors of the largest size that may be in memory at once, as a guess before a race."""
+
+
+class CallFailedError(Exception):
+    """A call in another process did not return; the text is for a reader."""
+
+
+class Process:
+    """A fresh Python process that calls functions one after the other.
+
+    Parameters
+    ----------
+    log : Path
+        What it prints goes there, and not between our own lines.
+    """
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+        self.pool = ProcessPoolExecutor(1, get_context("spawn"), worker.print_to, (log,))
+
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """The function's value.
+
+        Raises
+        ------
+        CallFailedError
+            If it raised, or the process is gone.
+        """
+        future: Future[Any] = self.pool.submit(function, *arguments)
+        error = future.exception()
+        if error is None:
+            return future.result()
+        if not isinstance(error, Exception):
+            raise error
+        told = [str(error).strip()] if not isinstance(error, BrokenProcessPool) else [str(error), self.last_words()]
+        lines = [line for text in told for line in text.splitlines()[:1]]
+        raise CallFailedError(f"{type(error).__name__}: {' '.join(lines)}") from error
+
+    def last_words(self) -> str:
+        """The last line that it printed."""
+        lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.exists() else []
+        return lines[-1] if lines else ""
+
+    def close(self) -> None:
+        """End the process."""
+        self.pool.shutdown()
+
+
+@dataclass
+class _Runner:
+    """An entry of a race that is under way."""
+
+    contender: Contender
+    n: int
+    figures: Figures
+    number: int = 0
+
+
+@dataclass
+class Session:
+    """The processes, and where the references lie.
+
+    Parameters
+    ----------
+    frameworks : sequence of str
+        Others are left out.
+    references : Path
+        The folder that ``oracle.write_references`` wrote to.
+    progress : rich.progress.Progress
+        Shows what is being done.
+    seconds : float
+        How long a block of calls takes at least.
+    """
+
+    frameworks: Sequence[str]
+    references: Path
+    progress: Progress
+    seconds: float
+    processes: dict[str, Process] = field(default_factory=dict)
+    details: dict[str, dict[str, Any]] = field(default_factory=dict)
+    numbers: Iterator[int] = field(default_factory=lambda: iter(range(1 << 31)))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for process in self.processes.values():
+            process.close()
+
+    def run(self, race: Race) -> list[Figures]:
+        """Measure a race.
+
+        Returns
+        -------
+        list of Figures
+            One for each entry, in order; rounds of the same number were measured one after the other.
+        """
+        bar = self.progress.add_task(race.case, total=_steps(race))
+        runners = [_Runner(contender, n, _empty(race, contender, n)) for contender, n in race.entries]
+        for runner in runners:
+            runner.figures.absent = self.why_not(runner.contender, runner.n)
+            if runner.figures.absent is None:
+                with self.recorded(runner.figures):
+                    self.choose(race, runner, runners, bar)
+        for number in range(race.rounds):
+            turn = number % len(runners)
+            for runner in runners[turn:] + runners[:turn]:
+                if runner.figures.absent is None:
+                    with self.recorded(runner.figures):
+                        runner.figures.rounds.append(self.block(runner.contender.framework, runner.number))
+                self.tell(bar, f"{race.case}, n = {runner.n}: round {number + 1}")
+        for runner in runners:
+            if runner.contender.memory and runner.figures.absent is None and memory.measurable():
+                task = runner.contender.task(race.kind, runner.n, runner.figures.settings)
+                self.tell(bar, f"{race.case}: memory of {task.label}")
+                with (
+                    self.recorded(runner.figures),
+                    contextlib.closing(Process(self.references / "memory.log")) as process,
+                ):
+                    runner.figures.peak_memory = process.call(memory.peak, task)
+        for framework in [*self.processes]:
+            try:
+                self.processes[framework].call(worker.release)
+            except (
+                CallFailedError
+            ):  # the process is gone, and what it was measuring has said so; the next race starts another
+                self.processes.pop(framework).close()
+        self.progress.remove_task(bar)
+        return [runner.figures for runner in runners]
+
+    def why_not(self, contender: Contender, n: int) -> str | None:
+        """Why an entry does not take part."""
+        if contender.framework not in self.frameworks:
+            return "not asked for"
+        if not installed(contender.framework):
+            return f"{contender.framework} is not installed"
+        if contender.stops is not None and n > contender.stops:
+            return contender.why
+        if not contender.grid and not contender.like:
+            return "no setting fits this length"
+        needed, there = TENSORS_AT_ONCE * BATCH * HEADS * FEATURES * 4 * n, machine.memory()
+        if there is not None and needed > there:
+            return f"would need about {needed / 2**30:.0f} GiB"
+        return None
+
+    def process(self, framework: str) -> Process:
+        """The framework's process, started when it is first needed."""
+        if framework not in self.processes:
+            process = Process(self.references / f"{framework}.log")
+            self.details[framework] = process.call(worker.start, framework)
+            self.processes[framework] = process
+        return self.processes[framework]
+
+    def block(self, framework: str, number: int) -> float:
+        """Time of one call."""
+        seconds: float = self.process(framework).call(worker.block, number, self.seconds)
+        return seconds
+
+    def choose(self, race: Race, runner: _Runner, others: Iterable[_Runner], bar: TaskID) -> None:
+        """Prepare every candidate of an entry, and take the fastest."""
+        contender, n, figures = runner.contender, runner.n, runner.figures
+        grid = contender.grid
+        if contender.like:
+            grid = tuple(
+                other.figures.settings
+                for other in others
+                if other.n == n
+                and other.contender.mode == contender.like
+                and (other.contender.framework, other.contender.implementation)
+                == (contender.framework, contender.implementation)
+                and other.figures.absent is None
+            )
+        if not grid:
+            figures.absent = f"there is no choice of {contender.like} to take over"
+            return
+        tried: list[tuple[Task, int, float, list[float]]] = []
+        for settings in grid:
+            task = contender.task(race.kind, n, settings)
+            self.tell(bar, f"{race.case}: {task.label}", 0)
+            number = next(self.numbers)
+            error = self.process(contender.framework).call(worker.prepare, number, task, self.references)
+            tried.append((task, number, error, []))
+            self.tell(bar)
+        if len(tried) > 1:
+            for _ in range(TRIAL_BLOCKS):
+                for _, number, _, times in tried:
+                    times.append(self.block(contender.framework, number))
+                    self.tell(bar)
+            figures.candidates = [{"settings": dict(task.settings), "blocks": times} for task, _, _, times in tried]
+        task, runner.number, figures.error, _ = min(tried, key=lambda candidate: min(candidate[3], default=0.0))
+        figures.settings = dict(task.settings)
+
+    @contextlib.contextmanager
+    def recorded(self, figures: Figures) -> Iterator[None]:
+        """A failure ends this entry, not the session; it is written down, and the exit status tells."""
+        try:
+            yield
+        except CallFailedError as failure:
+            figures.absent, figures.failed = str(failure), True
+            figures.rounds.clear()
+
+    def tell(self, bar: TaskID, description: str | None = None, steps: int = 1) -> None:
+        """Move the progress bar."""
+        self.progress.update(bar, advance=steps, description=description)
+
+
+def _empty(race: Race, contender: Contender, n: int) -> Figures:
+    return Figures(
+        race.case,
+        contender.framework,
+        contender.implementation,
+        contender.mode,
+        n,
+        contender.ours,
+        contender.computes,
+        {},
+    )
+
+
+def _steps(race: Race) -> int:
+    """Steps of the progress bar."""
+    total = 0
+    for contender, _ in race.entries:
+        candidates = max(1, len(contender.grid))
+        total += candidates * (1 + TRIAL_BLOCKS * (candidates > 1)) + race.rounds + contender.memory
+    return total

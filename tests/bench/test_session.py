@@ -1,0 +1,80 @@
+"""A race in a process of its own, over the NumPy backend; no test looks at a time."""
+
+import os
+
+import pytest
+from rich.progress import Progress
+
+from bench import oracle
+from bench.case import FORWARD, SECOND_ORDER, SOFTMAX, Contender, Race, Task
+from bench.session import CallFailedError, Process, Session
+
+OURS = Contender("numpy", "dtn", "eager", ours=True)
+
+
+@pytest.fixture
+def session(tmp_path):
+    computed = [Task(FORWARD, "numpy", "dtn", "eager", 32, computes) for computes in (SECOND_ORDER, SOFTMAX)]
+    oracle.write_references(computed, tmp_path)
+    with Progress(disable=True) as progress, Session(["numpy"], tmp_path, progress, 1e-4) as made:
+        yield made
+
+
+def race(*contenders, rounds=3):
+    return Race("case", FORWARD, tuple((contender, 32) for contender in contenders), rounds)
+
+
+def test_every_round_has_a_time_and_the_output_was_compared(session):
+    (found,) = session.run(race(OURS))
+    assert len(found.rounds) == 3
+    assert all(seconds > 0 for seconds in found.rounds)
+    assert 0 < found.error < 1e-5
+    assert (found.n, found.ours, found.absent, found.failed) == (32, True, None, False)
+
+
+def test_a_wrong_output_gets_no_times_and_the_others_go_on(session):
+    wrong, right = session.run(race(Contender("numpy", "dtn", "eager", SOFTMAX), OURS))
+    assert wrong.rounds == []
+    assert wrong.failed
+    assert "WrongOutputError: numpy dtn eager, n = 32: relative error" in wrong.absent
+    assert len(right.rounds) == 3
+
+
+@pytest.mark.parametrize(
+    ("contender", "why"),
+    [
+        (Contender("torch", "twin", "eager"), "not asked for"),
+        (Contender("numpy", "dtn", "eager", stops=16, why="quadratic"), "quadratic"),
+        (Contender("numpy", "dtn", "eager", grid=()), "no setting fits this length"),
+    ],
+)
+def test_who_does_not_take_part_says_why_and_is_no_failure(session, contender, why):
+    (found,) = session.run(race(contender))
+    assert (found.absent, found.failed, found.rounds) == (why, False, [])
+
+
+def test_every_trial_of_a_candidate_is_kept(session):
+    (found,) = session.run(race(Contender("numpy", "dtn", "eager", grid=({}, {}))))
+    assert [len(candidate["blocks"]) for candidate in found.candidates] == [2, 2]
+    assert len(found.rounds) == 3
+
+
+def test_another_mode_takes_over_what_was_chosen(session):
+    first, second = session.run(race(OURS, Contender("numpy", "dtn", "again", like="eager")))
+    assert second.settings == first.settings
+    assert len(second.rounds) == 3
+
+
+def test_a_process_that_dies_is_a_failure_that_carries_its_last_words(tmp_path):
+    process = Process(tmp_path / "log")
+    with pytest.raises(CallFailedError, match="BrokenProcessPool.* gone"):
+        process.call(exec, "import os; os.write(2, b'gone'); os._exit(1)")
+    process.close()
+
+
+def test_an_exception_in_a_process_is_a_failure_of_one_line(tmp_path):
+    process = Process(tmp_path / "log")
+    with pytest.raises(CallFailedError, match="^ValueError: invalid literal"):
+        process.call(int, "x")
+    assert process.call(os.getpid) != os.getpid()
+    process.close()

@@ -1,0 +1,135 @@
+"""What is said about figures: ratios, losing rows, targets, and what became slower."""
+
+import json
+from dataclasses import replace
+from itertools import count
+
+import pytest
+
+from bench import causal, results
+from bench.case import FORWARD, GRADIENTS, SECOND_ORDER, SOFTMAX, Figures
+from bench.compare import compare
+from bench.report import Row, Table, contest, duration, everything
+
+OURS = Figures(FORWARD, "torch", "dtn", "eager", 8192, True, SECOND_ORDER, {}, [1.0, 1.1, 1.2], 1e-6)
+TWIN = replace(OURS, implementation="twin", ours=False, settings={"chunk": 64}, rounds=[2.0, 2.3, 2.4])
+
+
+def times(figures, factor):
+    return replace(figures, rounds=[factor * seconds for seconds in figures.rounds])
+
+
+def test_losing_rows_are_bold_and_others_are_not():
+    table = Table("speed", ("what", "ratio"), (Row(("a", "0.9")), Row(("b", "1.1"), losing=True)))
+    assert table.markdown().splitlines()[4:6] == ["| a | 0.9 |", "| **b** | **1.1** |"]
+
+
+def test_ours_is_compared_with_the_fastest_of_the_same_mode():
+    compiled = times(replace(TWIN, mode="compiled"), 0.1)
+    slow = times(replace(TWIN, implementation="dense"), 3)
+    (row,) = contest([OURS, TWIN, slow, compiled], FORWARD).rows
+    assert row.cells[3:] == ("torch: twin, eager (chunk 64)", "2.30 s", "0.50")
+    assert not row.losing
+
+
+def test_in_another_framework_ours_is_compared_with_the_fastest_anywhere():
+    jax = replace(OURS, framework="jax", mode="jit")
+    (row,) = contest([jax, times(TWIN, 0.25), replace(TWIN, mode="compiled")], FORWARD).rows
+    assert row.cells[-1] == "2.00"
+    assert row.losing
+
+
+def test_another_operator_is_no_rival():
+    assert contest([OURS, replace(TWIN, computes=SOFTMAX)], FORWARD).rows == ()
+
+
+def test_who_is_absent_is_shown_with_the_reason():
+    (row,) = everything([replace(TWIN, rounds=[], absent="jax is not installed")], FORWARD).rows
+    assert row.cells[2] == "jax is not installed"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(2.5e-6, "2.50 µs"), (0.0123, "12.3 ms"), (0.9, "900 ms"), (1, "1.00 s"), (123, "123 s")]
+)
+def test_durations_have_three_digits(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_targets_are_those_of_the_length_they_were_promised_for():
+    softmax = times(replace(OURS, implementation="sdpa", ours=False, computes=SOFTMAX), 4)
+    found = {target.name: (target.value, target.met) for target in causal.targets([OURS, TWIN, softmax])}
+    assert found == {
+        "forward, n = 8192, torch eager: times faster than scaled_dot_product_attention": (4, False),
+        "forward, n = 8192, torch eager: time ÷ best by hand (twin)": (0.5, True),
+    }
+    assert causal.targets([replace(f, n=1024) for f in (OURS, TWIN, softmax)]) == []
+
+
+def test_memory_is_compared_with_the_least_of_the_others():
+    ours = replace(OURS, case=GRADIENTS, peak_memory=40)
+    others = [replace(TWIN, case=GRADIENTS, peak_memory=100), replace(TWIN, case=GRADIENTS, peak_memory=90)]
+    assert causal.targets([ours, *others])[-1].value == 40 / 90
+
+
+def test_every_scale_asks_only_for_settings_that_fit():
+    for scale in causal.SCALES:
+        for race in causal.races(scale):
+            for contender, n in race.entries:
+                for settings in contender.grid:
+                    assert n % settings.get("chunk", 1) == 0
+                    assert n % settings.get("tokens", 1) == 0
+                    assert settings.get("tokens", n) % settings.get("chunk", 1) == 0
+
+
+def test_ours_twice_as_slow_is_slower():
+    (found,) = compare([OURS, TWIN], [times(OURS, 2), TWIN])
+    assert found.slower(1.03)
+    assert found.estimate.value == pytest.approx(2)
+
+
+def test_a_machine_that_became_slower_for_all_is_no_regression():
+    (found,) = compare([OURS, TWIN], [times(OURS, 2), times(TWIN, 2)])
+    assert found.estimate.value == pytest.approx(1)
+    assert not found.slower(1.0)
+
+
+def test_noise_is_no_regression():
+    noisy = replace(OURS, rounds=[1.0, 1.6, 1.2])
+    (found,) = compare([OURS], [noisy])
+    assert found.estimate.value > 1.03
+    assert not found.slower(1.03)
+
+
+def test_others_with_other_settings_are_not_compared_with():
+    (found,) = compare([OURS, TWIN], [OURS, times(replace(TWIN, settings={"chunk": 32}), 0.5)])
+    assert found.others == 0
+    assert found.estimate.value == pytest.approx(1)
+
+
+def test_more_figures_make_wider_intervals():
+    more = [replace(OURS, n=n) for n in range(20)]
+    (alone,) = compare([OURS], [OURS])
+    together = compare(more, more)[0]
+    assert together.estimate.high > alone.estimate.high
+
+
+def test_results_come_back_as_they_were_written(tmp_path):
+    results.write(tmp_path / "a.json", {"suite": "causal"}, [OURS, TWIN])
+    assert results.read(tmp_path / "a.json") == ({"schema": 1, "suite": "causal"}, [OURS, TWIN])
+
+
+def test_a_result_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    path = tmp_path / "a.json"
+    results.write(path, {}, [OURS])
+    with pytest.raises(TypeError):
+        results.write(path, {"suite": count()}, [TWIN])
+    assert results.read(path)[1] == [OURS]
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_another_file_is_no_result(tmp_path):
+    path = tmp_path / "a.json"
+    for text, why in ((json.dumps({"figures": []}), "not a result"), ("# text", "not JSON")):
+        path.write_text(text)
+        with pytest.raises(results.UnreadableError, match=why):
+            results.read(path)

@@ -5,24 +5,63 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from dtn_codegen.function import Function
 from dtn_codegen.jax import TARGET
+
+
+class JaxArrays:
+    """Implements :class:`dtn_codegen.arrays.Arrays`."""
+
+    def expand(self, x: Any, place: int) -> Any:
+        return jnp.expand_dims(x, place)
+
+    def squeeze(self, x: Any, place: int) -> Any:
+        return jnp.squeeze(x, place)
+
+    def move(self, x: Any, place: int, to: int) -> Any:
+        return jnp.moveaxis(x, place, to)
+
+    def take(self, x: Any, rows: np.ndarray, place: int) -> Any:
+        # jnp.take forgets the first axes of rows[M, 0]
+        axis = x.ndim + place
+        flat = jnp.take(x, rows.reshape(-1), axis=axis, mode="clip")
+        return flat.reshape(*x.shape[:axis], *rows.shape, *x.shape[axis + 1 :])
+
+    def joined(self, pieces: list[Any], place: int) -> Any:
+        return jnp.concatenate(pieces, axis=place)
+
+    def merged(self, x: Any, place: int) -> Any:
+        axis = x.ndim + place
+        return jax.lax.collapse(x, axis - 1, axis + 1)
+
+    def constant(self, values: np.ndarray, like: Any) -> Any:
+        return jnp.asarray(values)
+
+    def numbers(self, x: Any, *, wait: bool) -> np.ndarray | None:
+        if isinstance(x, jax.core.Tracer):
+            return None
+        if isinstance(x, jax.Array) and not wait and any(device.platform != "cpu" for device in x.devices()):
+            return None
+        return np.asarray(x)
 
 
 class JaxFunction(Function):
     """A compiled operator on JAX arrays; ``jit``, ``vmap``, ``grad`` and ``jacfwd`` see plain JAX."""
 
     target = TARGET
+    arrays = JaxArrays()
 
     def convert(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
         """Arguments as JAX arrays."""
         return tuple(tensor if hasattr(tensor, "dtype") else jnp.asarray(tensor) for tensor in tensors)
 
-    def cast_scalar(self, value: Any, arrays: Sequence[Any]) -> Any:
+    def cast_scalar(self, value: Any, tensors: Sequence[Any]) -> Any:
         """A tensor of scalars in the dtype computed in."""
-        return jnp.asarray(value, jnp.result_type(*arrays, jnp.float32))
+        return jnp.asarray(value, jnp.result_type(*tensors, jnp.float32))
 
     def is_complex(self, names: Sequence[str], arrays: Sequence[Any]) -> bool:
         """Whether any array is complex; refuses integers and booleans."""

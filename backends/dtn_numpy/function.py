@@ -11,18 +11,49 @@ from dtn_codegen.function import Function
 from dtn_codegen.numpy import TARGET
 
 
+class NumpyArrays:
+    """Implements :class:`dtn_codegen.arrays.Arrays`."""
+
+    def expand(self, x: Any, place: int) -> Any:
+        return x[(..., None, *[slice(None)] * (-place - 1))]
+
+    def squeeze(self, x: Any, place: int) -> Any:
+        return x.squeeze(place)
+
+    def move(self, x: Any, place: int, to: int) -> Any:
+        return np.moveaxis(x, place, to)
+
+    def take(self, x: Any, rows: np.ndarray, place: int) -> Any:
+        return np.take(x, rows, axis=place)
+
+    def joined(self, pieces: list[Any], place: int) -> Any:
+        return np.concatenate(pieces, axis=place)
+
+    def merged(self, x: Any, place: int) -> Any:
+        shape = x.shape
+        axis = len(shape) + place
+        return x.reshape(*shape[: axis - 1], shape[axis - 1] * shape[axis], *shape[axis + 1 :])
+
+    def constant(self, values: np.ndarray, like: Any) -> Any:
+        return values
+
+    def numbers(self, x: Any, *, wait: bool) -> np.ndarray | None:
+        return np.asarray(x)
+
+
 class NumpyFunction(Function):
     """A compiled operator that takes anything ``numpy.asarray`` does and returns arrays."""
 
     target = TARGET
+    arrays = NumpyArrays()
 
     def convert(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
         """Arguments as arrays."""
         return tuple(np.asarray(tensor) for tensor in tensors)
 
-    def cast_scalar(self, value: Any, arrays: Sequence[Any]) -> Any:
+    def cast_scalar(self, value: Any, tensors: Sequence[Any]) -> Any:
         """A tensor of scalars in the dtype computed in."""
-        return np.asarray(value, np.result_type(*arrays, np.float32))
+        return np.asarray(value, np.result_type(*tensors, np.float32))
 
     def is_complex(self, names: Sequence[str], arrays: Sequence[Any]) -> bool:
         """Whether any array is complex; refuses integers and booleans."""

@@ -5,10 +5,43 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from dtn_codegen.function import Function
 from dtn_codegen.tensorflow import TARGET
+
+
+class TensorFlowArrays:
+    """Implements :class:`dtn_codegen.arrays.Arrays`."""
+
+    def expand(self, x: Any, place: int) -> Any:
+        return tf.expand_dims(x, place)
+
+    def squeeze(self, x: Any, place: int) -> Any:
+        return tf.squeeze(x, place)
+
+    def move(self, x: Any, place: int, to: int) -> Any:
+        return tf.experimental.numpy.moveaxis(x, place, to)
+
+    def take(self, x: Any, rows: np.ndarray, place: int) -> Any:
+        return tf.gather(x, rows, axis=x.shape.rank + place)
+
+    def joined(self, pieces: list[Any], place: int) -> Any:
+        return tf.concat(pieces, axis=place)
+
+    def merged(self, x: Any, place: int) -> Any:
+        axis, shape = x.shape.rank + place, tf.shape(x)
+        return tf.reshape(x, tf.concat([shape[: axis - 1], [shape[axis - 1] * shape[axis]], shape[axis + 1 :]], 0))
+
+    def constant(self, values: np.ndarray, like: Any) -> Any:
+        return tf.constant(values)
+
+    def numbers(self, x: Any, *, wait: bool) -> np.ndarray | None:
+        x = tf.convert_to_tensor(x)
+        if tf.executing_eagerly() and not wait and "CPU" not in x.device:
+            return None
+        return tf.get_static_value(x)
 
 
 class TensorFlowFunction(Function):
@@ -18,6 +51,7 @@ class TensorFlowFunction(Function):
     """
 
     target = TARGET
+    arrays = TensorFlowArrays()
 
     @tf.autograph.experimental.do_not_convert
     def __call__(self, *tensors: Any, **named: Any) -> Any:
@@ -28,9 +62,9 @@ class TensorFlowFunction(Function):
         """Arguments as tensors."""
         return tuple(tf.convert_to_tensor(tensor) for tensor in tensors)
 
-    def cast_scalar(self, value: Any, arrays: Sequence[Any]) -> Any:
+    def cast_scalar(self, value: Any, tensors: Sequence[Any]) -> Any:
         """A tensor of scalars in the dtype computed in."""
-        dtype = arrays[0].dtype
+        dtype = tensors[0].dtype
         return tf.cast(value, tf.float32 if dtype in (tf.float16, tf.bfloat16) else dtype)
 
     def is_complex(self, names: Sequence[str], arrays: Sequence[Any]) -> bool:

@@ -2,15 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from dtn_codegen.function import Function
 from dtn_codegen.functional import SCALARS, Functional
+from dtn_codegen.state import Streamed
 from dtn_codegen.torch import TARGET
-from dtn_core.operators import PARAMETER, catalogue
+from dtn_core.operators import PARAMETER, Operator, catalogue
+from dtn_core.passes.pipeline import candidates
+
+
+class TorchArrays:
+    """Implements :class:`dtn_codegen.arrays.Arrays`."""
+
+    def expand(self, x: torch.Tensor, place: int) -> torch.Tensor:
+        return x.unsqueeze(place)
+
+    def squeeze(self, x: torch.Tensor, place: int) -> torch.Tensor:
+        return x.squeeze(place)
+
+    def move(self, x: torch.Tensor, place: int, to: int) -> torch.Tensor:
+        return x.movedim(place, to)
+
+    def take(self, x: torch.Tensor, rows: np.ndarray, place: int) -> torch.Tensor:
+        flat = x.index_select(place, self.constant(rows.reshape(-1), x))
+        return flat if rows.ndim == 1 else flat.unflatten(place, rows.shape)
+
+    def joined(self, pieces: list[torch.Tensor], place: int) -> torch.Tensor:
+        return torch.cat(pieces, dim=place)
+
+    def merged(self, x: torch.Tensor, place: int) -> torch.Tensor:
+        return x.flatten(place - 1, place)
+
+    def constant(self, values: np.ndarray, like: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(values).to(like.device)
+
+    def numbers(self, x: Any, *, wait: bool) -> np.ndarray | None:
+        concrete = type(x) in (torch.Tensor, torch.nn.Parameter) and not torch.compiler.is_compiling()
+        if not concrete or x.is_meta or torch._C._functorch.is_functorch_wrapped_tensor(x):
+            return None
+        return np.asarray(x.tolist()) if wait or x.device.type == "cpu" else None
 
 
 class TorchFunction(Function):
@@ -21,6 +56,11 @@ class TorchFunction(Function):
     """
 
     target = TARGET
+    arrays = TorchArrays()
+
+    def __init__(self, operator: Operator, layout: str = "... n d", implementation: str | None = None) -> None:
+        super().__init__(operator, layout, implementation)
+        self._prepared: dict[tuple[bool, bool], tuple[Callable[..., Any], Streamed | None]] = {}
 
     def convert(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
         """The tensors themselves; anything else is refused."""
@@ -29,11 +69,11 @@ class TorchFunction(Function):
                 raise TypeError(f"{self.__name__}: {name} is a {type(tensor).__name__}, expected a torch.Tensor")
         return tuple(tensors)
 
-    def cast_scalar(self, value: Any, arrays: Sequence[Any]) -> Any:
+    def cast_scalar(self, value: Any, tensors: Sequence[Any]) -> Any:
         """A tensor of scalars in the dtype computed in."""
         wide = torch.float32
-        for array in arrays:
-            wide = torch.promote_types(wide, array.dtype) if array.dtype is not torch.bool else wide
+        for tensor in tensors:
+            wide = torch.promote_types(wide, tensor.dtype)
         return value.to(wide)
 
     def is_complex(self, names: Sequence[str], arrays: Sequence[Any]) -> bool:
@@ -43,28 +83,32 @@ class TorchFunction(Function):
                 raise TypeError(f"{self.__name__}: {name} has dtype {array.dtype}; expected floating or complex")
         return any(array.is_complex() for array in arrays)
 
-    def run(self, generated: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+    def run(self, generated: Callable[..., Any], arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
         """Call generated source, outside autocast: it chooses its own dtypes."""
         device = "cpu" if arguments[0].is_cpu else arguments[0].device.type  # a device object costs microseconds
         if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
             with torch.autocast(device, enabled=False):
-                return generated(*arguments)
-        return generated(*arguments)
+                return generated(*arguments, **options)
+        return generated(*arguments, **options)
 
     tracing = staticmethod(torch.compiler.is_compiling)
+    packed = torch.compiler.disable(Function.packed)  # cu_seqlens decide what is computed, they are read here
 
-    def callable_for(self, arrays: Sequence[Any], padded: bool) -> Callable[..., Any]:
+    def select(
+        self, arrays: Sequence[Any], padded: bool, *, streaming: bool = False
+    ) -> tuple[Callable[..., Any], Streamed | None, dict[str, Any] | None]:
         """The generated function; while ``torch.compile`` traces, sizes may be symbolic and none is looked at."""
         if not torch.compiler.is_compiling():
-            return super().callable_for(arrays, padded)
+            return super().select(arrays, padded, streaming=streaming)
         complex_input = any(array.is_complex() for array in arrays)
         _prepare(self, padded, complex_input)
-        return self._prepared[padded, complex_input]
+        return (*self._prepared[padded, complex_input], None)
 
 
 @torch._dynamo.assume_constant_result  # plain Python while tracing: the passes run, they are not traced
 def _prepare(function: TorchFunction, padded: bool, complex_input: bool) -> bool:
-    function._prepared[padded, complex_input] = function.form(padded=padded, complex_input=complex_input)
+    generated = function.load(candidates(function.program(padded), complex_input)[0])
+    function._prepared[padded, complex_input] = generated, function.streams(complex_input=complex_input)
     return True
 
 

@@ -8,7 +8,9 @@ import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from dtn_core.errors import CompileError, ShapeError
 from dtn_core.explain import Explanation, explain
@@ -18,14 +20,25 @@ from dtn_core.operators import Operator
 from dtn_core.passes.padding import MASK, pad
 from dtn_core.passes.pipeline import Lowered, candidates, choose
 
-from .python import HEADS, LAYOUTS, emit_program, has_heads, ir_hash, masks_of
-from .state import check_state, state_type
+from .arrays import Arrays
+from .packed import evaluate_packed
+from .python import LAYOUTS, emit_program, ir_hash, masks_of
+from .shapes import axes_of, axis_sizes, broadcasts, leading_axes
+from .state import Streamed, check_state, streamed
 from .streaming import emit_chunked
 from .target import Target
 
 IMPLEMENTATIONS = (None, "native")
 MAX_REMEMBERED = 4096
 WIDE = ("float32", "float64", "complex64", "complex128")
+
+
+class Plan(NamedTuple):
+    """How a call is computed: generated source, the options it is called with, the type of states to return."""
+
+    generated: Callable[..., Any]
+    options: dict[str, Any]
+    state: Any
 
 
 class Function:
@@ -49,6 +62,7 @@ class Function:
     """
 
     target: Target
+    arrays: Arrays
 
     def __init__(self, operator: Operator, layout: str = "... n d", implementation: str | None = None) -> None:
         if layout not in LAYOUTS:
@@ -63,14 +77,20 @@ class Function:
         self.implementation = implementation
         self.__name__ = operator.name
         self.__doc__ = f"{operator.notation}\n"
-        self._remembered: dict[Any, Callable[..., Any]] = {}
+        self._remembered: dict[Any, Plan] = {}
         self._loaded: dict[tuple[Lowered, bool], Callable[..., Any]] = {}
-        self._prepared: dict[tuple[bool, bool], Callable[..., Any]] = {}
         self._tensors = tuple(param.name for param in operator.program.tensors)
         self._scalars = tuple(param.name for param in operator.program.scalars)
+        self._known = set(self._scalars)
         self._decays = _decays(operator.program)
         self._masks = masks_of(operator.program)
-        self.form(padded=False, complex_input=False)
+        self._streams: dict[bool, Streamed | None] = {}
+        form = candidates(operator.program)[0]
+        self._streamed = self.streams(complex_input=False)
+        self._why_whole = form.dense_reasons.get("order", "nothing in it is ordered")
+        self._places = [self.place(param.axes) for param in operator.program.tensors]
+        self._result_places = [self.place(output.axes) for output in operator.program.outputs]
+        self.load(form)
 
     # ---------------------------------------------------------------- calling
 
@@ -78,6 +98,7 @@ class Function:
         self,
         *tensors: Any,
         padding_mask: Any = None,
+        cu_seqlens: Any = None,
         initial_state: Any = None,
         return_state: bool = False,
         chunk_size: int | None = None,
@@ -91,6 +112,10 @@ class Function:
             ``[..., *axes]`` in the operator's order (or by name); leading axes broadcast.
         padding_mask
             ``[..., n]``, True at real tokens; padded tokens count for nothing and give 0.
+        cu_seqlens
+            Where each of N sequences packed one after another along the tokens' axis starts, and where the last
+            ends: integers ``[N + 1]`` from 0 to n, a list or a concrete vector.  Each is computed by itself.
+            States, and outputs without a tokens' axis, have an axis N after the batch axes (before the heads).
         initial_state
             What ``return_state=True`` gave for the tokens before these (causal operators only).
         return_state
@@ -106,56 +131,114 @@ class Function:
             Names the axis and both sizes.
         TypeError
             A missing or unexpected argument, or a dtype that is not floating or complex.
+        ValueError
+            A decay outside (0, 1], sequences that are not packed one after another, or a state of an operator
+            that has none.
         """
-        streaming = initial_state is not None or return_state or chunk_size is not None
-        if padding_mask is None and not named and not streaming and not self.tracing():
+        if cu_seqlens is not None:
+            if padding_mask is not None:
+                raise ValueError(
+                    f"{self.__name__}: cu_seqlens clashes with padding_mask: packed sequences have no padding"
+                )
+            return self.packed(tensors, named, cu_seqlens, initial_state, return_state, chunk_size)
+        plan, key = None, None
+        if not self.tracing() and named.keys() <= self._known:
             try:  # repeated shapes cost one dictionary look-up
-                generated = self._remembered.get(tuple([(tensor.shape, tensor.dtype) for tensor in tensors]))
+                key = self.key(tensors, named, padding_mask, initial_state, return_state, chunk_size)
+                plan = self._remembered.get(key)
             except (AttributeError, TypeError, ValueError):
-                generated = None
-            if generated is not None:
-                if self._scalars:
-                    tensors = (*tensors, *self.scalar_values(named, tensors))
-                return self.run(generated, tensors)
-        tensors, named = self.bind(tensors, named)
-        arrays = self.convert(tensors)
-        if padding_mask is not None:
-            arrays = (*arrays, *self.convert((padding_mask,)))
-        arguments = (*arrays, *self.scalar_values(named, arrays))
-        if streaming:
-            return self.stream(arrays, arguments, padding_mask is not None, initial_state, return_state, chunk_size)
-        return self.run(self.callable_for(arrays, padding_mask is not None), arguments)
+                key = None  # not tensors, said below, or sizes that are not known
+        if plan is None:
+            tensors, named = self.bind(tensors, named)
+            tensors = self.convert(tensors)
+            given = tensors if padding_mask is None else (*tensors, *self.convert((padding_mask,)))
+            plan = self.plan(given, padding_mask is not None, initial_state, return_state, chunk_size)
+            scalars = self.scalar_values(named, tensors, new=True)
+            if key is not None:
+                self.remember(key, plan)
+        else:
+            given = tensors if padding_mask is None else (*tensors, padding_mask)
+            scalars = self.scalar_values(named, tensors, new=False) if self._scalars else []
+        options = plan.options if initial_state is None else {**plan.options, "initial_state": initial_state}
+        result = self.run(plan.generated, (*given, *scalars), options)
+        return (result[0], plan.state(*result[1])) if plan.state is not None else result
 
-    # -------------------------------------------------------------- streaming
-
-    def stream(
+    def packed(
         self,
-        arrays: Sequence[Any],
-        arguments: Sequence[Any],
-        padded: bool,
+        tensors: Sequence[Any],
+        named: Mapping[str, Any],
+        cu_seqlens: Any,
         initial_state: Any,
         return_state: bool,
         chunk_size: int | None,
     ) -> Any:
-        """Evaluate chunk by chunk, from a state and to a state."""
-        form, sizes, widen = self.inspect(arrays, padded, streaming=True)
-        assert form.chunked is not None
-        extra: dict[str, Any] = {}
+        """Evaluate packed sequences; the arguments are those of a call."""
+        return evaluate_packed(self, tensors, named, cu_seqlens, initial_state, return_state, chunk_size)
+
+    @staticmethod
+    def key(
+        tensors: Sequence[Any],
+        named: Mapping[str, Any],
+        padding_mask: Any,
+        initial_state: Any,
+        return_state: bool,
+        chunk_size: Any,
+    ) -> Any:
+        """What of a call decides how it is computed: shapes and dtypes, and which options are given."""
+        key: Any = tuple([(tensor.shape, tensor.dtype) for tensor in tensors])
+        if named:
+            key = key, tuple([(name, getattr(value, "shape", None)) for name, value in named.items()])
+        if padding_mask is None and initial_state is None and not return_state and chunk_size is None:
+            return key
+        mask = None if padding_mask is None else (padding_mask.shape, padding_mask.dtype)
+        state = None if initial_state is None else tuple([(x.shape, x.dtype) for x in initial_state])
+        return key, mask, type(initial_state), state, bool(return_state), type(chunk_size), chunk_size
+
+    def remember(self, key: Any, plan: Plan) -> None:
+        """Keep what was found for a call."""
+        if len(self._remembered) >= MAX_REMEMBERED:
+            self._remembered.clear()
+        self._remembered[key] = plan
+
+    # -------------------------------------------------------------- streaming
+
+    def plan(
+        self, arrays: Sequence[Any], padded: bool, initial_state: Any, return_state: bool, chunk_size: int | None
+    ) -> Plan:
+        """Check shapes, dtypes, states and options, and choose the form that is cheapest at these sizes."""
+        resuming = initial_state is not None or return_state
+        streaming = resuming or chunk_size is not None
+        options: dict[str, Any] = {}
         if chunk_size is not None:
             if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1:
                 raise ValueError(f"{self.__name__}: chunk_size={chunk_size!r} is not an integer >= 1")
-            extra["chunk_size"] = chunk_size
-        if initial_state is not None or return_state:
-            if not form.chunked.stream.resumable:
-                raise ValueError(f"{self.__name__}: there is no state to hand on, it needs the whole sequence at once")
-            check_state(self.__name__, form.chunked.stream.states, initial_state, sizes)
-            extra |= {"initial_state": initial_state, "return_state": return_state}
-        generated = self.load(form, widen=widen)
-        result = self.run(lambda *values: generated(*values, **extra), arguments)
+            options["chunk_size"] = chunk_size
+        if streaming:
+            self.check_streams(resuming)
+        generated, streams, sizes = self.select(arrays, padded, streaming=streaming)
+        if streams is None or not resuming:
+            return Plan(generated, options, None)
+        if initial_state is not None:
+            check_state(self.__name__, streams, initial_state, sizes, self.leading(arrays) if sizes else None)
         if not return_state:
-            return result
-        names = tuple(state.name.removesuffix("_past") for state in form.chunked.stream.states)
-        return result[0], state_type(self.__name__, names)(*result[1])
+            return Plan(generated, options, None)
+        return Plan(generated, {**options, "return_state": True}, streams.kind)
+
+    def check_streams(self, resuming: bool) -> None:
+        """Refuse what only an operator that is computed in chunks has: a chunk size, a state if ``resuming``."""
+        if self._streamed is None:
+            what = "has no state" if resuming else "is not computed in chunks"
+            raise ValueError(f"{self.__name__} {what}: {self._why_whole}")
+        if resuming and not self._streamed.resumable:
+            raise ValueError(f"{self.__name__}: there is no state to hand on, it needs the whole sequence at once")
+
+    def streams(self, *, complex_input: bool) -> Streamed | None:
+        """How the operator streams; None if it does not."""
+        if complex_input not in self._streams:
+            chunked = candidates(self.operator.program, complex_input)[0].chunked
+            program = self.operator.program
+            self._streams[complex_input] = None if chunked is None else streamed(program, chunked.stream)
+        return self._streams[complex_input]
 
     def init_state(self, *tensors: Any, **named: Any) -> Any:
         """The state before any token, for tensors of these feature sizes and leading axes.
@@ -175,11 +258,11 @@ class Function:
         ValueError
             If the operator is not causal, saying why.
         """
+        self.check_streams(resuming=True)
         found, scalars = self.bind(tensors, named)
-        axis = self.token_axis()
         none = [
-            x[(..., slice(0, 0), *[slice(None)] * (-place - 1))] if (place := self.place(p.axes, axis)) else x
-            for p, x in zip(self.operator.program.tensors, self.convert(found), strict=True)
+            x[(..., slice(0, 0), *[slice(None)] * (-place - 1))] if place else x
+            for x, place in zip(self.convert(found), self._places, strict=True)
         ]
         return self(*none, return_state=True, **scalars)[1]
 
@@ -198,33 +281,23 @@ class Function:
         tuple
             ``(o_t[..., e], state)``.
         """
+        self.check_streams(resuming=True)
         found, scalars = self.bind(tensors, named)
-        axis = self.token_axis()
         one = [
-            x[(..., None, *[slice(None)] * (-place - 1))] if (place := self.place(p.axes, axis)) else x
-            for p, x in zip(self.operator.program.tensors, self.convert(found), strict=True)
+            self.arrays.expand(x, place) if place else x
+            for x, place in zip(self.convert(found), self._places, strict=True)
         ]
         result, state = self(*one, initial_state=state, return_state=True, **scalars)
         outputs = result if isinstance(result, tuple) else (result,)
         last = [
-            y[(..., 0, *[slice(None)] * (-place - 1))] if (place := self.place(o.axes, axis)) else y
-            for o, y in zip(self.operator.program.outputs, outputs, strict=True)
+            self.arrays.squeeze(y, place) if place else y for y, place in zip(outputs, self._result_places, strict=True)
         ]
         return (last[0] if len(last) == 1 else tuple(last)), state
 
-    def token_axis(self) -> str:
-        """The axis along which the operator streams."""
-        form = candidates(self.operator.program)[0]
-        if form.chunked is None:
-            raise ValueError(f"{self.__name__} has no state: {form.dense_reasons.get('order', 'it is not causal')}")
-        return form.chunked.stream.axis
-
-    def place(self, axes: Sequence[str], axis: str) -> int:
-        """Where ``axis`` is in a tensor over ``axes``, counted from the end; 0 when it is not."""
-        if axis not in axes:
-            return 0
-        moved = self.layout == HEADS and has_heads(self.operator.program, axes)
-        return axes.index(axis) - len(axes) - moved
+    def place(self, axes: tuple[str, ...]) -> int:
+        """Where the streamed axis is in a tensor over ``axes``, counted from the end; 0 when it is not."""
+        full = axes_of(self.operator.program, axes, self.layout)
+        return full.index(self._streamed.axis) - len(full) if self._streamed and self._streamed.axis in axes else 0
 
     @staticmethod
     def tracing() -> bool:
@@ -233,6 +306,8 @@ class Function:
 
     def bind(self, tensors: Sequence[Any], named: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Sort arguments given by name."""
+        if not named and len(tensors) == len(self._tensors):
+            return tuple(tensors), {}
         named = dict(named)
         found = list(tensors)
         if len(found) > len(self._tensors):
@@ -247,39 +322,51 @@ class Function:
             raise TypeError(f"{self.__name__}: unexpected argument {unexpected[0]!r}; known: {known}")
         return tuple(found), named
 
-    def scalar_values(self, named: Mapping[str, Any], arrays: Sequence[Any]) -> list[Any]:
-        """The scalar arguments in order, bound ones filled in, tensors in the dtype computed in."""
+    def scalar_values(self, named: Mapping[str, Any], tensors: Sequence[Any], *, new: bool) -> list[Any]:
+        """The scalar arguments in order, bound ones filled in, tensors in the dtype computed in.
+
+        ``new`` says whether these shapes are: then they are checked, and a decay is read even where that takes
+        waiting for an accelerator.
+        """
         values = []
         for name in self._scalars:
             value = named.get(name, self.operator.scalars.get(name))
             if value is None:
                 raise TypeError(f"{self.__name__}: scalar argument {name} is missing")
-            if name in self._decays and isinstance(value, int | float) and not 0 < value <= 1:
-                raise ValueError(f"{self.__name__}: {name}={value!r} is outside (0, 1]")
-            if not isinstance(value, int | float | complex):
-                value = self.scalar_tensor(name, value, arrays)
+            if isinstance(value, int | float | complex):
+                if name in self._decays and not (isinstance(value, int | float) and 0 < value <= 1):
+                    raise ValueError(f"{self.__name__}: {name}={value!r} is outside (0, 1]")
+            elif not hasattr(value, "shape"):
+                raise TypeError(f"{self.__name__}: {name} is a {type(value).__name__}, expected a number or a tensor")
+            else:
+                if new:
+                    self.check_scalar_shape(name, tuple(value.shape), tensors)
+                if name in self._decays:
+                    self.check_decays(name, self.arrays.numbers(value, wait=new))
+                value = self.cast_scalar(value, tensors)
             values.append(value)
         return values
 
-    def scalar_tensor(self, name: str, value: Any, arrays: Sequence[Any]) -> Any:
-        """A tensor of scalars, one per leading index, in the dtype computed in."""
-        leading: list[Any] = []
-        for param, array in zip(self.operator.program.tensors, arrays, strict=False):
-            axes = len(param.axes) + (self.layout == HEADS and has_heads(self.operator.program, param.axes))
-            shape = tuple(array.shape)
-            batch = [*shape[: len(shape) - axes], *([shape[1 - axes]] if axes > len(param.axes) else [])]
-            leading = batch if len(batch) > len(leading) else leading
-        shape = tuple(value.shape)
-        for place, size in enumerate(reversed(shape)):
-            other = leading[-place - 1] if place < len(leading) else None
-            if other is not None and size is not None and 1 not in (size, other) and size != other:
-                raise ShapeError(
-                    f"{self.__name__}: {name} has shape {shape} but the tensors' leading axes are {tuple(leading)}; "
-                    "a scalar is a number or has one value per leading index"
-                )
-        return self.cast_scalar(value, arrays)
+    def check_scalar_shape(self, name: str, shape: tuple[Any, ...], tensors: Sequence[Any]) -> None:
+        """Refuse a tensor of scalars that is not one per leading index."""
+        leading = self.leading(tensors)
+        if not broadcasts(shape, leading):
+            raise ShapeError(
+                f"{self.__name__}: {name} has shape {shape} but the tensors' leading axes are {leading}; "
+                "a scalar is a number or has one value per leading index"
+            )
 
-    def cast_scalar(self, value: Any, arrays: Sequence[Any]) -> Any:
+    def check_decays(self, name: str, values: np.ndarray | None) -> None:
+        """Refuse decays outside (0, 1]; those that are not known yet are not."""
+        if values is not None and not ((values > 0) & (values <= 1)).all():
+            raise ValueError(f"{self.__name__}: {name}={values.tolist()} is outside (0, 1]")
+
+    def leading(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
+        """The leading axes of the operator's tensors, which come first in ``tensors``."""
+        shapes = [tuple(tensor.shape) for tensor in tensors[: len(self._tensors)]]
+        return leading_axes(self.operator.program, shapes, self.layout)
+
+    def cast_scalar(self, value: Any, tensors: Sequence[Any]) -> Any:
         """A tensor of scalars in the dtype computed in; implemented by each backend."""
         raise CompileError(f"{type(self).__name__} does not say how scalars are cast")
 
@@ -287,9 +374,9 @@ class Function:
         """Arguments as the framework's tensors."""
         return tuple(tensors)
 
-    def run(self, generated: Callable[..., Any], arguments: Sequence[Any]) -> Any:
+    def run(self, generated: Callable[..., Any], arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
         """Call generated source."""
-        return generated(*arguments)
+        return generated(*arguments, **options)
 
     def is_complex(self, names: Sequence[str], arrays: Sequence[Any]) -> bool:
         """Whether any array is complex; refuses dtypes that are neither floating nor complex.
@@ -298,42 +385,37 @@ class Function:
         """
         raise CompileError(f"{type(self).__name__} does not say which dtypes are complex")
 
-    def callable_for(self, arrays: Sequence[Any], padded: bool) -> Callable[..., Any]:
-        """The generated function for these arguments."""
-        if self.tracing():
-            return self.select(arrays, padded)
-        key = tuple([(array.shape, array.dtype) for array in arrays])  # a mask makes it longer
-        found = self._remembered.get(key)
-        if found is None:
-            found = self.select(arrays, padded)
-            if len(self._remembered) >= MAX_REMEMBERED:
-                self._remembered.clear()
-            self._remembered[key] = found
-        return found
-
-    def select(self, arrays: Sequence[Any], padded: bool) -> Callable[..., Any]:
-        """Check shapes and dtypes, and choose the form that is cheapest at these sizes."""
-        form, _, widen = self.inspect(arrays, padded)
-        return self.load(form, widen=widen)
-
-    def inspect(
+    def select(
         self, arrays: Sequence[Any], padded: bool, *, streaming: bool = False
-    ) -> tuple[Lowered, dict[str, Any], bool]:
-        """The form for these arguments, the axis sizes, and whether dtypes must be converted."""
-        names = (*self._tensors, MASK) if padded else self._tensors
+    ) -> tuple[Callable[..., Any], Streamed | None, dict[str, Any] | None]:
+        """The generated function for these arguments, how it streams, and the sizes of the axes.
+
+        Checks shapes and dtypes; the sizes are None where they may not be looked at.
+        """
         program = self.program(padded)
-        sizes = axis_sizes(program, dict(zip(names, [tuple(a.shape) for a in arrays], strict=True)), self.layout)
-        typed = [(n, a) for n, a in zip(names, arrays, strict=True) if n not in self._masks and n != MASK]
-        complex_input = self.is_complex([n for n, _ in typed], [a for _, a in typed])
-        if complex_input:
-            self.check_complex()
+        shapes = [tuple(array.shape) for array in arrays]
+        sizes = axis_sizes(program, shapes, self.layout)
+        leading_axes(program, shapes, self.layout)
+        complex_input = self.check_dtypes(arrays)
         forms = candidates(program, complex_input)
-        if streaming and forms[0].chunked is None:
-            reason = forms[0].dense_reasons.get("order", "nothing in it is ordered")
-            raise ValueError(f"{self.__name__} is not computed in chunks: {reason}")
         known = not streaming and all(size is not None for size in sizes.values())
         form = choose(forms, sizes) if known else forms[0]
-        return form, sizes, not self.is_wide([a for _, a in typed])
+        streams = self.streams(complex_input=complex_input)
+        if streaming and (form.chunked is None or streams is None or form.chunked.stream.resumable < streams.resumable):
+            raise ValueError(f"{self.__name__}: with a padding_mask it needs the whole sequence at once")
+        return self.load(form, widen=not self.is_wide(self.typed(arrays)[1])), streams, sizes
+
+    def typed(self, arrays: Sequence[Any]) -> tuple[list[str], list[Any]]:
+        """Names and arrays of the tensors that are not masks."""
+        pairs = [(n, a) for n, a in zip(self._tensors, arrays, strict=False) if n not in self._masks]
+        return [name for name, _ in pairs], [array for _, array in pairs]
+
+    def check_dtypes(self, arrays: Sequence[Any]) -> bool:
+        """Whether any tensor is complex; refuses dtypes that the operator is not defined for."""
+        complex_input = self.is_complex(*self.typed(arrays))
+        if complex_input:
+            self.check_complex()
+        return complex_input
 
     def is_wide(self, arrays: Sequence[Any]) -> bool:
         """Whether all arrays have one dtype that sums may be taken in."""
@@ -352,10 +434,6 @@ class Function:
     def program(self, padded: bool) -> Program:
         """The definition, with or without a padding mask."""
         return _padded(self.operator.program) if padded else self.operator.program
-
-    def form(self, *, padded: bool, complex_input: bool) -> Callable[..., Any]:
-        """The generated function of the form for long sequences."""
-        return self.load(candidates(self.program(padded), complex_input)[0])
 
     def text(self, form: Lowered, *, widen: bool = True) -> str:
         """Source text of one form."""
@@ -406,8 +484,8 @@ class Function:
         dtype = "float32"
         if tensors:
             arrays = self.convert(tensors)
-            shapes = {name: tuple(a.shape) for name, a in zip(self._tensors, arrays, strict=True)}
-            sizes = {a: s for a, s in axis_sizes(self.operator.program, shapes, self.layout).items() if s is not None}
+            found = axis_sizes(self.operator.program, [tuple(array.shape) for array in arrays], self.layout)
+            sizes = {axis: size for axis, size in found.items() if size is not None}
             dtype = str(getattr(arrays[0].dtype, "name", arrays[0].dtype)).removeprefix("torch.")
         return explain(self.operator, sizes, dtype=dtype, backend=self.target.name)
 
@@ -416,67 +494,6 @@ class Function:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.operator, self.layout, self.implementation)
-
-
-def axis_sizes(program: Program, shapes: Mapping[str, tuple[Any, ...]], layout: str) -> dict[str, Any]:
-    """The size of every axis, from the tensors' shapes (None where a shape is not known).
-
-    Raises
-    ------
-    ShapeError
-        A tensor with too few axes, an axis of two sizes, or leading axes that do not broadcast.
-    """
-    sizes: dict[str, Any] = {}
-    seen: dict[str, str] = {}
-    leading: list[tuple[Any, ...]] = []
-    for param in program.tensors:
-        shape = shapes[param.name]
-        axes: tuple[str, ...] = param.axes
-        if layout == HEADS and has_heads(program, axes):
-            axes = (axes[0], "h", axes[1])
-        if len(shape) < len(axes):
-            raise ShapeError(f"{program.name}: {param.name} needs axes [..., {', '.join(axes)}], got shape {shape}")
-        core = shape[len(shape) - len(axes) :]
-        batch = shape[: len(shape) - len(axes)]
-        for axis, size in zip(axes, core, strict=True):
-            if axis == "h" and layout == HEADS and "h" not in param.axes:
-                batch = (*batch, size)
-                continue
-            known = sizes.get(axis)
-            if known is None:
-                sizes[axis], seen[axis] = size, param.name
-            elif size is not None and known != size:
-                first = seen[axis]
-                raise ShapeError(
-                    f"{program.name}: axis {axis} has size {known} in {first} (shape {shapes[first]}) "
-                    f"but {size} in {param.name} (shape {shape})"
-                )
-        leading.append(batch)
-    _check_broadcast(program, shapes, leading)
-    return sizes
-
-
-def _check_broadcast(
-    program: Program, shapes: Mapping[str, tuple[Any, ...]], leading: Sequence[tuple[Any, ...]]
-) -> None:
-    result: list[tuple[Any, str]] = []
-    for param, batch in zip(program.tensors, leading, strict=True):
-        for place, size in enumerate(reversed(batch)):
-            if place == len(result):
-                result.append((size, param.name))
-            elif (
-                size is not None
-                and result[place][0] is not None
-                and 1 not in (size, result[place][0])
-                and size != result[place][0]
-            ):
-                other, name = result[place]
-                raise ShapeError(
-                    f"{program.name}: leading axis {-place - 1} has size {other} in {name} (shape {shapes[name]}) "
-                    f"but {size} in {param.name} (shape {shapes[param.name]}); leading axes broadcast"
-                )
-            elif result[place][0] in (1, None):
-                result[place] = (size, param.name)
 
 
 @lru_cache(maxsize=512)

@@ -88,6 +88,7 @@ class Functional:
         decay: Any = None,
         eps: Any = 0.0,
         padding_mask: Any = None,
+        cu_seqlens: Any = None,
         layout: str = "... n d",
         implementation: str | None = None,
     ) -> Any:
@@ -105,6 +106,8 @@ class Functional:
             A tensor has one value per leading index (batch, head) and may require gradients.
         padding_mask : tensor, optional
             ``[..., n]``, True at real tokens; padded tokens count for nothing and give 0.
+        cu_seqlens : sequence of int, optional
+            ``[N + 1]`` integers from 0 to n: where each of N packed sequences starts and the last one ends.
         layout : {"... n d", "... n h d"}
             Where the head axis is.
         implementation : {None, "native"}
@@ -132,7 +135,7 @@ class Functional:
             "decay": decay, "eps": eps,
         }  # fmt: skip
         function, scalars = self.knobbed(tensor_attention, knobs, layout, implementation)
-        return function(q, k, v, padding_mask=padding_mask, **scalars)
+        return function(q, k, v, padding_mask=padding_mask, cu_seqlens=cu_seqlens, **scalars)
 
     def tensor_interaction(
         self,
@@ -150,6 +153,7 @@ class Functional:
         decay: Any = None,
         eps: Any = 0.0,
         padding_mask: Any = None,
+        cu_seqlens: Any = None,
         layout: str = "... n d",
         implementation: str | None = None,
     ) -> Any:
@@ -161,7 +165,7 @@ class Functional:
             ``[..., n, d]`` (or ``[..., n, h, d]``), floating or complex; leading axes broadcast.
         side, product, normalize, activation, mask
             See :func:`dtn_core.operators.tensor_interaction`.
-        scale, residual, decay, eps, padding_mask, layout, implementation
+        scale, residual, decay, eps, padding_mask, cu_seqlens, layout, implementation
             As in :meth:`tensor_attention`.
 
         Returns
@@ -183,7 +187,7 @@ class Functional:
             "mask": mask, "residual": residual, "decay": decay, "eps": eps,
         }  # fmt: skip
         function, scalars = self.knobbed(tensor_interaction, knobs, layout, implementation)
-        return function(q, k, v, padding_mask=padding_mask, **scalars)
+        return function(q, k, v, padding_mask=padding_mask, cu_seqlens=cu_seqlens, **scalars)
 
     def knobbed(
         self, build: Callable[..., Operator], knobs: dict[str, Any], layout: str, implementation: str | None

@@ -4,21 +4,72 @@ from __future__ import annotations
 
 from collections import namedtuple
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from dtn_core.errors import ShapeError
-from dtn_core.passes.stream import State
+from dtn_core.ir.nodes import Program
+from dtn_core.passes.stream import Stream
+
+from .python import ir_hash
+from .shapes import broadcasts
+
+
+@dataclass(frozen=True)
+class Streamed:
+    """How an operator streams.
+
+    Attributes
+    ----------
+    axis : str
+        The axis of the tokens.
+    resumable : bool
+        Whether a sequence may come in pieces: nothing needs it whole.
+    names : tuple[str, ...]
+        The states.
+    axes : tuple[tuple[str, ...], ...]
+        The axes of each.
+    kind : type
+        The named tuple that holds them, a pytree in every framework; its ``_operator`` is the operator's hash.
+    """
+
+    axis: str
+    resumable: bool
+    names: tuple[str, ...]
+    axes: tuple[tuple[str, ...], ...]
+    kind: Any
+
+
+def streamed(operator: Program, stream: Stream) -> Streamed:
+    """How ``operator`` streams, by the form it was lowered to."""
+    names = tuple(state.name.removesuffix("_past") for state in stream.states)
+    axes = tuple(state.axes for state in stream.states)
+    return Streamed(stream.axis, stream.resumable, names, axes, _kind(operator.name, names, ir_hash(operator)))
 
 
 @lru_cache(maxsize=1024)
-def state_type(operator: str, fields: tuple[str, ...]) -> Any:
-    """The named tuple that holds the states of an operator; a pytree in every framework."""
-    return namedtuple(f"{operator}_state", fields, rename=True)
+def _kind(operator: str, names: tuple[str, ...], hashed: str) -> Any:
+    kind = namedtuple(f"{operator}_state", names, rename=True)  # type: ignore[misc]
+    setattr(kind, "_operator", hashed)  # noqa: B010 - mypy; no field has this name, rename sees to it
+    return kind
 
 
-def check_state(operator: str, states: Sequence[State], given: Any, sizes: Mapping[str, Any]) -> None:
+def check_state(
+    operator: str, streamed: Streamed, given: Any, sizes: Mapping[str, Any] | None, leading: Sequence[Any] | None
+) -> None:
     """Refuse a state that is not this operator's.
+
+    Parameters
+    ----------
+    operator : str
+        Its name.
+    streamed : Streamed
+        How it streams.
+    given
+        The state.
+    sizes, leading
+        The sizes of the axes and the tensors' leading axes; None where they may not be looked at.
 
     Raises
     ------
@@ -27,23 +78,29 @@ def check_state(operator: str, states: Sequence[State], given: Any, sizes: Mappi
     ShapeError
         A tensor of another shape; names the state and both shapes.
     """
-    if given is None:
-        return
-    names = [state.name.removesuffix("_past") for state in states]
-    kind = type(given).__name__
-    if not isinstance(given, tuple) or len(given) != len(states):
+    names, kind = list(streamed.names), type(given).__name__
+    own = streamed.kind._operator
+    if isinstance(given, tuple) and (
+        kind not in ("tuple", streamed.kind.__name__) or getattr(given, "_operator", own) != own
+    ):
+        other = (
+            "" if kind != streamed.kind.__name__ else f" with other knobs: {', '.join(getattr(given, '_fields', ()))}"
+        )
+        raise TypeError(f"{operator}: initial_state is a {kind}, the state of another operator{other}")
+    if not isinstance(given, tuple) or len(given) != len(names):
         count = f" of {len(given)}" if isinstance(given, tuple) else ""
-        raise TypeError(f"{operator}: initial_state is a {kind}{count}, expected {len(states)} tensors: {names}")
-    if hasattr(given, "_fields") and kind != f"{operator}_state":
-        raise TypeError(f"{operator}: initial_state is a {kind}, the state of another operator")
-    for state, name, tensor in zip(states, names, given, strict=True):
-        expected = tuple(sizes[axis] for axis in state.axes)
+        raise TypeError(f"{operator}: initial_state is a {kind}{count}, expected {len(names)} tensors: {names}")
+    for name, axes, tensor in zip(names, streamed.axes, given, strict=True):
+        if not hasattr(tensor, "shape"):
+            raise TypeError(f"{operator}: state {name} is a {type(tensor).__name__}, expected a tensor")
+        if sizes is None or leading is None:
+            continue
+        expected = tuple(sizes[axis] for axis in axes)
         shape = tuple(tensor.shape)
-        core = shape[len(shape) - len(expected) :]
-        if len(shape) < len(expected) or any(
-            None not in (a, b) and a != b for a, b in zip(core, expected, strict=True)
-        ):
-            wanted = ", ".join(map(str, ("...", *expected)))
+        places = len(shape) - len(expected)
+        wrong = places < 0 or any(None not in (a, b) and a != b for a, b in zip(shape[places:], expected, strict=True))
+        if wrong or not broadcasts(shape[:places], leading):
+            wanted = ", ".join(map(str, (*(leading or ["..."]), *expected)))
             raise ShapeError(
-                f"{operator}: state {name} has shape {shape}, expected [{wanted}] ({', '.join(state.axes)})"
+                f"{operator}: state {name} has shape {shape}, expected [{wanted}] ({', '.join(('...', *axes))})"
             )

@@ -33,6 +33,13 @@ OPERATORS = {
     "two outputs": "f(q[n,d], v[n,e]) -> s[d,e], o[n,e]:\n    s[a,c] = q[j,a]*v[j,c]\n    o[i,c] = q[i,a]*s[a,c]",
     "a scalar output": "f(x[n,d]) -> s: s = x[i,a]*x[i,a] / n",
     "a vector output": "f(x[n,d]) -> s[d]: s[a] = x[i,a] / n",
+    "a matrix times a vector": "f(x[n,d], b[d]) -> s[n]: s[i] = x[i,a]*b[a]",
+    "a vector times a matrix": "f(x[n,d], w[n]) -> s[d]: s[a] = w[i]*x[i,a]",
+    "an inner product of rows": "f(q[n,d], k[n,d]) -> s[n]: s[i] = q[i,a]*k[i,a]",
+    "an inner product of columns": "f(q[n,d], k[n,d]) -> s[d]: s[a] = q[i,a]*k[i,a]",
+    "an inner product of vectors": "f(w[n], u[n]) -> s: s = w[i]*u[i]",
+    "an inner product of matrices": "f(q[n,d], k[n,d]) -> s: s = q[i,a]*k[i,a]",
+    "a trace and a diagonal": "f(B[n,n]) -> r, s[n]:\n    r = B[i,i]\n    s[i] = B[i,i]",
     "an output with an axis twice": "f(x[n,d]) -> c[d,d]: c[a,b] = x[i,a]*x[i,b]",
     "a transpose": "f(x[n,d]) -> y[d,n]: y[a,i] = 2*x[i,a]",
     "a copy": "f(x[n,d]) -> y[n,d]: y[i,a] = x[i,a]",
@@ -194,6 +201,20 @@ def test_a_scalar_between_tensors_in_the_signature(backend, rng):
     text = "f(x[n,d], g, w[d,e]) -> y[n,e]: y[i,c] = g * x[i,a] * w[a,c]"
     x, w = rng.normal(size=(5, 3)), rng.normal(size=(3, 2))
     assert_equal(backend, backend.dtn.compile(text)(backend.array(x), backend.array(w), g=2.0), 2 * x @ w)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("f(x[n,d]) -> s: s = 1 / d", 1 / 2),
+        ("f(x[n,d]) -> s:\n    t = 2 * d\n    s = exp(t) / t", np.exp(4) / 4),
+        ("f(x[n,d]) -> s:\n    t = 2 * d\n    s = select(t, t) * x[i,a]", 24),
+    ],
+)
+def test_sizes_are_numbers_like_others(backend, text, expected):
+    result = backend.dtn.compile(text)(backend.array(np.ones((3, 2))))
+    assert backend.dtype(result) == "float64"
+    assert backend.numpy(result) == pytest.approx(expected)
 
 
 def test_an_output_of_scalars_only_is_a_tensor(backend):

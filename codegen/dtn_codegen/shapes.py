@@ -1,0 +1,93 @@
+"""The shapes of a call's arguments: sizes of their axes, and leading axes that broadcast."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dtn_core.errors import ShapeError
+from dtn_core.ir.nodes import Program
+
+from .python import HEADS, has_heads
+
+
+def axis_sizes(program: Program, shapes: Sequence[tuple[Any, ...]], layout: str) -> dict[str, Any]:
+    """The size of every axis, from the tensors' shapes (None where a shape is not known).
+
+    Parameters
+    ----------
+    program : Program
+        The operator.
+    shapes : sequence of tuple
+        Of its tensors, in order.
+    layout : {"... n d", "... n h d"}
+        Where the head axis is.
+
+    Raises
+    ------
+    ShapeError
+        A tensor with too few axes, or an axis of two sizes.
+    """
+    sizes: dict[str, Any] = {}
+    seen: dict[str, tuple[str, tuple[Any, ...]]] = {}
+    for param, shape in zip(program.tensors, shapes, strict=True):
+        axes = axes_of(program, param.axes, layout)
+        if len(shape) < len(axes):
+            raise ShapeError(f"{program.name}: {param.name} needs axes [..., {', '.join(axes)}], got shape {shape}")
+        for axis, size in zip(axes, shape[len(shape) - len(axes) :], strict=True):
+            if axis == "h" and "h" not in param.axes:
+                continue
+            known = sizes.get(axis)
+            if known is None:
+                sizes[axis], seen[axis] = size, (param.name, shape)
+            elif size is not None and known != size:
+                first, other = seen[axis]
+                raise ShapeError(
+                    f"{program.name}: axis {axis} has size {known} in {first} (shape {other}) "
+                    f"but {size} in {param.name} (shape {shape})"
+                )
+    return sizes
+
+
+def axes_of(program: Program, axes: tuple[str, ...], layout: str) -> tuple[str, ...]:
+    """The last axes of a tensor over ``axes``: with the head axis, where the layout has one between them."""
+    return (axes[0], "h", axes[1]) if layout == HEADS and has_heads(program, axes) else axes
+
+
+def leading_axes(program: Program, shapes: Sequence[tuple[Any, ...]], layout: str) -> tuple[Any, ...]:
+    """The leading axes that the tensors broadcast to; arguments as for :func:`axis_sizes`.
+
+    Raises
+    ------
+    ShapeError
+        Where they do not broadcast.
+    """
+    found: list[tuple[Any, str, tuple[Any, ...]]] = []
+    for param, shape in zip(program.tensors, shapes, strict=True):
+        core = len(axes_of(program, param.axes, layout))
+        batch = shape[: len(shape) - core] + (shape[1 - core : 2 - core] if core > len(param.axes) else ())
+        for place, size in enumerate(reversed(batch)):
+            if place == len(found):
+                found.append((size, param.name, shape))
+                continue
+            known, name, other = found[place]
+            if size is not None and known is not None and 1 not in (size, known) and size != known:
+                raise ShapeError(
+                    f"{program.name}: leading axis {-place - 1} has size {known} in {name} (shape {other}) "
+                    f"but {size} in {param.name} (shape {shape}); leading axes broadcast"
+                )
+            if known in (1, None):
+                found[place] = (size, param.name, shape)
+    return tuple(size for size, _, _ in reversed(found))
+
+
+def broadcasts(shape: Sequence[Any], leading: Sequence[Any]) -> bool:
+    """Whether ``shape`` broadcasts against ``leading``; sizes that are not known do.
+
+    Examples
+    --------
+    >>> broadcasts((3, 1), (2, 3, 4)), broadcasts((2,), (3,))
+    (True, False)
+    """
+    pairs = zip(reversed(shape), reversed(leading), strict=False)
+    return all(a is None or b is None or 1 in (a, b) or a == b for a, b in pairs)

@@ -92,13 +92,14 @@ class Candidates:
         self._check = self._timed if same else recipe(self.checked, self._folder, self.options.seed)
         self._say("prepare", 600.0, recipe=self._check)
 
-    def shortest(self) -> float:
-        """Seconds in which the device could do the work: its own rates, measured now; a card's flops as documented."""
-        found = self._say("ceilings", 600.0)
-        documented = self.target.ceilings.flops if self.target.ceilings else {}
-        flops = found.get("flops") or documented.get(self.problem.dtype, float("inf"))
-        ceilings = Ceilings(found["bandwidth"], {self.problem.dtype: flops}, "measured")
-        return ceilings.seconds(self.problem.dtype, self.problem.flops, self.problem.bytes)
+    def shortest(self) -> float | None:
+        """Seconds in which the device could do the work: at its own rates, measured now, else at those documented."""
+        found, documented, dtype = self._say("ceilings", 600.0), self.target.ceilings, self.problem.dtype
+        bandwidth = found.get("bandwidth") or (documented.bandwidth if documented else None)
+        flops = found.get("flops") or (documented.flops[dtype] if documented else None)
+        if bandwidth is None or flops is None:
+            return None
+        return Ceilings(bandwidth, {dtype: flops}).seconds(dtype, self.problem.flops, self.problem.bytes)
 
     def measure(self, schedule: Mapping[str, Any], best: Trial | None) -> Trial:
         """Build and measure one."""

@@ -7,11 +7,12 @@ import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .device import Device
+if TYPE_CHECKING:
+    from .device import Device
 
 SPAN = 0.02  # seconds: shorter kernels are run several times between two looks at the clock
 PATIENCE = 0.6  # seconds that one kernel is measured for, at least

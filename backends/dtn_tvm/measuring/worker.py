@@ -18,7 +18,6 @@ import numpy as np
 
 from . import values
 from .device import Device, load_runtime
-from .timing import ceilings, seconds
 
 Job = Mapping[str, Any]
 
@@ -52,23 +51,31 @@ class Runner:
     """Answers the jobs ``device``, ``ceilings``, ``prepare`` and ``measure``."""
 
     def __init__(self) -> None:
+        self._hello: Job = {}
         self._device: Device | None = None
         self._known: dict[str, list[np.ndarray]] = {}
 
     def __call__(self, job: Job) -> Mapping[str, Any]:
-        if job["job"] == "device" and self._device is None:
-            load_runtime(job["kind"], Path(job["runtime"]))
-            self._device = Device(job["kind"])
+        self._hello = self._hello or job
+        match job["job"]:
+            case "device":
+                device = self.device()
+                return {"name": device.name, "compute_version": device.compute_version}
+            case "ceilings":
+                return self.device().ceilings()
+            case "prepare":
+                self.expected(job["recipe"], Path(job["folder"]))
+                return {}
+            case "measure":
+                return self.measure(self.device(), job)
+        raise ValueError(f"there is no job {job['job']!r}")
+
+    def device(self) -> Device:
+        """The device that the first job named."""
         if self._device is None:
-            raise RuntimeError("the first job has to be 'device'")
-        if job["job"] == "device":
-            return {"name": self._device.name, "compute_version": self._device.compute_version}
-        if job["job"] == "ceilings":
-            return ceilings(self._device)
-        if job["job"] == "prepare":
-            self.expected(job["recipe"], Path(job["folder"]))
-            return {}
-        return self.measure(self._device, job)
+            load_runtime(self._hello["kind"], Path(self._hello["runtime"]))
+            self._device = Device(self._hello["kind"])
+        return self._device
 
     def measure(self, device: Device, job: Job) -> Mapping[str, Any]:
         """Check a kernel, take its time, and check again: what went wrong only sometimes shows after many runs."""
@@ -80,7 +87,7 @@ class Runner:
             return {"wrong": first}
         same = job["check_library"] == job["library"] and check == recipe
         timed = proof if same else Call(device, recipe, folder / job["library"])
-        times = seconds(timed.run, device.wait, job.get("best"))
+        times = timed.seconds(job.get("best"))
         again = proof.errors(expected)
         if not values.within(again, check["tolerance"]):
             return {"wrong": again}
@@ -119,6 +126,10 @@ class Call:
     def run(self) -> None:
         """Start it."""
         self.kernel(*self.arguments, *self.results)
+
+    def seconds(self, best: float | None) -> list[float]:
+        """Times of one run each."""
+        return self.device.seconds(self.kernel, [*self.arguments, *self.results], best)
 
     def values(self) -> list[np.ndarray]:
         """Run it into tensors full of NaN, so that what it does not write shows."""

@@ -18,7 +18,7 @@ from dtn_core.errors import CompileError
 from dtn_core.ir.nodes import ONE, ONES, Expr, Index, Number, Param, Read
 
 from .expressions import value_of
-from .layout import Layout, choose, sums_along
+from .layout import choose, sums_along
 from .schedule import CpuSchedule
 from .steps import ACC, RANK, Contraction, Step
 from .tiles import Carried, TileProgram, Walk
@@ -95,17 +95,16 @@ class _Kernel:
     # -------------------------------------------------------------- the function
 
     def function(self) -> Any:
-        with IRBuilder() as made:
-            with T.prim_func(s_tir=True):
-                T.func_name("main")
-                T.func_attr({"tirx.noalias": True, "global_symbol": "main"})
-                self.signature()
-                if self.schedule.parallel == "serial":
-                    loop = T.serial(self.batch * self.heads)
-                else:
-                    loop = T.parallel(self.batch * self.heads)
-                with loop as head:
-                    self.head(head)
+        with IRBuilder() as made, T.prim_func(s_tir=True):
+            T.func_name("main")
+            T.func_attr({"tirx.noalias": True, "global_symbol": "main"})
+            self.signature()
+            if self.schedule.parallel == "serial":
+                loop = T.serial(self.batch * self.heads)
+            else:
+                loop = T.parallel(self.batch * self.heads)
+            with loop as head:
+                self.head(head)
         return made.get()
 
     def signature(self) -> None:
@@ -238,6 +237,9 @@ class _Kernel:
         for param in self.program.inputs:
             if self.program.axis not in param.axes and (param.name, self.native(param.name)) in self.buffers:
                 self.stage_constant(param, head)
+        for name, value in self.program.constants.items():
+            if (name, False) in self.buffers:
+                T.buffer_store(self.buffers[name, False], T.float32(value), [0, 0])
         self.powers()
         for walk in self.program.walks:
             for step in walk.setup:
@@ -285,9 +287,12 @@ class _Kernel:
         start = (head * self.chunks + chunk) * rows
         with T.serial(rows) as row:
             for column, lane in self.vectors(columns):
-                outside, inside = (self.kept[name], [start + row, column + lane]), (
-                    self.buffers[name, form],
-                    [row, column + lane],
+                outside, inside = (
+                    (self.kept[name], [start + row, column + lane]),
+                    (
+                        self.buffers[name, form],
+                        [row, column + lane],
+                    ),
                 )
                 (target, place), (source, origin) = (inside, outside) if load else (outside, inside)
                 T.buffer_store(target, source[tuple(origin)], place)
@@ -396,6 +401,8 @@ class _Kernel:
     def decay(self, decay: Number | Read) -> Any:
         if isinstance(decay, Number):
             return T.float64(float(decay.value))
+        if decay.tensor in self.program.constants:
+            return T.float64(self.program.constants[decay.tensor])
         return self.arguments[decay.tensor][self.head_index, 0]
 
     def power(self, decay: Number | Read, distance: Any) -> Any:
@@ -435,11 +442,9 @@ class _Kernel:
         source, target = (self.buffers[name, form] for form in forms)
         rows, columns = self.shape(name, transposed=forms[0])
         step = 4
-        with T.serial(rows // step) as block:
-            with T.serial(columns) as column:
-                with T.unroll(step) as part:
-                    row = block * step + part
-                    T.buffer_store(target, source[row, column], [column, row])
+        with T.serial(rows // step) as block, T.serial(columns) as column, T.unroll(step) as part:
+            row = block * step + part
+            T.buffer_store(target, source[row, column], [column, row])
 
     def tile(self, step: Step) -> tuple[int, int]:
         """Rows and columns of the accumulator of a product."""
@@ -469,13 +474,12 @@ class _Kernel:
                 spans = {along: (left, columns), across: (top, rows)}
                 self.accumulate(step, along, across, spans)
                 accumulator = self.accumulators[rows, columns]
-                with T.unroll(rows) as i:
-                    with T.unroll(columns // self.schedule.vector) as j:
-                        with T.vectorized(self.schedule.vector) as lane:
-                            column = j * self.schedule.vector + lane
-                            at = {across: top + i, along: left + column}
-                            value = self.finished(step, at, along, accumulator[i, column])
-                            T.buffer_store(target, value, [top + i, left + column])
+                with T.unroll(rows) as i, T.unroll(columns // self.schedule.vector) as j:
+                    with T.vectorized(self.schedule.vector) as lane:
+                        column = j * self.schedule.vector + lane
+                        at = {across: top + i, along: left + column}
+                        value = self.finished(step, at, along, accumulator[i, column])
+                        T.buffer_store(target, value, [top + i, left + column])
 
     def accumulate(self, step: Step, along: Index, across: Index, spans: Mapping[Index, tuple[Any, int]]) -> None:
         """The sums of one tile."""

@@ -42,7 +42,9 @@ class Layout:
 
     def vector(self, step: Step) -> Index:
         """The index of a step's tensor that is last in memory."""
-        return _last(step.indices, transposed=self.forms[step.name][0]) if len(step.indices) == RANK else step.indices[-1]
+        return (
+            _last(step.indices, transposed=self.forms[step.name][0]) if len(step.indices) == RANK else step.indices[-1]
+        )
 
     def form(self, read: Read, along: Index | None) -> bool:
         """The form to read a tensor in, ``along`` an index if there is such a form."""

@@ -1,4 +1,4 @@
-"""What can be chosen about a CPU kernel."""
+"""What can be chosen about a kernel: a family of schedules for each kind of device."""
 
 from __future__ import annotations
 
@@ -8,6 +8,44 @@ from typing import Any, ClassVar
 
 from dtn_core.errors import CompileError
 
+
+class Schedule:
+    """A member of a family of schedules; each family is a frozen dataclass that names its ``kind`` of device."""
+
+    kind: ClassVar[str]
+    families: ClassVar[dict[str, type[Schedule]]] = {}
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        Schedule.families[cls.kind] = cls
+
+    def to_json(self) -> dict[str, Any]:
+        """The schedule as JSON values."""
+        return {"kind": self.kind, **asdict(self)}  # type: ignore[call-overload]
+
+    @staticmethod
+    def from_json(found: Mapping[str, Any]) -> Schedule:
+        """The schedule that :meth:`to_json` wrote.
+
+        Raises
+        ------
+        ValueError
+            For a kind, a parameter or a combination that is not known.
+        """
+        family = Schedule.families.get(str(found.get("kind")))
+        if family is None:
+            raise ValueError(f"schedule {dict(found)}: kind is not one of {', '.join(sorted(Schedule.families))}")
+        known = {field.name for field in fields(family)}  # type: ignore[arg-type]
+        if set(found) - {"kind"} != known:
+            raise ValueError(f"schedule {dict(found)}: expected {', '.join(sorted(known))}")
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
+        del values["kind"]
+        try:
+            return family(**values)
+        except TypeError as error:
+            raise ValueError(f"schedule {dict(found)}: {error}") from None
+
+
 MAX_ACCUMULATOR = 1024
 """Bytes of an accumulator; a larger one leaves the registers, and then the stack."""
 
@@ -15,7 +53,7 @@ PARALLEL = ("heads", "split", "serial")
 
 
 @dataclass(frozen=True)
-class CpuSchedule:
+class CpuSchedule(Schedule):
     """Parameters of a CPU kernel.
 
     Attributes
@@ -60,23 +98,3 @@ class CpuSchedule:
             raise CompileError(f"parallel={self.parallel!r} is not one of {', '.join(PARALLEL)}")
         if (self.parts > 1) != (self.parallel == "split"):
             raise CompileError(f"parts={self.parts} clashes with parallel={self.parallel!r}")
-
-    def to_json(self) -> dict[str, Any]:
-        """The schedule as JSON values."""
-        return {"kind": self.kind, **asdict(self)}
-
-    @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> CpuSchedule:
-        """The schedule that :meth:`to_json` wrote.
-
-        Raises
-        ------
-        ValueError
-            For a value that is missing, unknown or of another type.
-        """
-        known = {field.name for field in fields(cls)}
-        if found.get("kind") != cls.kind or set(found) - {"kind"} != known:
-            raise ValueError(f"expected a schedule of kind {cls.kind!r} with {sorted(known)}, got {dict(found)}")
-        values = {name: tuple(value) if isinstance(value, list | tuple) else value for name, value in found.items()}
-        del values["kind"]
-        return cls(**values)

@@ -24,7 +24,7 @@ from dtn_core.ir.axes import sequence_axes
 from .record import Record, from_json, shape, toolchain
 
 if TYPE_CHECKING:
-    from .kernels import Problem
+    from .problem import Problem
     from .targets import Target
 
 VARIABLE = "DTN_RECORDS"

@@ -78,21 +78,21 @@ class Runner:
         return self._device
 
     def measure(self, device: Device, job: Job) -> Mapping[str, Any]:
-        """Check a kernel, take its time, and check again: what went wrong only sometimes shows after many runs."""
+        """Check a kernel, take its time, and check again: what goes wrong only sometimes shows after many runs."""
         folder, check, recipe = Path(job["folder"]), job["check"], job["recipe"]
-        expected = self.expected(check, folder)
-        proof = Call(device, check, folder / job["check_library"])
+        expected, tolerance = self.expected(check, folder), check["tolerance"]
+        kernel = device.load(folder / job["library"])
+        proof = Call(device, kernel, check)
         first = proof.errors(expected)
-        if not values.within(first, check["tolerance"]):
+        if not values.within(first, tolerance):
             return {"wrong": first}
-        same = job["check_library"] == job["library"] and check == recipe
-        timed = proof if same else Call(device, recipe, folder / job["library"])
+        timed = proof if check == recipe else Call(device, kernel, recipe)
+        if not timed.finite():
+            return {"wrong": dict.fromkeys(first, float("inf"))}
         times = timed.seconds(job.get("best"))
         again = proof.errors(expected)
-        if not values.within(again, check["tolerance"]):
+        if not values.within(again, tolerance):
             return {"wrong": again}
-        if not same and not timed.finite():
-            return {"wrong": {name: float("inf") for name in first}}
         return {"seconds": statistics.median(times), "looks": len(times), "errors": _larger(first, again)}
 
     def expected(self, recipe: Job, folder: Path) -> list[np.ndarray]:
@@ -115,17 +115,13 @@ class Runner:
 class Call:
     """A kernel with its arguments."""
 
-    def __init__(self, device: Device, recipe: Job, library: Path) -> None:
+    def __init__(self, device: Device, kernel: Any, recipe: Job) -> None:
         self.device = device
         self.outputs = recipe["outputs"]
-        self.kernel = device.load(library)
+        self.kernel = kernel
         given = zip(values.inputs(recipe), recipe["inputs"], strict=True)
         self.arguments = [device.put(array, about["dtype"]) for array, about in given]
         self.results = [device.empty(tuple(output["shape"]), output["dtype"]) for output in self.outputs]
-
-    def run(self) -> None:
-        """Start it."""
-        self.kernel(*self.arguments, *self.results)
 
     def seconds(self, best: float | None) -> list[float]:
         """Times of one run each."""
@@ -135,7 +131,7 @@ class Call:
         """Run it into tensors full of NaN, so that what it does not write shows."""
         for result, output in zip(self.results, self.outputs, strict=True):
             self.device.write(result, np.full(tuple(output["shape"]), np.nan, np.float32), output["dtype"])
-        self.run()
+        self.kernel(*self.arguments, *self.results)
         self.device.wait()
         pairs = zip(self.results, self.outputs, strict=True)
         return [self.device.get(result, output["dtype"]) for result, output in pairs]

@@ -25,7 +25,9 @@ INTERRUPTED = 130
 SHORT = {"b": "batch", "h": "heads"}
 
 
-def problem(operator: Operator, direction: str, dtype: str, given: Mapping[str, int]) -> Problem:
+def problem(
+    operator: Operator, direction: Literal["forward", "backward"], dtype: str, given: Mapping[str, int]
+) -> Problem:
     """The problem of a command line.
 
     Parameters
@@ -56,13 +58,7 @@ def problem(operator: Operator, direction: str, dtype: str, given: Mapping[str, 
     missing = [axis for axis in axes if axis not in sizes]
     if missing:
         raise ValueError(f"{operator.name}: size of axis {missing[0]!r} is missing, as in {missing[0]}=64")
-    return Problem(operator, _direction(direction), dtype, sizes)
-
-
-def _direction(text: str) -> Literal["forward", "backward"]:
-    if text == "forward" or text == "backward":
-        return text
-    raise ValueError(f"direction {text!r} is not one of forward, backward")
+    return Problem(operator, direction, dtype, sizes)
 
 
 def target(text: str) -> Target:

@@ -141,7 +141,7 @@ def prune(path: Path, versions: Mapping[str, str] | None = None) -> tuple[list[R
 
 
 def _write(path: Path, records: Sequence[Record], corrupt: Sequence[Corrupt]) -> None:
-    lines = [json.dumps(record.to_json(), sort_keys=True).encode() for record in records]
+    lines = [json.dumps(record.to_json()).encode() for record in records]
     with replaced(path) as beside:
         beside.write_bytes(b"".join(line + b"\n" for line in [*lines, *(bad.text for bad in corrupt)]))
 

@@ -42,7 +42,10 @@ class RemoteDevice:
         except (OSError, RuntimeError) as error:
             raise RuntimeError(f"no RPC tracker answers at {host}:{port}: {error}") from None
         if key not in tracker.summary().get("queue_info", {}):
-            raise RuntimeError(f"the RPC tracker at {host}:{port} knows no server with the key {key!r}")
+            raise RuntimeError(
+                f"the RPC tracker at {host}:{port} knows no server with the key {key!r}; "
+                "one of TVM's own ends when a kernel crashes, one of dtn_tvm.rpc_server does not"
+            )
         self._session = tracker.request(key, session_timeout=hello["timeout"])
         self._device = self._session.device(hello["kind"], 0)
         if not self._device.exist:

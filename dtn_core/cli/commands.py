@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import arguments, tuning
+from . import arguments, records, tuning
 
 app = typer.Typer(
     name="dtn",
@@ -36,6 +36,7 @@ Layout = Annotated[str, typer.Option(metavar="LAYOUT", help='"... n d" or "... n
 
 
 app.add_typer(tuning.app)
+app.add_typer(records.app)
 
 
 @app.command(epilog="Example: dtn ops")

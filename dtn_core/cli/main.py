@@ -59,9 +59,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(given: list[str]) -> str:
-    """The command that was meant, with a space after it, or nothing."""
-    known = {command.callback.__name__ for command in app.registered_commands if command.callback}
-    return f"{given[0]} " if given[0] in known else ""
+    """The command that was meant, of a group with the group's name, and a space after it; or nothing."""
+    meant: list[str] = []
+    here: typer.Typer | None = app
+    for word in given:
+        groups = {group.typer_instance.info.name: group.typer_instance for group in here.registered_groups}
+        commands = {c.name or getattr(c.callback, "__name__", "") for c in here.registered_commands}
+        if word not in groups and word not in commands:
+            break
+        meant.append(word)
+        here = groups.get(word)
+        if here is None:
+            break
+    return "".join(f"{word} " for word in meant)
 
 
 def _complain(message: str, status: int) -> int:

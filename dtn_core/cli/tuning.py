@@ -6,26 +6,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from . import arguments
-
-
-class RunByDefault(TyperGroup):
-    """A group in which ``dtn tune OP`` is short for ``dtn tune run OP``."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
-            args = ["run", *args]
-        return super().parse_args(ctx, args)
-
+from .groups import RunByDefault
 
 app = typer.Typer(
     name="tune",
     cls=RunByDefault,
     help="Search the fastest kernel of an operator: dtn tune OP, short for dtn tune run OP.",
     epilog="Example: dtn tune tensor_attention:mask=causal --target cpu --shape b=1,h=8,n=8192,d=64,e=64",
-    no_args_is_help=True,
 )
 
 Op = Annotated[
@@ -132,10 +121,12 @@ def _problems(op: str, shapes: list[str], dtypes: list[str], direction: str) -> 
     from dtn_tvm.commands import problem
 
     operator = arguments.operator(op)
+    if direction not in ("forward", "backward"):
+        raise typer.BadParameter(f"{direction!r} is not one of forward, backward", param_hint="--direction")
     try:
         return [problem(operator, direction, dtype, arguments.sizes(s) or {}) for s in shapes for dtype in dtypes]
     except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
+        raise typer.BadParameter(str(error), param_hint="--shape") from None
 
 
 def _target(text: str) -> Any:

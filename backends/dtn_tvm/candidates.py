@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .measuring.outcome import outcome
-from .measuring.process import Child, CrashError, HangError, StartError
+from .measuring.process import START, Child, CrashError, HangError, StartError
 from .recipe import recipes, to_json
 from .record import Receipt, Record, toolchain
 from .targets import Ceilings, Target
@@ -36,6 +36,9 @@ class Options:
         The module of the schedules.
     seed : int
         Of the inputs.
+    ceilings : bool
+        Whether the device's own rates are measured first, which takes seconds, so that the fraction of the roofline can
+        be said.
     """
 
     trials: int = 64
@@ -44,6 +47,7 @@ class Options:
     measure_timeout: float = 60.0
     family: str = FAMILY
     seed: int = 0
+    ceilings: bool = True
 
 
 class Candidates:
@@ -63,8 +67,7 @@ class Candidates:
     ) -> None:
         self.problem, self.target, self.options = problem, target, options
         self._folder, self._compiler, self._site = folder, compiler, site
-        answer = site.ask({"job": "device"}, options.measure_timeout)
-        self.device = str(answer["name"])
+        self.device = str(self._say("device", START)["name"])
         if target.device and target.device not in self.device:
             raise StartError(f"the device there is {self.device}")
         self._number = 0
@@ -92,7 +95,8 @@ class Candidates:
 
     def shortest(self) -> float | None:
         """Seconds in which the device could do the work: at its own rates, measured now, else at those documented."""
-        found, documented, dtype = self._say("ceilings", 600.0), self.target.ceilings, self.problem.dtype
+        found = self._say("ceilings", 600.0) if self.options.ceilings else {}
+        documented, dtype = self.target.ceilings, self.problem.dtype
         bandwidth = found.get("bandwidth") or (documented.bandwidth if documented else None)
         flops = found.get("flops") or (documented.flops[dtype] if documented else None)
         if bandwidth is None or flops is None:
@@ -133,8 +137,9 @@ class Candidates:
             answer = self._site.ask({"job": job, "folder": str(self._folder), **about}, timeout)
         except (CrashError, HangError) as error:
             raise StartError(f"{job} failed: {error}") from None
-        if "error" in answer:
-            raise StartError(f"{job} failed: {answer['error']}")
+        problem = answer.get("error") or answer.get("lost")
+        if problem:
+            raise StartError(f"{job} failed: {problem}")
         return answer
 
     def record(self, best: Trial, shortest: float | None) -> Record:

@@ -7,6 +7,7 @@ hangs is ended there when the session's time is up.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,6 @@ class RemoteDevice:
 
     def __init__(self, hello: Job) -> None:
         import tvm.runtime
-
         from tvm import rpc
 
         host, port, key = hello["host"], hello["port"], hello["key"]
@@ -95,10 +95,19 @@ class RemoteDevice:
 
 
 class RemoteRunner(Runner):
-    """A runner with a new session for every job."""
+    """A runner with a new session for every job that needs the device; that there is none is no candidate's fault."""
+
+    def __call__(self, job: Job) -> Mapping[str, Any]:
+        self._hello = self._hello or job
+        if job["job"] in ("device", "measure"):
+            try:
+                self._remote = RemoteDevice(self._hello)
+            except RuntimeError as error:
+                return {"lost": str(error)}
+        return super().__call__(job)
 
     def device(self) -> Any:
-        return RemoteDevice(self._hello)
+        return self._remote
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Run it on the machine of the device: ``python -m dtn_tvm.rpc_server --tracker HO
 from __future__ import annotations
 
 import argparse
+import os
 import socket
 import sys
 
@@ -33,6 +34,7 @@ def serve(host: str, tracker: tuple[str, int], key: str) -> None:
     """Serve sessions, one at a time, each in a process of its own."""
     from tvm.rpc.server import _listen_loop  # what its server runs in a thread; the crash of a session ends it
 
+    home = os.getcwd()
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         port = _bind(listening, host)
@@ -42,6 +44,7 @@ def serve(host: str, tracker: tuple[str, int], key: str) -> None:
                 _listen_loop(listening, port, key, tracker, "", None)
             except RuntimeError as error:
                 print(f"a session ended: {error}", file=sys.stderr, flush=True)
+            os.chdir(home)  # the loop was left in the session's folder, which is gone
 
 
 def _bind(listening: socket.socket, host: str) -> int:

@@ -61,9 +61,10 @@ def run(
     if (rpc is None) != (key is None):
         raise typer.BadParameter("--rpc and --key go together, as in --rpc 10.0.0.5:9190 --key h100")
     tracker = None if rpc is None else arguments.address(rpc, "--rpc")
+    device = _target(target)
     (problem,) = _problems(op, [shape], [dtype], direction)
     options = Options(trials=trials, time_budget=budget, measure_timeout=timeout)
-    raise typer.Exit(run_tune(problem, _target(target), records, options, tracker, key or ""))
+    raise typer.Exit(run_tune(problem, device, records, options, tracker, key or ""))
 
 
 @app.command(epilog="Example: dtn tune build tensor_attention:mask=causal --target nvidia/h200 -o bundle.zip --shape …")
@@ -90,8 +91,9 @@ def build(
 
     if not output.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {output.parent}", param_hint="--output")
+    device = _target(target)
     problems = _problems(op, shape, dtype, direction)
-    raise typer.Exit(run_build(problems, _target(target), output, Options(trials=trials)))
+    raise typer.Exit(run_build(problems, device, output, Options(trials=trials)))
 
 
 @app.command(epilog="Example: dtn tune measure bundle.zip -o results.json --budget 300")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .process import Child, CrashError, HangError
+from .process import Child, CrashError, HangError, StartError
 
 
 def outcome(child: Child, job: Mapping[str, Any], timeout: float) -> dict[str, Any]:
@@ -24,6 +24,11 @@ def outcome(child: Child, job: Mapping[str, Any], timeout: float) -> dict[str, A
     -------
     dict
         ``seconds`` and ``errors``, or ``failure`` (a reason that is counted) and ``detail``.
+
+    Raises
+    ------
+    StartError
+        If the device is lost, which is not the candidate's fault.
     """
     try:
         answer = child.ask(job, timeout)
@@ -31,6 +36,8 @@ def outcome(child: Child, job: Mapping[str, Any], timeout: float) -> dict[str, A
         return {"failure": "crashed", "detail": str(error)}
     except HangError as error:
         return {"failure": "hung", "detail": str(error)}
+    if "lost" in answer:
+        raise StartError(answer["lost"])
     if "error" in answer:
         child.end()  # after a fault a card refuses whatever the same process asks of it
         return {"failure": "does not run", "detail": answer["error"]}

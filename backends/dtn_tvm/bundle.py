@@ -182,7 +182,7 @@ def import_results(path: Path, to: Path, family: str = FAMILY) -> list[Record]:
     found = onsite.read_results(path)
     try:
         made = _records(path, found, importlib.import_module(family))
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
         raise onsite.BundleError(f"{path} is damaged: {type(error).__name__} {error}") from None
     records.add(to, made)
     return made

@@ -37,13 +37,9 @@ def bare(tmp_path_factory):
 
 
 @pytest.fixture
-def bundle(offer, problem, tmp_path):
-    """A bundle of one good candidate, one that is wrong and one that crashes."""
-    offer("good", "wrong", "segfault", "unbuildable")
-    path = tmp_path / "bundle.zip"
-    progress = build([problem], target("cpu"), path, OPTIONS)
-    assert progress.failures == {"does not build": 1}
-    return path
+def bundle(built_bundle, tmp_path):
+    """A copy of the bundle, to be damaged."""
+    return shutil.copy(built_bundle, tmp_path / "bundle.zip")
 
 
 @pytest.fixture

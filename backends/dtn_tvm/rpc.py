@@ -7,6 +7,7 @@ hangs is ended there when the session's time is up.
 from __future__ import annotations
 
 import math
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ import numpy as np
 from .measuring.device import decode, encode
 from .measuring.timing import AT_LEAST, AT_MOST, HOPELESS, PATIENCE, SPAN
 from .measuring.worker import Job, Runner, answer_lines
+
+TRACKER = 10.0  # seconds that a tracker may take to answer
 
 
 class RemoteDevice:
@@ -38,6 +41,7 @@ class RemoteDevice:
 
         host, port, key = hello["host"], hello["port"], hello["key"]
         try:
+            socket.create_connection((host, port), TRACKER).close()  # TVM itself would try again for a minute
             tracker = rpc.connect_tracker(host, port)
         except (OSError, RuntimeError) as error:
             raise RuntimeError(f"no RPC tracker answers at {host}:{port}: {error}") from None

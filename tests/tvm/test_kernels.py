@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from dtn_tvm import kernels, targets
-from dtn_tvm.kernels import Problem
 
 from dtn_codegen.tensorir.schedule import CpuSchedule
 from dtn_core.errors import CompileError
@@ -13,6 +11,8 @@ from dtn_core.interpret import interpret
 from dtn_core.operators import as_operator, tensor_attention, tensor_interaction
 from dtn_core.passes.differentiate import differentiate
 from dtn_core.passes.flatten import flatten
+from dtn_tvm import kernels, targets
+from dtn_tvm.kernels import Problem
 
 CPU = targets.target("cpu")
 CAUSAL = tensor_attention(mask="causal", normalize=None)

@@ -7,9 +7,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 import dtn_torch as dtn  # noqa: E402
-from dtn_torch.kernels import kernel, kernel_gradient  # noqa: E402
-
 from dtn_core.operators import tensor_attention  # noqa: E402
+from dtn_torch.kernels import kernel, kernel_gradient  # noqa: E402
 
 CAUSAL = {"mask": "causal", "normalize": None}
 
@@ -172,7 +171,8 @@ class TestRefusals:
             self.function(*tensors(8, 4), **options)
 
     @pytest.mark.parametrize(
-        ("dtype", "message"), [(torch.float64, "in float64; kernels take float32"), (torch.complex64, "complex tensors")]
+        ("dtype", "message"),
+        [(torch.float64, "in float64; kernels take float32"), (torch.complex64, "complex tensors")],
     )
     def test_dtypes(self, dtype, message):
         with pytest.raises(ValueError, match=message):

@@ -10,9 +10,8 @@ import torch
 
 from dtn_codegen.function import dtype_name
 from dtn_codegen.implementations import Kernels
-from dtn_codegen.python import HEADS, has_heads
-from dtn_codegen.shapes import flat_leading
-from dtn_core.ir.nodes import Param, Program
+from dtn_codegen.kernel_shapes import KernelShapes
+from dtn_core.ir.nodes import Param
 
 if TYPE_CHECKING:
     from .function import TorchFunction
@@ -33,37 +32,20 @@ class Entry:
     native: TorchFunction
 
     @property
-    def program(self) -> Program:
-        """The operator's definition."""
-        return self.native.operator.program
-
-    def is_interleaved(self, axes: tuple[str, ...]) -> bool:
-        """Whether the heads are between the axes of a tensor."""
-        return self.native.layout == HEADS and has_heads(self.program, axes)
+    def shapes(self) -> KernelShapes:
+        """The shapes of its arrays."""
+        return KernelShapes(self.native.operator.program, self.native.layout, self.kernels)
 
     def sizes(self, tensors: Sequence[torch.Tensor]) -> dict[str, Any]:
         """Sizes of all axes, from the kernel's arguments."""
-        found: dict[str, Any] = {}
-        for param, tensor in zip(self.kernels.inputs, tensors, strict=False):
-            shape = list(tensor.shape)
-            if self.is_interleaved(param.axes):
-                shape.insert(1, shape.pop(2))
-            found.update(zip(("batch", "heads", *param.axes), shape, strict=True))
-        return found
-
-    def shape(self, param: Param, sizes: dict[str, Any]) -> list[Any]:
-        """The shape of a kernel's argument or result."""
-        core = [sizes[axis] for axis in param.axes]
-        if self.is_interleaved(param.axes):
-            return [sizes["batch"], core[0], sizes["heads"], *core[1:]]
-        return [sizes["batch"], sizes["heads"], *core]
+        return self.shapes.sizes([tuple(tensor.shape) for tensor in tensors])
 
     def results(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Tensors for the results, not filled."""
         sizes = self.sizes(tensors)
         like = self.tensor(tensors)
         return [
-            like.new_empty(self.shape(p, sizes), dtype=like.dtype if p.axes else torch.float32)
+            like.new_empty(self.shapes.inside(p, sizes), dtype=like.dtype if p.axes else torch.float32)
             for p in self.kernels.outputs
         ]
 
@@ -172,7 +154,7 @@ def _native_gradient(
     with torch.enable_grad():
         leaves = [x if again and x.requires_grad else x.detach().requires_grad_() for x in tensors]
         named = {param.name: x for param, x in zip(entry.kernels.inputs, leaves, strict=True)}
-        positional = [named.pop(param.name) for param in entry.program.tensors]
+        positional = [named.pop(param.name) for param in entry.native.operator.program.tensors]
         result = entry.native(*positional, **named)
         outputs = result if isinstance(result, tuple) else (result,)
         found = torch.autograd.grad(
@@ -184,9 +166,7 @@ def _native_gradient(
 # ---------------------------------------------------------------------------------------------------- calls
 
 
-def call(
-    name: str, arguments: Sequence[Any], leading: Sequence[Any], sizes: dict[str, Any]
-) -> list[torch.Tensor]:
+def call(name: str, arguments: Sequence[Any], leading: Sequence[Any], sizes: dict[str, Any]) -> list[torch.Tensor]:
     """Call kernels with tensors of any leading axes.
 
     Parameters
@@ -201,22 +181,16 @@ def call(
         Of the operator's axes.
     """
     entry = ENTRIES[name]
-    batch, heads = flat_leading(leading)
-    full = {**sizes, "batch": batch, "heads": heads}
+    shapes = entry.shapes
+    full = shapes.with_leading(leading, sizes)
     like = next(x for p, x in zip(entry.kernels.inputs, arguments, strict=True) if p.axes)
     flat = []
     for param, x in zip(entry.kernels.inputs, arguments, strict=True):
         if not param.axes:
-            scalar = x if isinstance(x, torch.Tensor) else like.new_full((), x, dtype=torch.float32)
-            flat.append(scalar.to(torch.float32).expand(tuple(leading)).reshape(batch, heads).contiguous())
-            continue
-        core = [sizes[axis] for axis in param.axes]
-        shape = [*leading[:-1], core[0], heads, *core[1:]] if entry.is_interleaved(param.axes) else [*leading, *core]
-        flat.append(x.expand(shape).reshape(entry.shape(param, full)).contiguous())
+            x = x.to(torch.float32) if isinstance(x, torch.Tensor) else like.new_full((), x, dtype=torch.float32)
+        flat.append(x.expand(shapes.outside(param, leading, sizes)).reshape(shapes.inside(param, full)).contiguous())
     found = kernel(flat, name)
-    results = []
-    for param, result in zip(entry.kernels.outputs, found, strict=True):
-        core = [sizes[axis] for axis in param.axes]
-        shape = [*leading[:-1], core[0], heads, *core[1:]] if entry.is_interleaved(param.axes) else [*leading, *core]
-        results.append(result.reshape(shape).to(like.dtype))
-    return results
+    return [
+        result.reshape(shapes.outside(param, leading, sizes)).to(like.dtype)
+        for param, result in zip(entry.kernels.outputs, found, strict=True)
+    ]

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
+import numpy as np
+
 from dtn_core.errors import CompileError
 from dtn_core.ir.nodes import Param
 from dtn_core.operators import Operator
 
-from . import kernels, records, targets
+from . import kernels, records, targets  # kernels first: it says what to install
 from .problem import DTYPES, Problem, tile_program
 
 Direction = Literal["forward", "backward"]
@@ -55,13 +57,17 @@ class TvmKernels:
         self, sizes: Mapping[str, int], dtype: str, device: str, inputs: Sequence[Any], outputs: Sequence[Any]
     ) -> None:
         """Compute ``outputs``, in place."""
-        self.kernel("forward", sizes, dtype, device)(*inputs, *outputs)
+        self.kernel("forward", sizes, dtype, device)(*_spoken((*inputs, *outputs), dtype))
 
     def backward(
         self, sizes: Mapping[str, int], dtype: str, device: str, inputs: Sequence[Any], outputs: Sequence[Any]
     ) -> None:
         """Compute the cotangents of ``gradients``, in place."""
-        self.kernel("backward", sizes, dtype, device)(*inputs, *outputs)
+        self.kernel("backward", sizes, dtype, device)(*_spoken((*inputs, *outputs), dtype))
+
+    def function(self, direction: Direction, sizes: Mapping[str, int], dtype: str, device: str) -> Any:
+        """The compiled function, called with inputs, then outputs."""
+        return self.kernel(direction, sizes, dtype, device).function
 
     def kernel(self, direction: Direction, sizes: Mapping[str, int], dtype: str, device: str) -> kernels.Kernel:
         """The kernel for these sizes."""
@@ -110,6 +116,18 @@ IMPLEMENTATION = Tvm()
 @lru_cache(maxsize=512)
 def _kernels(operator: Operator, layout: str) -> TvmKernels:
     return TvmKernels(operator, layout)
+
+
+def _spoken(arrays: Sequence[Any], dtype: str) -> Sequence[Any]:
+    """``arrays`` as DLPack has them: NumPy's knows no bfloat16, so those are handed over as the 16 bits that they are."""
+    if dtype != "bfloat16" or not any(isinstance(array, np.ndarray) for array in arrays):
+        return arrays
+    return [
+        kernels.tvm_ffi.from_dlpack(array.view(np.uint16), require_alignment=2)._create_view(array.shape, dtype)
+        if isinstance(array, np.ndarray) and array.dtype.name == dtype
+        else array
+        for array in arrays
+    ]
 
 
 def choose(problem: Problem, target: targets.Target) -> Choice:

@@ -199,14 +199,8 @@ def find(problem: Problem, target: Target) -> Found:
         return Found(None, f"no records: neither {VARIABLE} nor use_records names a file")
     records = [record for path in files for record in _cached(path, path.stat().st_mtime_ns if path.exists() else 0)]
     what = f"{problem.operator.name} {problem.direction}, {problem.dtype} on {target.key}"
-    scalars = dict(problem.operator.scalars)
-    same = [
-        record
-        for record in records
-        if (record.ir, record.direction, record.target, record.dtype)
-        == (problem.ir_hash, problem.direction, target.key, problem.dtype)
-        and record.scalars == scalars
-    ]
+    wanted = (problem.ir_hash, problem.direction, target.key, problem.dtype)  # scalars change no schedule
+    same = [record for record in records if (record.ir, record.direction, record.target, record.dtype) == wanted]
     if not same:
         return Found(None, f"no record of {what}")
     current = [record for record in same if record.versions == toolchain()]

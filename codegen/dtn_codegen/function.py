@@ -545,14 +545,15 @@ class Function:
             found = axis_sizes(self.operator.program, [tuple(array.shape) for array in arrays], self.layout)
             sizes = {axis: size for axis, size in found.items() if size is not None}
             dtype = dtype_name(arrays[0])
-        explained = explain(self.operator, sizes, dtype=dtype, backend=self.target.name)
+        long = self.kernels is not None
+        explained = explain(self.operator, sizes, dtype=dtype, backend=self.target.name, long=long)
         if self.kernels is None:
             return explained
         leading = self.leading(arrays) if tensors else ()
         batch, heads = flat_leading(leading)
         given = {axis: explained.sizes[axis] for axis in self.operator.program.axes}
         ran = self.kernels.describe({"batch": batch, "heads": heads, **given}, dtype)
-        return replace(explained, implementation=str(self.implementation), form=f"one kernel; {ran}")
+        return replace(explained, implementation=str(self.implementation), form=f"one kernel for all steps; {ran}")
 
     def __repr__(self) -> str:
         return f"<{self.__name__} compiled for {self.target.framework}, layout {self.layout!r}>"

@@ -38,6 +38,9 @@ class Kernels(Protocol):
     def check(self, dtype: str) -> None:
         """Raise ValueError for a dtype that there is no kernel for."""
 
+    def function(self, direction: str, sizes: Mapping[str, int], dtype: str, device: str) -> Any:
+        """The compiled function of ``"forward"`` or ``"backward"``, called with inputs, then outputs."""
+
     def forward(
         self, sizes: Mapping[str, int], dtype: str, device: str, inputs: Sequence[Any], outputs: Sequence[Any]
     ) -> None:

@@ -1,4 +1,4 @@
-"""Fixtures of the tests of kernels and tuning; without Apache TVM there is nothing to collect."""
+"""Fixtures of the tests of kernels and tuning; where Apache TVM is not installed there is nothing to collect."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads must not spin against TVM's
 
 if find_spec("tvm") is None:
     collect_ignore_glob = ["test_*.py"]

@@ -187,7 +187,6 @@ class TestFind:
             ({"dtype": "float16"}, "no record of twice forward, float32 on nvidia/h200"),
             ({"target": "nvidia/h100"}, "no record of"),
             ({"ir": "0" * 12}, "no record of"),
-            ({"scalars": {"s": 2.0}}, "no record of"),
             ({"versions": {"dtn": "0", "tvm": "0.1", "tvm_ffi": "0"}}, r"another toolchain \(dtn 0, tvm 0.1"),
             ({"sizes": {"batch": 1, "heads": 2, "n": 300, "d": 32}}, "other feature sizes"),
         ],
@@ -200,6 +199,12 @@ class TestFind:
         found = records.find(self.at(), H200)
         assert found.record is None
         assert re.search(said, found.reason)
+
+    def test_scalars_change_no_schedule(self, path):
+        made = record(scalars={"s": 2.0})
+        records.add(path, [made])
+        records.use_records(path)
+        assert records.find(self.at(), H200).record == made
 
     def test_a_file_that_is_not_there_is_an_error_at_once(self, path):
         with pytest.raises(records.RecordsError, match="No such file"):

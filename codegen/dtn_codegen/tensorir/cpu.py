@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any
 
-import tvm
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
+import tvm
 from dtn_core.errors import CompileError
 from dtn_core.ir.nodes import ONE, ONES, Expr, Index, Number, Param, Read
 

@@ -61,7 +61,7 @@ class TestFile:
             "import sys, test_records\n"
             "from dtn_tvm import records\n"
             "from pathlib import Path\n"
-            "for number in range(25):\n"
+            "for number in range(10):\n"
             "    made = test_records.record(options={'engine': sys.argv[2], 'seed': number})\n"
             "    records.add(Path(sys.argv[1]), [made])\n"
         )
@@ -72,7 +72,7 @@ class TestFile:
         ]
         assert [writer.wait() for writer in writers] == [0, 0]
         contents = records.read(path)
-        assert len(contents.records) == 50
+        assert len(contents.records) == 20
         assert contents.corrupt == ()
         assert os.listdir(path.parent) == [path.name]
 

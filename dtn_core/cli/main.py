@@ -60,18 +60,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _command(given: list[str]) -> str:
     """The command that was meant, of a group with the group's name, and a space after it; or nothing."""
-    meant: list[str] = []
-    here: typer.Typer | None = app
-    for word in given:
-        groups = {group.typer_instance.info.name: group.typer_instance for group in here.registered_groups}
-        commands = {c.name or getattr(c.callback, "__name__", "") for c in here.registered_commands}
-        if word not in groups and word not in commands:
-            break
-        meant.append(word)
-        here = groups.get(word)
-        if here is None:
-            break
-    return "".join(f"{word} " for word in meant)
+    groups = {
+        group.typer_instance.info.name: group.typer_instance for group in app.registered_groups if group.typer_instance
+    }
+    here = groups.get(given[0])
+    if here is None:
+        return f"{given[0]} " if given[0] in _names(app) else ""
+    return f"{given[0]} {given[1]} " if given[1:] and given[1] in _names(here) else f"{given[0]} "
+
+
+def _names(group: typer.Typer) -> set[str]:
+    return {command.name or str(getattr(command.callback, "__name__", "")) for command in group.registered_commands}
 
 
 def _complain(message: str, status: int) -> int:

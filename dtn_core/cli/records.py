@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .groups import HelpByDefault
+from .kernel_tools import kernel_tools
 
 app = typer.Typer(
     name="records",
@@ -23,9 +24,7 @@ Files = Annotated[list[Path], typer.Argument(metavar="PATH…", help="Files of r
 @app.command("list", epilog="Example: dtn records list records.jsonl")
 def list_(paths: Files) -> None:
     """List records, one a line."""
-    from dtn_tvm.record_commands import run_list
-
-    raise typer.Exit(run_list(paths))
+    raise typer.Exit(kernel_tools("record_commands").run_list(paths))
 
 
 @app.command(epilog="Example: dtn records show records.jsonl 1")
@@ -34,9 +33,7 @@ def show(
     number: Annotated[int, typer.Argument(min=1, metavar="N", help="As dtn records list counts.")] = 1,
 ) -> None:
     """Show all of one record: schedule, versions, and the receipt of its measurement."""
-    from dtn_tvm.record_commands import run_show
-
-    raise typer.Exit(run_show(path, number))
+    raise typer.Exit(kernel_tools("record_commands").run_show(path, number))
 
 
 @app.command(epilog="Example: dtn records merge mine.jsonl theirs.jsonl -o records.jsonl")
@@ -45,17 +42,13 @@ def merge(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="PATH", help="Where they are merged into.")],
 ) -> None:
     """Merge files; of two records of the same kernel and search the faster one is kept."""
-    from dtn_tvm.record_commands import run_merge
-
-    raise typer.Exit(run_merge(paths, output))
+    raise typer.Exit(kernel_tools("record_commands").run_merge(paths, output))
 
 
 @app.command(epilog="Example: dtn records prune records.jsonl")
 def prune(path: File) -> None:
     """Drop records that are never used: of another toolchain, slower ones, and lines that are none."""
-    from dtn_tvm.record_commands import run_prune
-
-    raise typer.Exit(run_prune(path))
+    raise typer.Exit(kernel_tools("record_commands").run_prune(path))
 
 
 @app.command(epilog="Example: dtn records export records.jsonl -o kernels")
@@ -64,6 +57,4 @@ def export(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="A new folder.")] = Path("kernels"),
 ) -> None:
     """Compile records into a folder that loads with apache-tvm-ffi alone."""
-    from dtn_tvm.record_commands import run_export
-
-    raise typer.Exit(run_export(path, output))
+    raise typer.Exit(kernel_tools("record_commands").run_export(path, output))

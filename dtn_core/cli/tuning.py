@@ -1,4 +1,4 @@
-"""``dtn tune``: the options, and which function of ``dtn_tvm`` they go to, imported when it runs."""
+"""``dtn tune``: the options, and which function of ``dtn_tvm`` they go to."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import typer
 
 from . import arguments
 from .groups import RunByDefault
+from .kernel_tools import kernel_tools
 
 app = typer.Typer(
     name="tune",
@@ -54,17 +55,15 @@ def run(
 
     Run again, it goes on where it was interrupted.
     """
-    from dtn_tvm.candidates import Options
-    from dtn_tvm.commands import run_tune
-
     budget = None if time_budget is None else arguments.seconds(time_budget, "--time-budget")
     if (rpc is None) != (key is None):
         raise typer.BadParameter("--rpc and --key go together, as in --rpc 10.0.0.5:9190 --key h100")
     tracker = None if rpc is None else arguments.address(rpc, "--rpc")
     device = _target(target)
     (problem,) = _problems(op, [shape], [dtype], direction)
-    options = Options(trials=trials, time_budget=budget, measure_timeout=timeout)
-    raise typer.Exit(run_tune(problem, device, records, options, tracker, key or ""))
+    commands = kernel_tools("commands")
+    options = commands.Options(trials=trials, time_budget=budget, measure_timeout=timeout)
+    raise typer.Exit(commands.run_tune(problem, device, records, options, tracker, key or ""))
 
 
 @app.command(epilog="Example: dtn tune build tensor_attention:mask=causal --target nvidia/h200 -o bundle.zip --shape …")
@@ -86,14 +85,12 @@ def build(
 
     There it needs Python, NumPy and apache-tvm-ffi: python bundle.zip -o results.json --budget 300
     """
-    from dtn_tvm.candidates import Options
-    from dtn_tvm.commands import run_build
-
     if not output.parent.is_dir():
         raise typer.BadParameter(f"there is no folder {output.parent}", param_hint="--output")
     device = _target(target)
     problems = _problems(op, shape, dtype, direction)
-    raise typer.Exit(run_build(problems, device, output, Options(trials=trials)))
+    commands = kernel_tools("commands")
+    raise typer.Exit(commands.run_build(problems, device, output, commands.Options(trials=trials)))
 
 
 @app.command(epilog="Example: dtn tune measure bundle.zip -o results.json --budget 300")
@@ -103,9 +100,7 @@ def measure(
     budget: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="No candidate is begun later.")] = 300,
 ) -> None:
     """Measure a bundle on this machine; an interrupted run goes on where it stopped."""
-    from dtn_tvm.commands import run_measure
-
-    raise typer.Exit(run_measure(bundle, output, budget))
+    raise typer.Exit(kernel_tools("commands").run_measure(bundle, output, budget))
 
 
 @app.command("import", epilog="Example: dtn tune import results.json --records records.jsonl")
@@ -114,14 +109,11 @@ def import_(
     records: Records = DEFAULT_RECORDS,
 ) -> None:
     """File the records of what was measured on another machine."""
-    from dtn_tvm.commands import run_import
-
-    raise typer.Exit(run_import(results, records))
+    raise typer.Exit(kernel_tools("commands").run_import(results, records))
 
 
 def _problems(op: str, shapes: list[str], dtypes: list[str], direction: str) -> list[Any]:
-    from dtn_tvm.commands import problem
-
+    problem = kernel_tools("commands").problem
     operator = arguments.operator(op)
     if direction not in ("forward", "backward"):
         raise typer.BadParameter(f"{direction!r} is not one of forward, backward", param_hint="--direction")
@@ -132,9 +124,7 @@ def _problems(op: str, shapes: list[str], dtypes: list[str], direction: str) -> 
 
 
 def _target(text: str) -> Any:
-    from dtn_tvm.commands import target
-
     try:
-        return target(text)
+        return kernel_tools("commands").target(text)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--target") from None

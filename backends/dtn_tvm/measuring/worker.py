@@ -54,6 +54,7 @@ class Runner:
         self._hello: Job = {}
         self._device: Device | None = None
         self._known: dict[str, list[np.ndarray]] = {}
+        self._drawn: dict[str, list[np.ndarray]] = {}
 
     def __call__(self, job: Job) -> Mapping[str, Any]:
         self._hello = self._hello or job
@@ -82,11 +83,11 @@ class Runner:
         folder, check, recipe = Path(job["folder"]), job["check"], job["recipe"]
         expected, tolerance = self.expected(check, folder), check["tolerance"]
         kernel = device.load(folder / job["library"])
-        proof = Call(device, kernel, check)
+        proof = Call(device, kernel, check, self.inputs(check))
         first = proof.errors(expected)
         if not values.within(first, tolerance):
             return {"wrong": first}
-        timed = proof if check == recipe else Call(device, kernel, recipe)
+        timed = proof if check == recipe else Call(device, kernel, recipe, self.inputs(recipe))
         if not timed.finite():
             return {"wrong": dict.fromkeys(first, float("inf"))}
         times = timed.seconds(job.get("best"))
@@ -94,6 +95,12 @@ class Runner:
         if not values.within(again, tolerance):
             return {"wrong": again}
         return {"seconds": statistics.median(times), "looks": len(times), "errors": _larger(first, again)}
+
+    def inputs(self, recipe: Job) -> list[np.ndarray]:
+        """The arguments, drawn once for all candidates."""
+        if recipe["key"] not in self._drawn:
+            self._drawn[recipe["key"]] = values.inputs(recipe)
+        return self._drawn[recipe["key"]]
 
     def expected(self, recipe: Job, folder: Path) -> list[np.ndarray]:
         """The reference, computed once for all candidates, and kept in a file for the process that follows a crash."""
@@ -115,11 +122,11 @@ class Runner:
 class Call:
     """A kernel with its arguments."""
 
-    def __init__(self, device: Device, kernel: Any, recipe: Job) -> None:
+    def __init__(self, device: Device, kernel: Any, recipe: Job, inputs: list[np.ndarray]) -> None:
         self.device = device
         self.outputs = recipe["outputs"]
         self.kernel = kernel
-        given = zip(values.inputs(recipe), recipe["inputs"], strict=True)
+        given = zip(inputs, recipe["inputs"], strict=True)
         self.arguments = [device.put(array, about["dtype"]) for array, about in given]
         self.results = [device.empty(tuple(output["shape"]), output["dtype"]) for output in self.outputs]
 

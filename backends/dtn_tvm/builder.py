@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from . import ceiling
 from .measuring.process import Child
 from .measuring.worker import answer_lines
 from .recipe import from_json as problem_from_json
@@ -24,14 +25,17 @@ def build(job: Mapping[str, Any]) -> dict[str, Any]:
     Parameters
     ----------
     job : Mapping
-        ``family``, the module of the schedules; ``problem``, ``schedule`` and ``target`` as JSON; ``library``, the
-        file to write.
+        ``family``, the module of the schedules, or None for :mod:`dtn_tvm.ceiling`; ``problem``, ``schedule`` and
+        ``target`` as JSON; ``library``, the file to write.
 
     Returns
     -------
     dict
         Empty: the library is there.
     """
+    if job["family"] is None:
+        ceiling.export(target_from_json(job["target"]), Path(job["library"]))
+        return {}
     family = importlib.import_module(job["family"])
     problem = problem_from_json(family, job["problem"])
     schedule = family.Schedule.from_json(job["schedule"])

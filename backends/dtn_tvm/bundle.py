@@ -19,7 +19,7 @@ from dtn_core.demo.atomic import replaced
 
 from . import records
 from .builder import builder
-from .candidates import FAMILY, Options, built, record_of
+from .candidates import FAMILY, Options, build_ceiling, built, record_of
 from .measuring import bundle as onsite
 from .measuring.device import CUDA_RUNTIME, RUNTIMES
 from .recipe import from_json, recipes, to_json
@@ -28,6 +28,7 @@ from .record import from_json as record_from_json
 from .site import runtime_folder
 from .targets import Ceilings, Target
 from .targets import from_json as target_from_json
+from .trials import Trial
 from .tune import Progress, TuneError, new_search, nothing_valid
 
 if TYPE_CHECKING:
@@ -93,7 +94,10 @@ def build(
                 raise TuneError(f"{records.shape(problem.sizes)}: {nothing_valid(progress)}")
             timed, check = recipes(problem, folder, options.seed)
             entries.append({"problem": to_json(problem), "recipe": timed, "check": check, "candidates": candidates})
-        _pack(path, folder, _manifest(entries, target, options, folder), target)
+        ceiling = build_ceiling(compiler, target, folder, options.build_timeout)
+        if isinstance(ceiling, Trial):
+            raise TuneError(f"{target.name}: {ceiling.failure}: {ceiling.detail}")
+        _pack(path, folder, {**_manifest(entries, target, options, folder), "ceiling": ceiling}, target)
     return progress
 
 
@@ -240,4 +244,4 @@ def _roofline(problem: Problem, target: Target, measured: Mapping[str, float], s
     if flops is None:
         return None
     ceilings = Ceilings(measured["bandwidth"], {problem.dtype: flops})
-    return ceilings.seconds(problem.dtype, problem.flops, problem.bytes) / seconds
+    return ceilings.seconds(problem.dtype, problem.flops_at(1), problem.bytes) / seconds

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import ceiling
 from .measuring.outcome import outcome
 from .measuring.process import START, Child, CrashError, HangError, StartError
 from .recipe import recipes, to_json
@@ -95,13 +96,19 @@ class Candidates:
 
     def shortest(self) -> float | None:
         """Seconds in which the device could do the work: at its own rates, measured now, else at those documented."""
-        found = self._say("ceilings", 600.0) if self.options.ceilings else {}
+        found = self._say("ceilings", 600.0, ceiling=self._ceiling()) if self.options.ceilings else {}
         documented, dtype = self.target.ceilings, self.problem.dtype
         bandwidth = found.get("bandwidth") or (documented.bandwidth if documented else None)
         flops = found.get("flops") or (documented.flops[dtype] if documented else None)
         if bandwidth is None or flops is None:
             return None
-        return Ceilings(bandwidth, {dtype: flops}).seconds(dtype, self.problem.flops, self.problem.bytes)
+        return Ceilings(bandwidth, {dtype: flops}).seconds(dtype, self.problem.flops_at(1), self.problem.bytes)
+
+    def _ceiling(self) -> dict[str, Any] | None:
+        made = build_ceiling(self._compiler, self.target, self._folder, self.options.build_timeout)
+        if isinstance(made, Trial):
+            raise StartError(f"ceilings failed: {made.failure}: {made.detail}")
+        return made
 
     def measure(self, schedule: Mapping[str, Any], best: Trial | None) -> Trial:
         """Build and measure one."""
@@ -177,6 +184,14 @@ def record_of(
         scalars=dict(problem.operator.scalars),
         target_options=dict(target.options),
     )
+
+
+def build_ceiling(compiler: Child, target: Target, folder: Path, timeout: float) -> dict[str, Any] | Trial | None:
+    """The processor's own ceiling, compiled into ``folder``; None for a card, or why it could not be built."""
+    if target.kind != "cpu":
+        return None
+    job = {"family": None, "target": target.to_json(), "library": str(folder / "ceiling.so")}
+    return built({}, compiler, job, timeout) or {**ceiling.described(target), "library": "ceiling.so"}
 
 
 def built(schedule: Mapping[str, Any], compiler: Child, job: Mapping[str, Any], timeout: float) -> Trial | None:

@@ -118,10 +118,14 @@ class Problem:
 
     @property
     def flops(self) -> int:
-        """Multiplications and additions of the matrix products, at chunks of 64 tokens; triangles count half."""
+        """Multiplications and additions of the matrix products, at chunks of 64 tokens."""
+        return self.flops_at(CHUNK)
+
+    def flops_at(self, chunk: int) -> int:
+        """Those at another length of chunks; triangles count half. No kernel does fewer than at chunks of one token."""
         tiles = self.tiles
         length = self.sizes[tiles.axis]
-        inside = {**self.sizes, tiles.axis: CHUNK}
+        inside = {**self.sizes, tiles.axis: chunk}
         total = 0.0
         for walk in tiles.walks:
             for step in walk.body:
@@ -129,7 +133,7 @@ class Problem:
                     triangles = sum(tiles.is_triangular(f.tensor) is not None for f in contraction.factors)
                     triangles += step.order is not None
                     extents = prod(inside[index.axis] for index in (*step.indices, *contraction.summed))
-                    total += 2 * extents / 2 ** min(1, triangles) * length / CHUNK
+                    total += 2 * extents / 2 ** min(1, triangles) * length / chunk
         return int(total * self.sizes["batch"] * self.sizes["heads"])
 
     @property

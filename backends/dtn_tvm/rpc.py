@@ -94,7 +94,7 @@ class RemoteDevice:
         number = max(1, math.ceil(SPAN / max(once, 1e-7)))
         return times(number, min(AT_MOST, max(AT_LEAST, int(PATIENCE / max(once * number, 1e-7)))))
 
-    def ceilings(self) -> dict[str, float]:
+    def ceilings(self, about: Job | None, folder: Path) -> dict[str, float]:
         return {}  # what is documented has to do: nothing but kernels can be run there
 
 

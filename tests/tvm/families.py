@@ -69,13 +69,12 @@ class Problem:
     def bucket(self):
         return ",".join(f"{axis}={1 << (size - 1).bit_length()}" for axis, size in self.sizes.items())
 
-    @property
-    def flops(self):
+    def flops_at(self, chunk):
         return math.prod(self.sizes.values())
 
     @property
     def bytes(self):
-        return 8 * self.flops
+        return 8 * math.prod(self.sizes.values())
 
 
 @dataclass(frozen=True)

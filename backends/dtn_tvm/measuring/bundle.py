@@ -103,7 +103,9 @@ def measure(
             check_device(target, device)
             found = _begun(results, manifest, device["name"])
             order = list(_order(manifest["problems"]))
-            found["ceilings"] = found["ceilings"] or _ask(child, {"job": "ceilings"})
+            found["ceilings"] = found["ceilings"] or _ask(
+                child, {"job": "ceilings", "ceiling": manifest["ceiling"], "folder": name}
+            )
             for place, number in order:
                 key = f"{place}/{number}"
                 if key in found["measured"]:

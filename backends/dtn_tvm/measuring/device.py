@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -133,9 +134,9 @@ class Device:
         """Times of one run each, of a kernel that :meth:`load` returned."""
         return seconds(lambda: kernel(*arguments), self.wait, best)
 
-    def ceilings(self) -> dict[str, float]:
+    def ceilings(self, about: Mapping[str, Any] | None, folder: Path) -> dict[str, float]:
         """What the device reaches in plain work; see :func:`measuring.timing.ceilings`."""
-        return ceilings(self)
+        return ceilings(self, about, folder)
 
 
 _STORED = {"bfloat16": "uint16"}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,21 +50,35 @@ def _span(run: Callable[[], object], wait: Callable[[], None], number: int) -> f
     return (time.perf_counter() - start) / number
 
 
-def ceilings(device: Device) -> dict[str, float]:
-    """What the device reaches in plain work, at best: a large copy, and on a processor a large sgemm.
+def ceilings(device: Device, about: Mapping[str, Any] | None, folder: Path) -> dict[str, float]:
+    """What the device reaches in plain work, at best: a large copy, and on a processor multiply-adds in registers.
+
+    Parameters
+    ----------
+    device : Device
+    about : Mapping or None
+        A kernel of nothing but multiply-adds: ``library``, ``input``, ``output`` and ``flops``.
+    folder : Path
+        Where its library is.
 
     Returns
     -------
     dict
-        ``bandwidth``, read and written bytes a second; ``flops`` of a float32 matrix product of NumPy's BLAS, only on
-        a processor: the libraries that reach a card's rate are larger than a bundle may be.
+        ``bandwidth``, bytes read and written a second; ``flops`` a second in float32, if there is such a kernel.
     """
-    if device.kind == "cpu":
-        return {"bandwidth": _processor_copy(), "flops": _sgemm(2048)}
+    found = {"bandwidth": _processor_copy() if device.kind == "cpu" else _card_copy(device)}
+    if about is not None:
+        kernel = device.load(folder / about["library"])
+        halved = np.stack([np.full(about["input"][1], 0.5), np.ones(about["input"][1])])  # its sums stay finite
+        arguments = [device.put(halved, "float32"), device.empty(tuple(about["output"]), "float32")]
+        found["flops"] = about["flops"] / min(device.seconds(kernel, arguments, None))
+    return found
+
+
+def _card_copy(device: Device) -> float:
     size = 1 << 30
     source, to = device.empty((size,), "int8"), device.empty((size,), "int8")
-    times = seconds(lambda: device.copy(source, to), device.wait)
-    return {"bandwidth": 2 * size / min(times)}
+    return 2 * size / min(seconds(lambda: device.copy(source, to), device.wait))
 
 
 def _processor_copy() -> float:
@@ -73,12 +88,6 @@ def _processor_copy() -> float:
     with ThreadPoolExecutor(threads) as pool:
         times = seconds(lambda: list(pool.map(lambda part: np.copyto(part[1], part[0]), parts)), _at_once)
     return 2 * size / min(times)
-
-
-def _sgemm(size: int) -> float:
-    a, b = np.ones((size, size), np.float32), np.ones((size, size), np.float32)
-    out: Any = np.empty((size, size), np.float32)
-    return 2 * size**3 / min(seconds(lambda: np.matmul(a, b, out=out), _at_once))
 
 
 def _at_once() -> None:

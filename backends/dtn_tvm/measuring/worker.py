@@ -63,7 +63,7 @@ class Runner:
                 device = self.device()
                 return {"name": device.name, "compute_version": device.compute_version}
             case "ceilings":
-                return self.device().ceilings()
+                return self.device().ceilings(job["ceiling"], Path(job["folder"]))
             case "prepare":
                 self.expected(job["recipe"], Path(job["folder"]))
                 return {}

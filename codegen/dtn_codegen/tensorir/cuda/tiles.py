@@ -1,0 +1,85 @@
+"""Tiles in registers and in shared memory, and what a thread sees of them while it walks over its elements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script.builder import ir as tir
+
+from .layouts import Layout
+
+Expression = Any
+"""A TVM expression; TVM's Python types say no more."""
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """A float32 tile in the registers of a thread block."""
+
+    layout: Layout
+    buffer: Any
+
+    def at(self, element: Element) -> Expression:
+        """The element that the thread is at."""
+        return self.buffer[element.position]
+
+    def put(self, element: Element, value: Expression) -> None:
+        """Write the element that the thread is at."""
+        tir.buffer_store(self.buffer, value, list(element.position))
+
+
+@dataclass(frozen=True)
+class SharedTile:
+    """A tile in shared memory: ``buffer[copy, row, column]``.
+
+    Attributes
+    ----------
+    buffer : tvm.tirx.Buffer
+    first : expression
+        The first copy to read.
+    copies : int
+        1, or 2 where the sum of two copies is the value.
+    """
+
+    buffer: Any
+    first: Expression = 0
+    copies: int = 1
+
+    def address(self, copy: int, row: Expression, column: Expression) -> Expression:
+        """Where an element is."""
+        return tir.address_of(self.buffer[self.first + copy, row, column])
+
+    def value(self, row: Expression, column: Expression) -> Expression:
+        """An element in float32."""
+        total = tir.cast(self.buffer[self.first, row, column], "float32")
+        for copy in range(1, self.copies):
+            total = total + tir.cast(self.buffer[self.first + copy, row, column], "float32")
+        return total
+
+
+@dataclass(frozen=True)
+class Element:
+    """Where a thread is in its part of a tile: row and column in the tile, position among its registers."""
+
+    row: Expression
+    column: Expression
+    position: tuple[Expression, ...]
+    layout: Layout
+
+
+def local(shape: tuple[int, ...], dtype: str, name: str) -> Any:
+    """An array in the registers of each thread."""
+    return named(name, tir.alloc_buffer(shape, dtype, scope="local"))
+
+
+def named(name: str, value: Any) -> Any:
+    """``value``, called ``name`` in the source."""
+    IRBuilder.name(name, value)
+    return value
+
+
+def ptx(instruction: str, *operands: Expression) -> None:
+    """One PTX instruction."""
+    tir.evaluate(tir.ptx[instruction](*operands))

@@ -1,1 +1,0 @@
-"""Lowered programs as TVM TensorIR."""

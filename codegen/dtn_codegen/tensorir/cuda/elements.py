@@ -1,10 +1,11 @@
-"""Expressions of the IR at one element, as TVM expressions in float32."""
+"""Expressions of a step at one element, as TVM expressions in float32."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 from dtn_core.errors import CompileError
@@ -12,6 +13,8 @@ from dtn_core.ir.nodes import ONES, Apply, Expr, Index, Number, Product, Read, R
 from dtn_core.passes.stream import Weights
 from tvm.tirx.script.builder import ir as tir
 
+from ..steps import ACC
+from .plan import MATRIX
 from .tiles import Element, Expression, Fragment, SharedTile
 
 
@@ -45,27 +48,54 @@ _POINTWISE: dict[str, Callable[[Expression], Expression]] = {
 }
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a thread evaluates an expression.
+
+    Attributes
+    ----------
+    indices : Mapping[Index, expression]
+        The value of every index.
+    order : tuple[Index, ...]
+        The indices that are row and column of ``element``.
+    element : Element or None
+        Where that is among the registers of the thread.
+    accumulated : expression
+        What has been summed.
+    """
+
+    indices: Mapping[Index, Expression]
+    order: tuple[Index, ...] = ()
+    element: Element | None = None
+    accumulated: Expression = None
+
+
 @dataclass
 class Values:
     """What has been computed so far, and how to read an element of it.
 
     Attributes
     ----------
-    chunk : int
-        Tokens a chunk.
+    weights : tuple[Weights, ...]
+        The decays of the program.
     tiles, fragments, vectors, scalars : dict
         Where values live: tiles in shared memory and in registers, vectors in shared memory, scalars in registers.
     log_decays : dict
         log₂ of each decay.
+    count : expression
+        Tokens of the chunk at hand.
+    sums : tvm.tirx.Buffer
+        What a vector's sums have come to, in shared memory.
     """
 
-    chunk: int
     weights: tuple[Weights, ...]
     tiles: dict[str, SharedTile] = field(default_factory=dict)
     fragments: dict[str, Fragment] = field(default_factory=dict)
     vectors: dict[str, Any] = field(default_factory=dict)
     scalars: dict[str, Any] = field(default_factory=dict)
     log_decays: dict[Number | Read, Expression] = field(default_factory=dict)
+    count: Expression = None
+    sums: Any = None
 
     def log_decay(self, decay: Number | Read) -> Expression:
         """log₂ of a decay, computed once a thread where it is an argument."""
@@ -78,63 +108,55 @@ class Values:
         return tir.exp2(self.log_decay(decay) * tir.cast(exponent, "float32"))
 
     def weight(self, name: str, token: Expression) -> Expression | None:
-        """An element of a weight vector, or None if ``name`` is none."""
+        """An element of a weight, or None if ``name`` is none; that of tokens past the end is not larger than 1."""
         for weights in self.weights:
             if name == weights.rise:
                 return self.power(weights.decay, token + 1)
             if name == weights.fall:
-                return self.power(weights.decay, self.chunk - 1 - token)
+                return self.power(weights.decay, tir.max(self.count - 1 - token, 0))
+            if name == weights.whole:
+                return self.power(weights.decay, self.count)
         return None
 
-    def read(
-        self, read: Read, place: Mapping[Index, Expression], element: Element | None, order: tuple[Index, ...]
-    ) -> Expression:
-        """One element of a tensor; ``order`` are the indices that ``element`` is the row and the column of."""
+    def read(self, read: Read, at: Place) -> Expression:
+        """One element of a tensor."""
         name, indices = read.tensor, read.indices
+        if read == ACC:
+            return at.accumulated
         if name == ONES:
             return real(1)
-        if not indices:
-            return self.scalars[name][0]
-        if len(indices) == 1:
-            found = self.weight(name, place[indices[0]])
-            return self.vectors[name][place[indices[0]]] if found is None else found
+        if len(indices) < MATRIX:
+            found = self.weight(name, at.indices[indices[0]] if indices else None)
+            if found is not None:
+                return found
+            return self.vectors[name][at.indices[indices[0]]] if indices else self.scalars[name][0]
         fragment = self.fragments.get(name)
-        if fragment is not None and element is not None and indices == order and fragment.layout == element.layout:
-            return fragment.at(element)
-        row, column = (place[index] for index in indices)
+        if fragment is not None and at.element is not None and indices == at.order:
+            if fragment.layout == at.element.layout:
+                return fragment.at(at.element)
+        row, column = (at.indices[index] for index in indices)
         return self.tiles[name].value(row, column)
 
-    def evaluate(
-        self, expr: Expr, place: Mapping[Index, Expression], element: Element | None, order: tuple[Index, ...]
-    ) -> Expression:
+    def evaluate(self, expr: Expr, at: Place) -> Expression:
         """``expr`` with nothing summed."""
         match expr:
             case Number(value):
                 return real(float(value))
             case Read():
-                return self.read(expr, place, element, order)
+                return self.read(expr, at)
             case Apply(function, operands):
-                return _POINTWISE[function](self.evaluate(operands[0], place, element, order))
+                return _POINTWISE[function](self.evaluate(operands[0], at))
             case Product(factors):
-                result = self.evaluate(factors[0], place, element, order)
-                for factor in factors[1:]:
-                    result = result * self.evaluate(factor, place, element, order)
-                return result
+                return reduce(lambda x, y: x * y, (self.evaluate(factor, at) for factor in factors))
             case Sum(terms):
-                result = self.evaluate(terms[0], place, element, order)
-                for term in terms[1:]:
-                    result = result + self.evaluate(term, place, element, order)
-                return result
+                return reduce(lambda x, y: x + y, (self.evaluate(term, at) for term in terms))
         raise CompileError(f"{type(expr).__name__} has no CUDA kernel")
 
-    def ordered(
-        self, value: Expression, relations: tuple[Relation, ...], place: Mapping[Index, Expression]
-    ) -> Expression:
-        """``value`` where the relations hold, weighted by their decays; 0 elsewhere."""
-        for relation in relations:
-            lower, upper = place[relation.lower], place[relation.upper]
-            if relation.decay is not None:
-                value = value * self.power(relation.decay, upper - lower)
-            holds = lower == upper if relation.equal else lower <= upper
-            value = tir.Select(holds, value, real(0))
-        return value
+    def ordered(self, value: Expression, relation: Relation | None, at: Place) -> Expression:
+        """``value`` where the relation holds, weighted by its decay; 0 elsewhere."""
+        if relation is None:
+            return value
+        lower, upper = at.indices[relation.lower], at.indices[relation.upper]
+        if relation.decay is not None:
+            value = value * self.power(relation.decay, upper - lower)
+        return tir.Select(lower <= upper, value, real(0))

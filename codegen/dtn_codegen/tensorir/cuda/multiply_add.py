@@ -9,7 +9,7 @@ from typing import Any
 from tvm.tirx.script.builder import ir as tir
 
 from .layouts import ThreadTile
-from .tiles import Element, Expression, Fragment, SharedTile, local, ptx
+from .tiles import Element, Expression, Fragment, SharedTile, local, ptx, where
 
 UNROLL = 4
 
@@ -89,8 +89,8 @@ class MultiplyAdd:
         self,
         fragment: Fragment,
         address: Callable[[Expression, Expression], Expression],
-        inside: Callable[[Expression], Expression],
+        inside: Callable[[Expression], Expression] | None,
     ) -> None:
-        """Write accumulators to memory, where ``inside(row)``."""
-        with self.each(fragment.layout) as element, tir.If(inside(element.row)), tir.Then():
+        """Write accumulators to memory, where ``inside(row)`` if given."""
+        with self.each(fragment.layout) as element, where(inside, element.row):
             ptx("st.global.f32", address(element.row, element.column), fragment.at(element))

@@ -9,7 +9,7 @@ from typing import Any
 from tvm.tirx.script.builder import ir as tir
 
 from .layouts import WarpTile
-from .tiles import Element, Expression, Fragment, SharedTile, local, ptx
+from .tiles import Element, Expression, Fragment, SharedTile, local, ptx, where
 
 LOAD = "ldmatrix.sync.aligned.m8n8.x4.shared.b16"
 LOAD_TRANSPOSED = "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16"
@@ -174,11 +174,11 @@ class TensorCores:
         self,
         fragment: Fragment,
         address: Callable[[Expression, Expression], Expression],
-        inside: Callable[[Expression], Expression],
+        inside: Callable[[Expression], Expression] | None,
     ) -> None:
-        """Write accumulators to memory in the dtype of the arguments, where ``inside(row)``."""
+        """Write accumulators to memory in the dtype of the arguments, where ``inside(row)`` if given."""
         with self.each_pair(fragment.layout) as (first, second):
             word = local((1,), "uint32", "word")
             self.pair(word[0], fragment.at(first), fragment.at(second))
-            with tir.If(inside(first.row)), tir.Then():
+            with where(inside, first.row):
                 ptx("st.global.b32", address(first.row, first.column), word[0])

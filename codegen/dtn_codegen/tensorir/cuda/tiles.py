@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,3 +85,13 @@ def named(name: str, value: Any) -> Any:
 def ptx(instruction: str, *operands: Expression) -> None:
     """One PTX instruction."""
     tir.evaluate(tir.ptx[instruction](*operands))
+
+
+@contextmanager
+def where(condition: Callable[[Expression], Expression] | None, row: Expression) -> Iterator[None]:
+    """What follows only where ``condition(row)``, if there is a condition."""
+    if condition is None:
+        yield
+    else:
+        with tir.If(condition(row)), tir.Then():
+            yield

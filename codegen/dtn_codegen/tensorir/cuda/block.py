@@ -1,0 +1,349 @@
+"""A thread block: its arguments, its memory, its barriers, and the way it takes along a sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from dtn_core.ir.nodes import ONES, Param, Read
+from tvm.backend.cuda.lang.alloc_pool import SMEMPool
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx import all as all_of
+from tvm.tirx.script.builder import ir as tir
+
+from ..steps import Step
+from .elements import Values, real
+from .multiply_add import MultiplyAdd
+from .plan import BYTES, MATRIX, Plan
+from .tensorcore import TensorCores
+from .tiles import Expression, SharedTile, local, named, ptx
+
+
+class Block:
+    """What the threads of a block share while they walk over a sequence.
+
+    Parameters
+    ----------
+    plan : Plan
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.walk = plan.part.walk
+        self.axis = plan.program.axis
+        self.chunk = plan.schedule.chunk
+        self.threads = 32 * plan.schedule.warps
+        self.values = Values(plan.program.weights)
+        self.arguments: dict[str, Any] = {}
+        self.incoming: dict[str, Any] = {}
+        self.written: set[str] = set()
+        self.read: set[str] = set()
+
+    # ------------------------------------------------------------------ arguments
+
+    def declare(self) -> None:
+        """The arguments of the function."""
+        plan, part = self.plan, self.plan.part
+        self.batch, self.length = named("batch", tir.int64()), named("n", tir.int64())
+        chunks: Any = None
+        if self.walk.saved or plan.loaded:
+            chunks = named("chunks", tir.int64())
+        self.segments: Any = tir.int64(1)
+        if part.starts or part.ends:
+            self.segments = named("segments", tir.int64())
+        results = [p for p in plan.program.outputs if p.name in self.walk.results]
+        for param in plan.tokens:
+            self.argument(param.name, self.token_shape(param), plan.dtype)
+        for param in plan.scalars:
+            self.argument(param.name, (self.batch,), "float32")
+        for param in plan.given:
+            self.argument(param.name, (self.batch, *map(plan.size, param.axes)), "float32")
+        for param in plan.loaded:
+            self.argument(f"{param.name}_saved", self.state_shape(param.name, chunks), self.saved_dtype(param.axes))
+        for name in part.starts:
+            self.argument(f"{name}_start", self.state_shape(name, self.segments), "float32")
+        for param in results:
+            self.argument(param.name, self.token_shape(param), plan.dtype)
+        for name in self.walk.saved:
+            dtype = self.saved_dtype(plan.program.axes[name])
+            self.argument(f"{name}_saved", self.state_shape(name, chunks), dtype)
+        for name in part.ends:
+            self.argument(f"{name}_end", self.state_shape(name, self.segments), "float32")
+
+    def argument(self, name: str, shape: tuple[Any, ...], dtype: str) -> None:
+        self.arguments[name] = tir.arg(name, tir.buffer(shape, dtype))
+
+    def token_shape(self, param: Param) -> tuple[Any, ...]:
+        return (self.batch, *(self.length if axis == self.axis else self.plan.size(axis) for axis in param.axes))
+
+    def state_shape(self, name: str, count: Any) -> tuple[Any, ...]:
+        return (self.batch, count, *map(self.plan.size, self.plan.program.axes[name]))
+
+    def saved_dtype(self, axes: tuple[str, ...]) -> str:
+        return self.plan.dtype if len(axes) == MATRIX else "float32"
+
+    def feature(self, axis: str, place: Expression) -> Expression:
+        """A feature of the thread block as one of the whole problem."""
+        return place + self.column_block * self.plan.extent(axis) if axis == self.plan.blocked else place
+
+    def features(self, name: str, places: tuple[Expression, ...]) -> tuple[Expression, ...]:
+        """The same for all axes of a tensor without tokens."""
+        return tuple(map(self.feature, self.plan.program.axes[name], places))
+
+    # ------------------------------------------------------------------ memory
+
+    def enter(self) -> None:
+        """The grid, shared memory, and the registers of what is carried."""
+        plan = self.plan
+        tir.device_entry()
+        grid = tir.cta_id([tir.cast(self.batch, "int32"), plan.blocks, tir.cast(self.segments, "int32")])
+        names = ("sequence", "column_block", "segment")
+        self.sequence, self.column_block, self.segment = map(named, names, grid)
+        self.thread = named("thread", tir.thread_id([self.threads]))
+        self.engine: Any = TensorCores(plan.dtype, self.thread) if plan.tensor_cores else MultiplyAdd(self.thread)
+        pool = SMEMPool()
+
+        def tile(name: str, copies: int) -> Any:
+            rows, columns = plan.shape(name)
+            shape = (copies, rows, plan.stride(columns))
+            return named(f"{name}_shared", pool.alloc(shape, plan.dtype, align=128))
+
+        for param in (*plan.tokens, *plan.loaded):
+            if len(param.axes) == MATRIX:
+                self.incoming[param.name] = tile(param.name, plan.schedule.stages)
+        for name in plan.staged:
+            self.values.tiles[name] = SharedTile(tile(name, plan.copies(name)), 0, plan.copies(name))
+        for name in plan.vectors:
+            self.values.vectors[name] = named(f"{name}_shared", pool.alloc(plan.shape(name), "float32", align=128))
+        if plan.partials:
+            self.partials = named("partials", pool.alloc((plan.partials,), "float32", align=128))
+        if plan.sums:
+            self.values.sums = named("sums", pool.alloc((plan.sums,), "float32", align=128))
+        pool.commit()
+        for name in (*plan.carried, *(p.name for p in plan.given)):
+            shape = plan.shape(name)
+            if len(shape) == MATRIX:
+                self.values.fragments[name] = self.engine.fragment(plan.layout(*shape), name)
+            elif not shape:
+                self.values.scalars[name] = local((1,), "float32", name)
+
+    def begin(self) -> None:
+        """Scalars and decays; what is given, and what is carried, before the first chunk."""
+        for param in self.plan.scalars:
+            scalar = self.values.scalars[param.name] = local((1,), "float32", param.name)
+            tir.buffer_store(scalar, self.arguments[param.name][self.sequence], [0])
+        for weights in self.plan.weights:
+            if isinstance(weights.decay, Read):
+                logarithm = local((1,), "float32", f"log_{weights.decay.tensor}")
+                tir.buffer_store(logarithm, tir.log2(self.values.scalars[weights.decay.tensor][0]), [0])
+                self.values.log_decays[weights.decay] = logarithm[0]
+        for param in self.plan.given:
+            source = self.arguments[param.name]
+            self.set(param.name, lambda places, name=param.name, source=source: source[self.given_at(name, places)])
+        for name in self.plan.carried:
+            start = self.arguments.get(f"{name}_start")
+            if start is None:
+                self.set(name, lambda places: real(0))
+            else:
+                self.set(name, lambda places, name=name, start=start: start[self.segment_at(name, places)])
+
+    def given_at(self, name: str, places: tuple[Expression, ...]) -> tuple[Expression, ...]:
+        return (self.sequence, *self.features(name, places))
+
+    def segment_at(self, name: str, places: tuple[Expression, ...]) -> tuple[Expression, ...]:
+        return (self.sequence, self.segment, *self.features(name, places))
+
+    def set(self, name: str, value: Callable[[tuple[Expression, ...]], Expression]) -> None:
+        """Set a value without tokens, of any rank, from its element at ``places``; and its copy in shared memory."""
+        if name in self.values.fragments:
+            fragment = self.values.fragments[name]
+            with self.engine.each(fragment.layout) as element:
+                fragment.put(element, value((element.row, element.column)))
+            if name in self.plan.staged:
+                self.stage(name)
+        elif name in self.values.vectors:
+            self.write_fence(name)
+            with self.each_of(self.plan.shape(name)[0]) as place:
+                tir.buffer_store(self.values.vectors[name], value((place,)), [place])
+        else:
+            tir.buffer_store(self.values.scalars[name], value(()), [0])
+
+    def put(self, name: str, target: Any, at: Callable[[tuple[Expression, ...]], tuple[Expression, ...]]) -> None:
+        """Write a carried tensor of any rank, in float32."""
+        if name in self.values.fragments:
+            fragment = self.values.fragments[name]
+            with self.engine.each(fragment.layout) as element:
+                tir.buffer_store(target, fragment.at(element), list(at((element.row, element.column))))
+        elif name in self.values.vectors:
+            self.read_fence(name)
+            with self.each_of(self.plan.shape(name)[0]) as place:
+                tir.buffer_store(target, self.values.vectors[name][place], list(at((place,))))
+        else:
+            tir.buffer_store(target, self.values.scalars[name][0], list(at(())))
+
+    def stage(self, name: str) -> None:
+        """Copy a tile to shared memory."""
+        self.write_fence(name)
+        self.engine.stage(self.values.fragments[name], self.values.tiles[name])
+
+    def finish(self) -> None:
+        """Write what is carried after the last chunk."""
+        for name in self.plan.part.ends:
+            self.put(name, self.arguments[f"{name}_end"], lambda places, name=name: self.segment_at(name, places))
+
+    # ------------------------------------------------------------------ barriers
+
+    def barrier(self) -> None:
+        """Wait for all threads of the block."""
+        tir.evaluate(tir.cuda.cta_sync())
+        self.written.clear()
+        self.read.clear()
+
+    def read_fence(self, *names: str) -> None:
+        """Before reading shared memory: a barrier if it was written since the last one."""
+        if self.written.intersection(names):
+            self.barrier()
+        self.read.update(names)
+
+    def write_fence(self, name: str) -> None:
+        """Before writing shared memory: a barrier if it was read or written since the last one."""
+        if name in self.read | self.written:
+            self.barrier()
+        self.written.add(name)
+
+    def fence_reads(self, step: Step) -> None:
+        """Before a step reads elements: a barrier if another thread wrote one of them."""
+        tile = self.plan.tile_of(step)
+        names = set()
+        for read in self.plan.elementwise(step):
+            if read.tensor in self.values.vectors or self.plan.crosses(read, tile) or read.tensor in self.incoming:
+                names.add(read.tensor)
+        self.read_fence(*(names - {ONES}))
+
+    # ------------------------------------------------------------------ the way along the sequence
+
+    @contextmanager
+    def chunks(self) -> Iterator[None]:
+        """A loop over the chunks of the segment, tokens copied ahead."""
+        stages = self.plan.schedule.stages
+        total = (self.length + (self.chunk - 1)) // self.chunk
+        share = (total + self.segments - 1) // self.segments
+        first = named("first", tir.Bind(tir.cast(self.segment * share, "int32")))
+        stop = named("stop", tir.Bind(tir.cast(tir.min(self.segment * share + share, total), "int32")))
+
+        def number(turn: Expression) -> Expression:
+            return stop - 1 - turn if self.walk.reverse else first + turn
+
+        for ahead in range(stages - 1):
+            self.fetch(number(ahead), ahead, first, stop)
+        with tir.serial(tir.max(stop - first, 0)) as turn:
+            IRBuilder.name("turn", turn)
+            self.at = named("chunk", tir.Bind(number(turn)))
+            self.origin = named("origin", tir.Bind(self.at * self.chunk))
+            remaining = tir.cast(self.length, "int32") - self.origin
+            self.values.count = named("count", tir.Bind(tir.min(remaining, self.chunk)))
+            if stages == 1:
+                self.barrier()
+                self.fetch(self.at, 0, first, stop)
+            ptx("cp.async.wait_group", max(0, stages - 2))
+            self.barrier()
+            for name, buffer in self.incoming.items():
+                self.values.tiles[name] = SharedTile(buffer, turn % stages if stages > 1 else 0)
+            self.load_narrow()
+            if stages > 1:
+                self.fetch(number(turn + (stages - 1)), (turn + (stages - 1)) % stages, first, stop)
+            yield
+
+    def fetch(self, chunk: Expression, slot: Expression, first: Expression, stop: Expression) -> None:
+        """Start copying the tiles of a chunk to shared memory; what is past the end is zero."""
+        width = 16 // BYTES[self.plan.dtype]
+        exists = all_of(first <= chunk, chunk < stop)
+        for name, buffer in self.incoming.items():
+            rows, columns = self.plan.shape(name)
+            is_token = name not in self.walk.loaded
+            source = self.arguments[name if is_token else f"{name}_saved"]
+            with self.strided(rows * columns // width) as place:
+                row, column = place // (columns // width), place % (columns // width) * width
+                if is_token:
+                    token = chunk * self.chunk + row
+                    inside = all_of(exists, token < tir.cast(self.length, "int32"))
+                    axes = self.plan.program.axes[name]
+                    element = source[self.sequence, tir.Select(inside, token, 0), self.feature(axes[1], column)]
+                else:
+                    inside = exists
+                    places = self.features(name, (row, column))
+                    element = source[(self.sequence, tir.Select(inside, chunk, 0), *places)]
+                size = tir.Select(inside, tir.uint32(16), tir.uint32(0))
+                target = tir.address_of(buffer[slot, row, column])
+                ptx("cp.async.cg.shared.global", target, tir.address_of(element), 16, size)
+        ptx("cp.async.commit_group")
+
+    def load_narrow(self) -> None:
+        """Tokens and loaded states without a row: read directly."""
+        for param in self.plan.tokens:
+            if len(param.axes) == 1:
+                argument = self.arguments[param.name]
+
+                def token(places: tuple[Expression, ...], argument: Any = argument) -> Expression:
+                    inside = places[0] < self.values.count
+                    element = argument[self.sequence, tir.Select(inside, self.origin + places[0], 0)]
+                    return tir.Select(inside, tir.cast(element, "float32"), real(0))
+
+                self.set(param.name, token)
+        for param in self.plan.loaded:
+            if len(param.axes) < MATRIX:
+                saved = self.arguments[f"{param.name}_saved"]
+                if not param.axes:
+                    self.values.scalars[param.name] = local((1,), "float32", param.name)
+                self.set(param.name, lambda places, name=param.name, saved=saved: saved[self.chunk_at(name, places)])
+
+    def chunk_at(self, name: str, places: tuple[Expression, ...]) -> tuple[Expression, ...]:
+        return (self.sequence, self.at, *self.features(name, places))
+
+    def save(self) -> None:
+        """Write the states before a chunk for a later walk."""
+        for name in self.walk.saved:
+            saved = self.arguments[f"{name}_saved"]
+            if name in self.values.fragments:
+
+                def address(row: Expression, column: Expression, name: str = name, saved: Any = saved) -> Expression:
+                    return tir.address_of(saved[self.chunk_at(name, (row, column))])
+
+                self.engine.store(self.values.fragments[name], address, None)
+            else:
+                self.put(name, saved, lambda places, name=name: self.chunk_at(name, places))
+
+    def write_result(self, name: str) -> None:
+        """Write a result of the chunk's tokens."""
+        result = self.arguments[name]
+        axes = self.plan.program.axes[name]
+
+        def inside(row: Expression) -> Expression:
+            return row < self.values.count
+
+        def address(row: Expression, column: Expression) -> Expression:
+            return tir.address_of(result[self.sequence, self.origin + row, self.feature(axes[1], column)])
+
+        if len(axes) == MATRIX:
+            self.engine.store(self.values.fragments[name], address, inside)
+            return
+        self.read_fence(name)
+        with self.each_of(self.chunk) as row, tir.If(inside(row)), tir.Then():
+            value = tir.cast(self.values.vectors[name][row], self.plan.dtype)
+            tir.buffer_store(result, value, [self.sequence, self.origin + row])
+
+    # ------------------------------------------------------------------ loops
+
+    @contextmanager
+    def strided(self, count: int) -> Iterator[Expression]:
+        """A loop over ``count`` places shared out over the threads."""
+        with tir.unroll(-(-count // self.threads)) as turn:
+            place = turn * self.threads + self.thread
+            if count % self.threads:
+                with tir.If(place < count), tir.Then():
+                    yield place
+            else:
+                yield place
+
+    each_of = strided

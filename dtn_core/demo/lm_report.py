@@ -99,7 +99,7 @@ def draw(path: Path, runs: Sequence[LMRun], continuation: Continuation, title: s
     points = continuation.stretches
     cost.plot([p.bytes for p in points], [p.milliseconds for p in points], marker="o", color="C0")
     cost.set(xlabel="bytes drawn so far", ylabel="milliseconds a byte", title=f"Streaming in {continuation.framework}")
-    cost.set_ylim(bottom=0)
+    cost.set_ylim(0, 1.2 * max(point.milliseconds for point in points))
     if all(point.peak_memory is not None for point in points):
         memory = cost.twinx()
         memory.plot([p.bytes for p in points], [p.peak_memory for p in points], marker="s", color="C1")

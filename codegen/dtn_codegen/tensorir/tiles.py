@@ -8,7 +8,7 @@ forward, kept before every chunk, then cotangents from the last chunk to the fir
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from dtn_core.errors import CompileError
 from dtn_core.ir.axes import sequence_axes
@@ -112,6 +112,8 @@ class TileProgram:
         Powers of decays along a chunk.
     axes : Mapping[str, tuple[str, ...]]
         The axes of every tensor.
+    constants : Mapping[str, float]
+        Scalars that are no arguments.
     """
 
     name: str
@@ -122,6 +124,13 @@ class TileProgram:
     tail: tuple[Step, ...]
     weights: tuple[Weights, ...]
     axes: Mapping[str, tuple[str, ...]]
+    constants: Mapping[str, float] = field(default_factory=dict)
+
+    def bound(self, scalars: Mapping[str, float]) -> TileProgram:
+        """The program with values for some of its scalar arguments."""
+        values = {p.name: float(scalars[p.name]) for p in self.inputs if p.name in scalars and not p.axes}
+        inputs = tuple(p for p in self.inputs if p.name not in values)
+        return replace(self, inputs=inputs, constants={**self.constants, **values})
 
     @property
     def features(self) -> tuple[str, ...]:

@@ -1,0 +1,1 @@
+"""TVM kernels: targets, schedules, tuning, records, and the kernels that frameworks call."""

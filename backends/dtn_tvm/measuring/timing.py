@@ -1,0 +1,85 @@
+"""How long a kernel takes, and how long anything could at least take on this device."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from .device import Device
+
+SPAN = 0.02  # seconds: shorter kernels are run several times between two looks at the clock
+PATIENCE = 0.6  # seconds that one kernel is measured for, at least
+AT_LEAST, AT_MOST = 5, 50  # looks at the clock
+HOPELESS = 3.0  # times the best so far: one look is enough
+
+
+def seconds(run: Callable[[], object], wait: Callable[[], None], best: float | None = None) -> list[float]:
+    """Times of one run each, after a run that is not counted.
+
+    Parameters
+    ----------
+    run : callable
+        Starts the kernel.
+    wait : callable
+        Returns when it has ended.
+    best : float, optional
+        The best known time; a kernel three times slower is looked at once.
+    """
+    once = _span(run, wait, 1)  # the first run loads and warms up
+    once = _span(run, wait, 1)
+    if best is not None and once > HOPELESS * best:
+        return [once]
+    number = max(1, int(SPAN / max(once, 1e-7)))
+    looks = min(AT_MOST, max(AT_LEAST, int(PATIENCE / max(once * number, 1e-7))))
+    return [_span(run, wait, number) for _ in range(looks)]
+
+
+def _span(run: Callable[[], object], wait: Callable[[], None], number: int) -> float:
+    wait()
+    start = time.perf_counter()
+    for _ in range(number):
+        run()
+    wait()
+    return (time.perf_counter() - start) / number
+
+
+def ceilings(device: Device) -> dict[str, float]:
+    """What the device reaches in plain work: bytes a second in a large copy, and on a processor flops in a large sgemm.
+
+    Returns
+    -------
+    dict
+        ``bandwidth``, read and written bytes a second; ``flops`` of a float32 matrix product of NumPy's BLAS, only on
+        a processor: the libraries that reach a card's rate are larger than a bundle may be.
+    """
+    if device.kind == "cpu":
+        return {"bandwidth": _processor_copy(), "flops": _sgemm(2048)}
+    size = 1 << 30
+    source, to = device.empty((size,), "int8"), device.empty((size,), "int8")
+    times = seconds(lambda: device.copy(source, to), device.wait)
+    return {"bandwidth": 2 * size / statistics.median(times)}
+
+
+def _processor_copy() -> float:
+    threads, size = int(os.environ.get("TVM_NUM_THREADS") or 1), 1 << 27
+    source, to = np.ones(size, np.int8), np.zeros(size, np.int8)
+    parts = list(zip(np.array_split(source, threads), np.array_split(to, threads), strict=True))
+    with ThreadPoolExecutor(threads) as pool:
+        times = seconds(lambda: list(pool.map(lambda part: np.copyto(part[1], part[0]), parts)), _at_once)
+    return 2 * size / statistics.median(times)
+
+
+def _sgemm(size: int) -> float:
+    a, b = np.ones((size, size), np.float32), np.ones((size, size), np.float32)
+    out: Any = np.empty((size, size), np.float32)
+    return 2 * size**3 / statistics.median(seconds(lambda: np.matmul(a, b, out=out), _at_once))
+
+
+def _at_once() -> None:
+    """NumPy has ended when it returns."""

@@ -6,13 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dtn_core.ir.nodes import ONES, Param, Read
+from dtn_core.ir.nodes import ONES, Read
 from tvm.backend.cuda.lang.alloc_pool import SMEMPool
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx import all as all_of
 from tvm.tirx.script.builder import ir as tir
 
 from ..steps import Step
+from .arguments import Arguments
 from .elements import Values, real
 from .multiply_add import MultiplyAdd
 from .plan import BYTES, MATRIX, Plan
@@ -26,62 +27,26 @@ class Block:
     Parameters
     ----------
     plan : Plan
+        Of the pass.
+    arguments : Arguments
+        Of the function, and the memory between its passes.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, arguments: Arguments) -> None:
         self.plan = plan
+        self.arguments = arguments
+        self.length = arguments.length
+        self.segments = arguments.segments if plan.part.segmented else tir.int64(1)
         self.walk = plan.part.walk
         self.axis = plan.program.axis
         self.chunk = plan.schedule.chunk
         self.threads = 32 * plan.schedule.warps
         self.values = Values(plan.program.weights)
-        self.arguments: dict[str, Any] = {}
         self.incoming: dict[str, Any] = {}
         self.written: set[str] = set()
         self.read: set[str] = set()
 
-    # ------------------------------------------------------------------ arguments
-
-    def declare(self) -> None:
-        """The arguments of the function."""
-        plan, part = self.plan, self.plan.part
-        self.batch, self.length = named("batch", tir.int64()), named("n", tir.int64())
-        chunks: Any = None
-        if self.walk.saved or plan.loaded:
-            chunks = named("chunks", tir.int64())
-        self.segments: Any = tir.int64(1)
-        if part.starts or part.ends:
-            self.segments = named("segments", tir.int64())
-        results = [p for p in plan.program.outputs if p.name in self.walk.results]
-        for param in plan.tokens:
-            self.argument(param.name, self.token_shape(param), plan.dtype)
-        for param in plan.scalars:
-            self.argument(param.name, (self.batch,), "float32")
-        for param in plan.given:
-            self.argument(param.name, (self.batch, *map(plan.size, param.axes)), "float32")
-        for param in plan.loaded:
-            self.argument(f"{param.name}_saved", self.state_shape(param.name, chunks), self.saved_dtype(param.axes))
-        for name in part.starts:
-            self.argument(f"{name}_start", self.state_shape(name, self.segments), "float32")
-        for param in results:
-            self.argument(param.name, self.token_shape(param), plan.dtype)
-        for name in self.walk.saved:
-            dtype = self.saved_dtype(plan.program.axes[name])
-            self.argument(f"{name}_saved", self.state_shape(name, chunks), dtype)
-        for name in part.ends:
-            self.argument(f"{name}_end", self.state_shape(name, self.segments), "float32")
-
-    def argument(self, name: str, shape: tuple[Any, ...], dtype: str) -> None:
-        self.arguments[name] = tir.arg(name, tir.buffer(shape, dtype))
-
-    def token_shape(self, param: Param) -> tuple[Any, ...]:
-        return (self.batch, *(self.length if axis == self.axis else self.plan.size(axis) for axis in param.axes))
-
-    def state_shape(self, name: str, count: Any) -> tuple[Any, ...]:
-        return (self.batch, count, *map(self.plan.size, self.plan.program.axes[name]))
-
-    def saved_dtype(self, axes: tuple[str, ...]) -> str:
-        return self.plan.dtype if len(axes) == MATRIX else "float32"
+    # ------------------------------------------------------------------ where elements are
 
     def feature(self, axis: str, place: Expression) -> Expression:
         """A feature of the thread block as one of the whole problem."""
@@ -96,8 +61,7 @@ class Block:
     def enter(self) -> None:
         """The grid, shared memory, and the registers of what is carried."""
         plan = self.plan
-        tir.device_entry()
-        grid = tir.cta_id([tir.cast(self.batch, "int32"), plan.blocks, tir.cast(self.segments, "int32")])
+        grid = tir.cta_id([tir.cast(self.arguments.sequences, "int32"), plan.blocks, tir.cast(self.segments, "int32")])
         names = ("sequence", "column_block", "segment")
         self.sequence, self.column_block, self.segment = map(named, names, grid)
         self.thread = named("thread", tir.thread_id([self.threads]))
@@ -132,24 +96,24 @@ class Block:
         """Scalars and decays; what is given, and what is carried, before the first chunk."""
         for param in self.plan.scalars:
             scalar = self.values.scalars[param.name] = local((1,), "float32", param.name)
-            tir.buffer_store(scalar, self.arguments[param.name][self.sequence], [0])
+            tir.buffer_store(scalar, self.arguments.given(param.name, self.sequence, ()), [0])
         for weights in self.plan.weights:
             if isinstance(weights.decay, Read):
                 logarithm = local((1,), "float32", f"log_{weights.decay.tensor}")
                 tir.buffer_store(logarithm, tir.log2(self.values.scalars[weights.decay.tensor][0]), [0])
                 self.values.log_decays[weights.decay] = logarithm[0]
         for param in self.plan.given:
-            source = self.arguments[param.name]
-            self.set(param.name, lambda places, name=param.name, source=source: source[self.given_at(name, places)])
+            self.set(param.name, lambda places, name=param.name: self.given(name, places))
         for name in self.plan.carried:
-            start = self.arguments.get(f"{name}_start")
-            if start is None:
+            if name not in self.plan.part.starts:
                 self.set(name, lambda places: real(0))
             else:
+                start = self.arguments.buffers[f"{name}_segments"]
                 self.set(name, lambda places, name=name, start=start: start[self.segment_at(name, places)])
 
-    def given_at(self, name: str, places: tuple[Expression, ...]) -> tuple[Expression, ...]:
-        return (self.sequence, *self.features(name, places))
+    def given(self, name: str, places: tuple[Expression, ...]) -> Expression:
+        """An element of what has no tokens and comes from outside."""
+        return tir.cast(self.arguments.given(name, self.sequence, self.features(name, places)), "float32")
 
     def segment_at(self, name: str, places: tuple[Expression, ...]) -> tuple[Expression, ...]:
         return (self.sequence, self.segment, *self.features(name, places))
@@ -190,7 +154,8 @@ class Block:
     def finish(self) -> None:
         """Write what is carried after the last chunk."""
         for name in self.plan.part.ends:
-            self.put(name, self.arguments[f"{name}_end"], lambda places, name=name: self.segment_at(name, places))
+            end = self.arguments.buffers[f"{name}_segments"]
+            self.put(name, end, lambda places, name=name: self.segment_at(name, places))
 
     # ------------------------------------------------------------------ barriers
 
@@ -227,8 +192,8 @@ class Block:
     def chunks(self) -> Iterator[None]:
         """A loop over the chunks of the segment, tokens copied ahead."""
         stages = self.plan.schedule.stages
-        total = (self.length + (self.chunk - 1)) // self.chunk
-        share = (total + self.segments - 1) // self.segments
+        total = self.arguments.chunks
+        share = self.arguments.share if self.plan.part.segmented else total
         first = named("first", tir.Bind(tir.cast(self.segment * share, "int32")))
         stop = named("stop", tir.Bind(tir.cast(tir.min(self.segment * share + share, total), "int32")))
 
@@ -262,18 +227,18 @@ class Block:
         for name, buffer in self.incoming.items():
             rows, columns = self.plan.shape(name)
             is_token = name not in self.walk.loaded
-            source = self.arguments[name if is_token else f"{name}_saved"]
             with self.strided(rows * columns // width) as place:
                 row, column = place // (columns // width), place % (columns // width) * width
                 if is_token:
                     token = chunk * self.chunk + row
                     inside = all_of(exists, token < tir.cast(self.length, "int32"))
                     axes = self.plan.program.axes[name]
-                    element = source[self.sequence, tir.Select(inside, token, 0), self.feature(axes[1], column)]
+                    token = tir.Select(inside, token, 0)
+                    element = self.arguments.token(name, self.sequence, token, self.feature(axes[1], column))
                 else:
                     inside = exists
                     places = self.features(name, (row, column))
-                    element = source[(self.sequence, tir.Select(inside, chunk, 0), *places)]
+                    element = self.arguments.buffers[f"{name}_saved"][(self.sequence, tir.Select(inside, chunk, 0), *places)]
                 size = tir.Select(inside, tir.uint32(16), tir.uint32(0))
                 target = tir.address_of(buffer[slot, row, column])
                 ptx("cp.async.cg.shared.global", target, tir.address_of(element), 16, size)
@@ -283,17 +248,17 @@ class Block:
         """Tokens and loaded states without a row: read directly."""
         for param in self.plan.tokens:
             if len(param.axes) == 1:
-                argument = self.arguments[param.name]
 
-                def token(places: tuple[Expression, ...], argument: Any = argument) -> Expression:
+                def token(places: tuple[Expression, ...], name: str = param.name) -> Expression:
                     inside = places[0] < self.values.count
-                    element = argument[self.sequence, tir.Select(inside, self.origin + places[0], 0)]
+                    place = tir.Select(inside, self.origin + places[0], 0)
+                    element = self.arguments.token(name, self.sequence, place)
                     return tir.Select(inside, tir.cast(element, "float32"), real(0))
 
                 self.set(param.name, token)
         for param in self.plan.loaded:
             if len(param.axes) < MATRIX:
-                saved = self.arguments[f"{param.name}_saved"]
+                saved = self.arguments.buffers[f"{param.name}_saved"]
                 if not param.axes:
                     self.values.scalars[param.name] = local((1,), "float32", param.name)
                 self.set(param.name, lambda places, name=param.name, saved=saved: saved[self.chunk_at(name, places)])
@@ -304,7 +269,7 @@ class Block:
     def save(self) -> None:
         """Write the states before a chunk for a later walk."""
         for name in self.walk.saved:
-            saved = self.arguments[f"{name}_saved"]
+            saved = self.arguments.buffers[f"{name}_saved"]
             if name in self.values.fragments:
 
                 def address(row: Expression, column: Expression, name: str = name, saved: Any = saved) -> Expression:
@@ -316,14 +281,14 @@ class Block:
 
     def write_result(self, name: str) -> None:
         """Write a result of the chunk's tokens."""
-        result = self.arguments[name]
         axes = self.plan.program.axes[name]
 
         def inside(row: Expression) -> Expression:
             return row < self.values.count
 
         def address(row: Expression, column: Expression) -> Expression:
-            return tir.address_of(result[self.sequence, self.origin + row, self.feature(axes[1], column)])
+            place = self.origin + row, self.feature(axes[1], column)
+            return tir.address_of(self.arguments.token(name, self.sequence, *place))
 
         if len(axes) == MATRIX:
             self.engine.store(self.values.fragments[name], address, inside)
@@ -331,7 +296,8 @@ class Block:
         self.read_fence(name)
         with self.each_of(self.chunk) as row, tir.If(inside(row)), tir.Then():
             value = tir.cast(self.values.vectors[name][row], self.plan.dtype)
-            tir.buffer_store(result, value, [self.sequence, self.origin + row])
+            element = self.arguments.token(name, self.sequence, self.origin + row)
+            tir.buffer_store(element.buffer, value, list(element.indices))
 
     # ------------------------------------------------------------------ loops
 

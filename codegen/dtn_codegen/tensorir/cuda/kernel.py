@@ -1,11 +1,8 @@
-"""A plan as a TVM function: one thread block walks the chunks of a sequence, states and temporaries on chip."""
+"""A plan as a kernel: one thread block walks the chunks of a sequence, states and temporaries on chip."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from dtn_core.ir.nodes import ONE, ZERO, Expr, Relation, product, sum_of, terms_of
-from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as tir
 
 from ..steps import ACC, Contraction, Step
@@ -16,35 +13,11 @@ from .plan import MATRIX, Plan, Product
 from .tiles import Expression, Fragment, SharedTile, local
 
 
-def kernel(plan: Plan) -> Any:
-    """The function of one pass, named as it is.
-
-    Arguments, named as in the program, in this order: tokens ``[batch, n, features]`` in the plan's dtype; scalars
-    ``[batch]`` in float32; other arguments and totals ``[batch, *axes]`` in float32; loaded states
-    ``[batch, chunks, *axes]``; states at the start of each segment ``[batch, segments, *axes]`` in float32; results
-    ``[batch, n, features]``; saved states; carried tensors at the end of each segment.  The batch, n, the number of
-    chunks and of segments are symbolic.  States that are saved and loaded are in the plan's dtype if they are matrices.
-
-    Parameters
-    ----------
-    plan : Plan
-        A plan that passed its check.
-
-    Returns
-    -------
-    tvm.tirx.PrimFunc
-    """
-    with IRBuilder() as builder, tir.prim_func():
-        tir.func_name(plan.part.name)
-        _Walk(plan).run()
-    return builder.get()
-
-
-class _Walk(Block):
-    """Emits the function, step by step, into the current builder."""
+class Kernel(Block):
+    """Emits the kernel of one pass, step by step, into the current builder."""
 
     def run(self) -> None:
-        self.declare()
+        """Emit all of it."""
         self.enter()
         self.begin()
         for step in self.plan.part.walk.setup:

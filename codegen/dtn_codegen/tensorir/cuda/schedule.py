@@ -1,45 +1,21 @@
-"""The parameters of the CUDA kernels and what a device allows."""
+"""The parameters of the CUDA kernels."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
+
+from dtn_core.errors import CompileError
+
+from ..schedule import Schedule
+
+MOST_WARPS = 16
+TILE = 16
+"""Rows and columns of the smallest product on tensor cores."""
 
 
 @dataclass(frozen=True)
-class Device:
-    """What limits a thread block, and what bounds its speed.
-
-    Attributes
-    ----------
-    arch : str
-        As nvcc names it.
-    shared : int
-        Bytes of shared memory that one thread block may have.
-    processors : int
-        Streaming multiprocessors.
-    bandwidth : float
-        Bytes a second from memory.
-    tensor, fma : float
-        Floating-point operations a second on the tensor cores (float16 and bfloat16, ``mma.sync``) and outside them.
-    """
-
-    arch: str
-    shared: int
-    processors: int
-    bandwidth: float
-    tensor: float
-    fma: float
-
-
-DEVICES = {
-    "sm_80": Device("sm_80", 166_912, 108, 1.5e12, 2.5e14, 1.9e13),
-    "sm_90a": Device("sm_90a", 232_448, 132, 3.3e12, 6.2e14, 6.0e13),
-}
-"""NVIDIA A100 and H100/H200 (the slower of the two), from their data sheets; ``mma.sync`` reaches 63 % of wgmma."""
-
-
-@dataclass(frozen=True)
-class CudaSchedule:
+class CudaSchedule(Schedule):
     """One member of the family of CUDA kernels.
 
     Attributes
@@ -51,12 +27,12 @@ class CudaSchedule:
     stages : int
         Chunks of tokens in shared memory: one is computed while the others are on their way.
     block : int
-        Columns of a result that one thread block computes, where a result's features are never summed;
+        Columns of a result that one thread block computes, where nothing sums over the result's features;
         0 for all of them.
     halves : int
         16-bit numbers that a state is rounded to where tensor cores read it: 1, or 2 (high and low part).
-    split : bool
-        Whether sequences are cut into segments that are computed side by side.
+    split : int
+        Thread blocks to cut all sequences into, by segments that are computed side by side; 0 to cut none.
     """
 
     chunk: int = 64
@@ -64,5 +40,28 @@ class CudaSchedule:
     stages: int = 2
     block: int = 0
     halves: int = 1
-    split: bool = False
-    kind: str = "cuda"
+    split: int = 0
+
+    kind: ClassVar[str] = "cuda"
+
+    def __post_init__(self) -> None:
+        for name, value, fits in (
+            ("chunk", self.chunk, self.chunk > 0 and self.chunk % TILE == 0),
+            ("warps", self.warps, 0 < self.warps <= MOST_WARPS and self.warps & (self.warps - 1) == 0),
+            ("stages", self.stages, self.stages in (1, 2, 3, 4)),
+            ("block", self.block, self.block >= 0 and self.block % TILE == 0),
+            ("halves", self.halves, self.halves in (1, 2)),
+            ("split", self.split, self.split >= 0),
+        ):
+            if not fits:
+                raise CompileError(f"{name}={value} is no CUDA schedule; {_EXPECTED[name]}")
+
+
+_EXPECTED = {
+    "chunk": f"expected a positive multiple of {TILE}",
+    "warps": f"expected a power of two up to {MOST_WARPS}",
+    "stages": "expected 1 to 4",
+    "block": f"expected 0 or a multiple of {TILE}",
+    "halves": "expected 1 or 2",
+    "split": "expected 0 or a number of thread blocks",
+}

@@ -1,0 +1,145 @@
+"""A tile program as one TVM function for a GPU: its passes one after another, and the memory between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import tvm
+from dtn_core.ir.nodes import Param, Read
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script.builder import ir as tir
+
+from ..tiles import TileProgram
+from .arguments import Arguments
+from .fold import Fold
+from .kernel import Kernel
+from .passes import passes
+from .plan import MATRIX, Plan
+from .schedule import CudaSchedule
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """Memory between passes: ``[sequences, count, *shape]``, where ``count`` are chunks, segments, or nothing."""
+
+    name: str
+    count: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Launches:
+    """What a program launches, in order, and the memory that passes from one to the next.
+
+    Attributes
+    ----------
+    stages : tuple[Plan or Fold, ...]
+    scratch : tuple[Scratch, ...]
+    """
+
+    stages: tuple[Plan | Fold, ...]
+    scratch: tuple[Scratch, ...]
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        """The passes over the tokens."""
+        return tuple(stage for stage in self.stages if isinstance(stage, Plan))
+
+
+def launches(program: TileProgram, schedule: CudaSchedule, sizes: Mapping[str, int], dtype: str) -> Launches:
+    """What a program becomes under a schedule.
+
+    Raises
+    ------
+    CompileError
+        If it has no kernel, or the schedule does not fit it, saying why.
+    """
+    stages: list[Plan | Fold] = []
+    scratch: dict[str, Scratch] = {}
+
+    def remember(name: str, count: str, axes: tuple[str, ...], kind: str) -> None:
+        shape = tuple(sizes[axis] for axis in axes)
+        scratch.setdefault(name, Scratch(name, count, shape, kind))
+
+    for part in passes(program, split=bool(schedule.split)):
+        plan = Plan(part, program, schedule, dtype, sizes)
+        plan.check()
+        stages.append(plan)
+        for name in part.walk.saved:
+            axes = program.axes[name]
+            remember(f"{name}_saved", "chunks", axes, dtype if len(axes) == MATRIX else "float32")
+        for name in part.ends:
+            carried = plan.carried[name]
+            fold = Fold(carried, part.walk.reverse, schedule.chunk, prod(map(plan.size, carried.axes)))
+            stages.append(fold)
+            remember(fold.source, "segments", carried.axes, "float32")
+            if carried.total:
+                remember(name, "", carried.axes, "float32")
+    return Launches(tuple(stages), tuple(scratch.values()))
+
+
+def lower_cuda(
+    program: TileProgram, schedule: CudaSchedule, sizes: Mapping[str, int], dtype: str, layout: str = "... n d"
+) -> tvm.IRModule:
+    """A module whose ``main(*inputs, *outputs)`` computes ``program`` for any batch, heads and tokens.
+
+    Build it with the pipeline ``"tirx"``. Memory between passes comes from TVM's workspace, which belongs to the
+    calling thread and is used again by its next call: calls that overlap on several streams need a thread each.
+
+    Parameters
+    ----------
+    program : TileProgram
+        What to compute.
+    schedule : CudaSchedule
+        How.
+    sizes : Mapping[str, int]
+        Sizes of the feature axes.
+    dtype : str
+        Of tensors; scalars are float32 ``[batch, heads]``.
+    layout : {"... n d", "... n h d"}
+        Tensors are ``[batch, heads, n, d]``, or ``[batch, n, heads, d]``.
+
+    Raises
+    ------
+    CompileError
+        If the program has no kernel, or the schedule does not fit it, saying why.
+    """
+    made = launches(program, schedule, sizes, dtype)
+    with IRBuilder() as builder, tir.prim_func():
+        tir.func_name("main")
+        arguments = Arguments(program, schedule, sizes, dtype, layout)
+        for scratch in made.scratch:
+            arguments.allocate(scratch.name, scratch.count, scratch.shape, scratch.dtype)
+        for stage in made.stages:
+            with tir.attr({"tirx.device_entry": tvm.tirx.const(True, "bool")}):
+                if isinstance(stage, Plan):
+                    Kernel(stage, arguments).run()
+                else:
+                    _fold(stage, arguments)
+    return tvm.IRModule({"main": builder.get()})
+
+
+def _fold(fold: Fold, arguments: Arguments) -> None:
+    count, share = arguments.segments, arguments.share
+    flat = (arguments.sequences, count, fold.elements)
+    source = arguments.buffers[fold.source]
+    segments = tir.decl_buffer(flat, "float32", data=source.data, scope="global")
+    target = None
+    if fold.carried.total:
+        total = arguments.buffers[fold.carried.name]
+        target = tir.decl_buffer((arguments.sequences, fold.elements), "float32", data=total.data, scope="global")
+
+    def decay(sequence: Any) -> Any:
+        weights = fold.carried.weights
+        assert weights is not None
+        assert isinstance(weights.decay, Read)
+        return arguments.given(weights.decay.tensor, sequence, ())
+
+    fold.emit(segments, target, decay, count, share)
+
+
+__all__ = ["Launches", "Param", "Scratch", "launches", "lower_cuda"]

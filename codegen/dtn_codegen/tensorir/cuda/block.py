@@ -41,7 +41,7 @@ class Block:
         self.axis = plan.program.axis
         self.chunk = plan.schedule.chunk
         self.threads = 32 * plan.schedule.warps
-        self.values = Values(plan.program.weights)
+        self.values = Values(plan.program.weights, plan.program.constants)
         self.incoming: dict[str, Any] = {}
         self.written: set[str] = set()
         self.read: set[str] = set()
@@ -98,7 +98,7 @@ class Block:
             scalar = self.values.scalars[param.name] = local((1,), "float32", param.name)
             tir.buffer_store(scalar, self.arguments.given(param.name, self.sequence, ()), [0])
         for weights in self.plan.weights:
-            if isinstance(weights.decay, Read):
+            if isinstance(weights.decay, Read) and weights.decay.tensor in self.values.scalars:
                 logarithm = local((1,), "float32", f"log_{weights.decay.tensor}")
                 tir.buffer_store(logarithm, tir.log2(self.values.scalars[weights.decay.tensor][0]), [0])
                 self.values.log_decays[weights.decay] = logarithm[0]

@@ -78,6 +78,8 @@ class Values:
     ----------
     weights : tuple[Weights, ...]
         The decays of the program.
+    constants : Mapping[str, float]
+        Scalars that are bound.
     tiles, fragments, vectors, scalars : dict
         Where values live: tiles in shared memory and in registers, vectors in shared memory, scalars in registers.
     log_decays : dict
@@ -89,6 +91,7 @@ class Values:
     """
 
     weights: tuple[Weights, ...]
+    constants: Mapping[str, float]
     tiles: dict[str, SharedTile] = field(default_factory=dict)
     fragments: dict[str, Fragment] = field(default_factory=dict)
     vectors: dict[str, Any] = field(default_factory=dict)
@@ -101,6 +104,8 @@ class Values:
         """log₂ of a decay, computed once a thread where it is an argument."""
         if isinstance(decay, Number):
             return real(math.log2(float(decay.value)))
+        if decay.tensor in self.constants:
+            return real(math.log2(self.constants[decay.tensor]))
         return self.log_decays[decay]
 
     def power(self, decay: Number | Read, exponent: Expression) -> Expression:
@@ -129,6 +134,8 @@ class Values:
             found = self.weight(name, at.indices[indices[0]] if indices else None)
             if found is not None:
                 return found
+            if name in self.constants:
+                return real(self.constants[name])
             return self.vectors[name][at.indices[indices[0]]] if indices else self.scalars[name][0]
         fragment = self.fragments.get(name)
         if fragment is not None and at.element is not None and indices == at.order:

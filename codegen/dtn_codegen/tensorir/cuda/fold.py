@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from dtn_core.ir.nodes import Number, Read
 from tvm.tirx.script.builder import ir as tir
 
 from ..tiles import Carried
-from .elements import Values, real
+from .elements import real
 from .tiles import local, named
 
 THREADS = 256
@@ -56,24 +55,19 @@ class Fold:
         target : tvm.tirx.Buffer
             ``[sequences, elements]`` for a total; else not used.
         decay : callable
-            The decay of a sequence, from its index.
+            log₂ of the decay of a sequence, from its index; None where the carried tensor does not decay.
         count, share : expression
             Segments, and chunks in each.
         """
         sequences = segments.shape[0]
         sequence, part = tir.cta_id([tir.cast(sequences, "int32"), -(-self.elements // THREADS)])
         place = named("place", tir.Bind(part * THREADS + tir.thread_id([THREADS])))
-        values = Values(())
-        weights = self.carried.weights
         with tir.If(place < self.elements), tir.Then():
             state = local((1,), "float32", "state")
             tir.buffer_store(state, real(0), [0])
             kept: Any = real(1)
-            if weights is not None:
-                if isinstance(weights.decay, Read):
-                    values.log_decays[weights.decay] = tir.log2(decay(sequence))
-                assert isinstance(weights.decay, Number | Read)
-                kept = values.power(weights.decay, share * self.tokens)
+            if decay is not None:
+                kept = tir.exp2(decay(sequence) * tir.cast(share * self.tokens, "float32"))
             with tir.serial(tir.cast(count, "int32")) as turn:
                 segment = count - 1 - turn if self.reverse else turn
                 added = local((1,), "float32", "added")

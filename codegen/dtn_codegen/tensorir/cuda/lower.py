@@ -14,6 +14,7 @@ from tvm.tirx.script.builder import ir as tir
 
 from ..tiles import TileProgram
 from .arguments import Arguments
+from .elements import Values
 from .fold import Fold
 from .kernel import Kernel
 from .passes import passes
@@ -115,15 +116,19 @@ def lower_cuda(
         for scratch in made.scratch:
             arguments.allocate(scratch.name, scratch.count, scratch.shape, scratch.dtype)
         for stage in made.stages:
-            with tir.attr({"tirx.device_entry": tvm.tirx.const(True, "bool")}):
+            # A thread may have all the registers there are: ptxas would rather spill than have fewer blocks resident.
+            with (
+                tir.attr({"tirx.device_entry": tvm.tirx.const(True, "bool")}),
+                tir.attr({"tirx.launch_bounds_min_blocks_per_sm": tvm.tirx.const(1, "int32")}),
+            ):
                 if isinstance(stage, Plan):
                     Kernel(stage, arguments).run()
                 else:
-                    _fold(stage, arguments)
+                    _fold(stage, program, arguments)
     return tvm.IRModule({"main": builder.get()})
 
 
-def _fold(fold: Fold, arguments: Arguments) -> None:
+def _fold(fold: Fold, program: TileProgram, arguments: Arguments) -> None:
     count, share = arguments.segments, arguments.share
     flat = (arguments.sequences, count, fold.elements)
     source = arguments.buffers[fold.source]
@@ -133,13 +138,16 @@ def _fold(fold: Fold, arguments: Arguments) -> None:
         total = arguments.buffers[fold.carried.name]
         target = tir.decl_buffer((arguments.sequences, fold.elements), "float32", data=total.data, scope="global")
 
-    def decay(sequence: Any) -> Any:
-        weights = fold.carried.weights
-        assert weights is not None
-        assert isinstance(weights.decay, Read)
-        return arguments.given(weights.decay.tensor, sequence, ())
+    weights = fold.carried.weights
+    values = Values((), program.constants)
 
-    fold.emit(segments, target, decay, count, share)
+    def log_decay(sequence: Any) -> Any:
+        assert weights is not None
+        if isinstance(weights.decay, Read) and weights.decay.tensor not in program.constants:
+            return tir.log2(arguments.given(weights.decay.tensor, sequence, ()))
+        return values.log_decay(weights.decay)
+
+    fold.emit(segments, target, None if weights is None else log_decay, count, share)
 
 
 __all__ = ["Launches", "Param", "Scratch", "launches", "lower_cuda"]

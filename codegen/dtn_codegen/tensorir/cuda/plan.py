@@ -322,6 +322,7 @@ class Plan:
         if self.dtype not in BYTES:
             raise CompileError(f"dtype {self.dtype} has no CUDA kernel; there are {', '.join(BYTES)}")
         known = {p.name for p in (*self.tokens, *self.scalars, *self.given, *self.loaded)} | set(self.carried)
+        known |= set(self.program.constants)
         known |= {name for w in self.program.weights for name in (w.rise, w.fall, w.whole)} | {ONES}
         for step in self.steps:
             for name in {read.tensor for read in step.reads} - known - {step.name}:

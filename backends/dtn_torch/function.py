@@ -10,10 +10,14 @@ import torch
 
 from dtn_codegen.function import Function
 from dtn_codegen.functional import SCALARS, Functional
+from dtn_codegen.implementations import Kernels
+from dtn_codegen.python import ir_hash
 from dtn_codegen.state import Streamed
 from dtn_codegen.torch import TARGET
 from dtn_core.operators import PARAMETER, Operator, catalogue
 from dtn_core.passes.pipeline import candidates
+
+from .kernels import ENTRIES, Entry, call
 
 
 class TorchArrays:
@@ -61,6 +65,9 @@ class TorchFunction(Function):
     def __init__(self, operator: Operator, layout: str = "... n d", implementation: str | None = None) -> None:
         super().__init__(operator, layout, implementation)
         self._prepared: dict[tuple[bool, bool], tuple[Callable[..., Any], Streamed | None]] = {}
+        self._entry = f"{ir_hash(operator.program)} {layout} {implementation}"
+        if self.kernels is not None and self._entry not in ENTRIES:
+            ENTRIES[self._entry] = Entry(self.kernels, TorchFunction(Operator(operator.program), layout))
 
     def convert(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
         """The tensors themselves; anything else is refused."""
@@ -90,6 +97,12 @@ class TorchFunction(Function):
             with torch.autocast(device, enabled=False):
                 return generated(*arguments, **options)
         return generated(*arguments, **options)
+
+    def run_kernels(
+        self, kernels: Kernels, arguments: Sequence[Any], leading: Sequence[Any], sizes: Mapping[str, Any]
+    ) -> Sequence[Any]:
+        """Call kernels through the operators that are registered for them."""
+        return call(self._entry, arguments, leading, dict(sizes))
 
     tracing = staticmethod(torch.compiler.is_compiling)
     packed = torch.compiler.disable(Function.packed)  # cu_seqlens decide what is computed, they are read here

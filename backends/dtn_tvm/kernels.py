@@ -15,6 +15,7 @@ from .toolchain import check_toolchain
 check_toolchain()
 
 import tvm  # noqa: E402 - after the check, whose message names what to install
+import tvm_ffi  # noqa: E402, F401
 
 from dtn_codegen.tensorir.schedule import Schedule  # noqa: E402
 

@@ -7,6 +7,7 @@ import linecache
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
@@ -20,15 +21,16 @@ from dtn_core.operators import Operator
 from dtn_core.passes.padding import MASK, pad
 from dtn_core.passes.pipeline import Lowered, candidates, choose
 
+from . import implementations
 from .arrays import Arrays
+from .implementations import NATIVE, Kernels
 from .packed import evaluate_packed
 from .python import LAYOUTS, emit_program, ir_hash, masks_of
-from .shapes import axes_of, axis_sizes, broadcasts, leading_axes
+from .shapes import axes_of, axis_sizes, broadcasts, flat_leading, leading_axes
 from .state import Streamed, check_state, streamed
 from .streaming import emit_chunked
 from .target import Target
 
-IMPLEMENTATIONS = (None, "native")
 MAX_REMEMBERED = 4096
 WIDE = ("float32", "float64", "complex64", "complex128")
 
@@ -52,8 +54,8 @@ class Function:
         The definition, with some scalars bound.
     layout : {"... n d", "... n h d"}
         Where the head axis of tensors with a sequence axis is.
-    implementation : {None, "native"}
-        ``"native"`` is generated source of the framework; None picks the best there is.
+    implementation : str, optional
+        ``"native"``, the default, is generated source of the framework; ``"tvm"`` is compiled kernels.
 
     Raises
     ------
@@ -67,11 +69,7 @@ class Function:
     def __init__(self, operator: Operator, layout: str = "... n d", implementation: str | None = None) -> None:
         if layout not in LAYOUTS:
             raise ValueError(f"layout={layout!r} is not one of {', '.join(map(repr, LAYOUTS))}")
-        if implementation not in IMPLEMENTATIONS:
-            raise ValueError(
-                f"implementation={implementation!r} cannot run {operator.name} in {self.target.framework}; "
-                f"available: {', '.join(map(repr, IMPLEMENTATIONS))}"
-            )
+        self.kernels = self.foreign_kernels(operator, layout, implementation)
         self.operator = operator
         self.layout = layout
         self.implementation = implementation
@@ -91,6 +89,19 @@ class Function:
         self._places = [self.place(param.axes) for param in operator.program.tensors]
         self._result_places = [self.place(output.axes) for output in operator.program.outputs]
         self.load(form)
+
+    def foreign_kernels(self, operator: Operator, layout: str, implementation: str | None) -> Kernels | None:
+        """The kernels that ``implementation`` computes with; None if it is generated source."""
+        if implementation in (None, NATIVE):
+            return None
+        refused = f"implementation={implementation!r} cannot run {operator.name} in {self.target.framework}"
+        known = implementations.names()
+        if implementation not in known:
+            raise ValueError(f"{refused}; available: {', '.join(map(repr, known))}")
+        try:
+            return implementations.implementation(str(implementation)).kernels(operator, layout)
+        except ImportError as error:
+            raise ValueError(f"{refused}: {error}") from error
 
     # ---------------------------------------------------------------- calling
 
@@ -135,6 +146,12 @@ class Function:
             A decay outside (0, 1], sequences that are not packed one after another, or a state of an operator
             that has none.
         """
+        if self.kernels is not None:
+            given_options = {
+                "padding_mask": padding_mask, "cu_seqlens": cu_seqlens, "initial_state": initial_state,
+                "return_state": return_state or None, "chunk_size": chunk_size,
+            }  # fmt: skip
+            return self.call_kernels(self.kernels, tensors, named, given_options)
         if cu_seqlens is not None:
             if padding_mask is not None:
                 raise ValueError(
@@ -162,6 +179,47 @@ class Function:
         options = plan.options if initial_state is None else {**plan.options, "initial_state": initial_state}
         result = self.run(plan.generated, (*given, *scalars), options)
         return (result[0], plan.state(*result[1])) if plan.state is not None else result
+
+    def call_kernels(
+        self, kernels: Kernels, tensors: Sequence[Any], named: Mapping[str, Any], options: Mapping[str, Any]
+    ) -> Any:
+        """Evaluate by kernels: plain calls, with real tensors of one dtype."""
+        refused = f"implementation={self.implementation!r} cannot run {self.__name__}"
+        for name, value in options.items():
+            if value is not None:
+                raise ValueError(f"{refused} with {name}; implementation='native' can")
+        found, scalars = self.bind(tensors, named)
+        found = self.convert(found)
+        shapes = [tuple(tensor.shape) for tensor in found]
+        sizes = axis_sizes(self.operator.program, shapes, self.layout)
+        leading = leading_axes(self.operator.program, shapes, self.layout)
+        if self.check_dtypes(found):
+            raise ValueError(f"{refused} with complex tensors; implementation='native' can")
+        dtypes = list(dict.fromkeys(dtype_name(tensor) for tensor in found))
+        if len(dtypes) > 1:
+            raise ValueError(f"{refused} with tensors of {' and '.join(dtypes)}: a kernel takes one dtype")
+        kernels.check(dtypes[0])
+        values = dict(zip(self._scalars, self.scalar_values(scalars, found, new=True), strict=True))
+        arguments = dict(zip(self._tensors, found, strict=True)) | values
+        results = self.run_kernels(kernels, [arguments[param.name] for param in kernels.inputs], leading, sizes)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def run_kernels(
+        self, kernels: Kernels, arguments: Sequence[Any], leading: Sequence[Any], sizes: Mapping[str, Any]
+    ) -> Sequence[Any]:
+        """Call kernels with the framework's arrays, the derivative registered; implemented by each backend.
+
+        Parameters
+        ----------
+        kernels : Kernels
+        arguments : sequence
+            Tensors ``[..., *axes]`` and scalars (numbers, or tensors ``[...]``) in the kernels' order.
+        leading : sequence
+            The leading axes that they broadcast to.
+        sizes : Mapping[str, Any]
+            Of the operator's axes.
+        """
+        raise ValueError(f"implementation={self.implementation!r} is not known to {self.target.framework}")
 
     def packed(
         self,
@@ -486,8 +544,16 @@ class Function:
             arrays = self.convert(tensors)
             found = axis_sizes(self.operator.program, [tuple(array.shape) for array in arrays], self.layout)
             sizes = {axis: size for axis, size in found.items() if size is not None}
-            dtype = str(getattr(arrays[0].dtype, "name", arrays[0].dtype)).removeprefix("torch.")
-        return explain(self.operator, sizes, dtype=dtype, backend=self.target.name)
+            dtype = dtype_name(arrays[0])
+        long = self.kernels is not None
+        explained = explain(self.operator, sizes, dtype=dtype, backend=self.target.name, long=long)
+        if self.kernels is None:
+            return explained
+        leading = self.leading(arrays) if tensors else ()
+        batch, heads = flat_leading(leading)
+        given = {axis: explained.sizes[axis] for axis in self.operator.program.axes}
+        ran = self.kernels.describe({"batch": batch, "heads": heads, **given}, dtype)
+        return replace(explained, implementation=str(self.implementation), form=f"one kernel for all steps; {ran}")
 
     def __repr__(self) -> str:
         return f"<{self.__name__} compiled for {self.target.framework}, layout {self.layout!r}>"
@@ -510,6 +576,11 @@ def _load(source: str, name: str, filename: str) -> Callable[..., Any]:
     sys.modules[module.__name__] = module  # torch.compile imports the module of what it traces
     exec(compile(source, filename, "exec"), module.__dict__)  # noqa: S102 - text made by the emitter from verified IR
     return getattr(module, name, None) or getattr(module, f"{name}_")  # type: ignore[no-any-return]
+
+
+def dtype_name(array: Any) -> str:
+    """The name of an array's dtype, the same in every framework."""
+    return str(getattr(array.dtype, "name", array.dtype)).removeprefix("torch.")
 
 
 def _digest(source: str) -> str:

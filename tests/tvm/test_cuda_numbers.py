@@ -9,9 +9,9 @@ pytest.importorskip("tvm", reason="apache-tvm is not installed")
 
 from emulator import Emulated, available
 from emulator.program import EmulatedProgram
-from oracle.cuda_cases import CASES, KINDS, Case, causal
 
 from dtn_codegen.tensorir.cuda.schedule import CudaSchedule
+from oracle.cuda_cases import CASES, KINDS, Case, causal
 
 pytestmark = pytest.mark.skipif(bool(available()), reason=available() or "can be emulated")
 
@@ -64,9 +64,10 @@ def test_the_emulator_sees_a_missing_barrier(barrier, rng, tmp_path):
     expected = case.expected(inputs)
     broken = emulated(case, tmp_path)
     broken.emulated = Emulated(program.source[:start] + joined + rest, tmp_path)
-    with pytest.raises(AssertionError):
-        for backwards in (False, True):
-            case.check(broken(*inputs, backwards=backwards), expected)
+    wrong = [broken(*inputs, backwards=backwards) for backwards in (False, True)]
+    assert not all(
+        np.allclose(output, expected[0], rtol=1e-2, atol=1e-2 * np.abs(expected[0]).max()) for (output,) in wrong
+    )
 
 
 def test_the_emulator_sees_a_missing_wait(rng, tmp_path):

@@ -8,8 +8,6 @@ import pytest
 
 pytest.importorskip("tvm", reason="apache-tvm is not installed")
 
-from oracle.cuda_cases import CASES, Case, causal
-
 from dtn_codegen.tensorir.cuda.cost import check_fits
 from dtn_codegen.tensorir.cuda.lower import launches
 from dtn_codegen.tensorir.cuda.passes import levels
@@ -20,6 +18,7 @@ from dtn_core.operators import as_operator, tensor_attention
 from dtn_tvm import cuda, kernels
 from dtn_tvm.problem import Problem
 from dtn_tvm.targets import target
+from oracle.cuda_cases import CASES, Case, causal
 
 H100, A100 = target("nvidia/h100"), target("nvidia/a100")
 
@@ -95,7 +94,11 @@ def test_loading_is_what_is_moved():
     [
         (tensor_attention(mask="causal", normalize=None, product="hadamard"), 64, "3 axes"),
         (causal(), 40, "multiples of 16 × 16"),
-        (as_operator("f(q[n,d], k[n,d], v[n,e]) -> o[n,e]: o[t,c] = q[t,a]*erf(k[j,a])*v[j,c] where j <= t"), 64, "erf"),
+        (
+            as_operator("f(q[n,d], k[n,d], v[n,e]) -> o[n,e]: o[t,c] = q[t,a]*erf(k[j,a])*v[j,c] where j <= t"),
+            64,
+            "erf",
+        ),
     ],
     ids=["three axes", "d", "a function"],
 )

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-from dtn_core.ir.nodes import ONES, Read
 from tvm.backend.cuda.lang.alloc_pool import SMEMPool
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx import all as all_of
 from tvm.tirx.script.builder import ir as tir
+
+from dtn_core.ir.nodes import ONES, Read
 
 from ..steps import Step
 from .arguments import Arguments
@@ -18,7 +20,7 @@ from .elements import Values, real
 from .multiply_add import MultiplyAdd
 from .plan import BYTES, MATRIX, Plan
 from .tensorcore import TensorCores
-from .tiles import Expression, SharedTile, local, named, ptx
+from .tiles import Engine, Expression, SharedTile, local, named, ptx
 
 
 class Block:
@@ -65,7 +67,9 @@ class Block:
         names = ("sequence", "column_block", "segment")
         self.sequence, self.column_block, self.segment = map(named, names, grid)
         self.thread = named("thread", tir.thread_id([self.threads]))
-        self.engine: Any = TensorCores(plan.dtype, self.thread) if plan.tensor_cores else MultiplyAdd(self.thread)
+        self.engine: Engine = MultiplyAdd(self.thread)
+        if plan.tensor_cores:
+            self.engine = TensorCores(plan.dtype, self.thread)
         pool = SMEMPool()
 
         def tile(name: str, copies: int) -> Any:
@@ -103,17 +107,20 @@ class Block:
                 tir.buffer_store(logarithm, tir.log2(self.values.scalars[weights.decay.tensor][0]), [0])
                 self.values.log_decays[weights.decay] = logarithm[0]
         for param in self.plan.given:
-            self.set(param.name, lambda places, name=param.name: self.given(name, places))
+            self.set(param.name, partial(self.given, param.name))
         for name in self.plan.carried:
             if name not in self.plan.part.starts:
                 self.set(name, lambda places: real(0))
             else:
-                start = self.arguments.buffers[f"{name}_segments"]
-                self.set(name, lambda places, name=name, start=start: start[self.segment_at(name, places)])
+                self.set(name, partial(self.start, name))
 
     def given(self, name: str, places: tuple[Expression, ...]) -> Expression:
         """An element of what has no tokens and comes from outside."""
         return tir.cast(self.arguments.given(name, self.sequence, self.features(name, places)), "float32")
+
+    def start(self, name: str, places: tuple[Expression, ...]) -> Expression:
+        """An element of a state that the segment begins with."""
+        return self.arguments.buffers[f"{name}_segments"][self.segment_at(name, places)]
 
     def segment_at(self, name: str, places: tuple[Expression, ...]) -> tuple[Expression, ...]:
         return (self.sequence, self.segment, *self.features(name, places))
@@ -155,7 +162,7 @@ class Block:
         """Write what is carried after the last chunk."""
         for name in self.plan.part.ends:
             end = self.arguments.buffers[f"{name}_segments"]
-            self.put(name, end, lambda places, name=name: self.segment_at(name, places))
+            self.put(name, end, partial(self.segment_at, name))
 
     # ------------------------------------------------------------------ barriers
 
@@ -238,7 +245,9 @@ class Block:
                 else:
                     inside = exists
                     places = self.features(name, (row, column))
-                    element = self.arguments.buffers[f"{name}_saved"][(self.sequence, tir.Select(inside, chunk, 0), *places)]
+                    element = self.arguments.buffers[f"{name}_saved"][
+                        (self.sequence, tir.Select(inside, chunk, 0), *places)
+                    ]
                 size = tir.Select(inside, tir.uint32(16), tir.uint32(0))
                 target = tir.address_of(buffer[slot, row, column])
                 ptx("cp.async.cg.shared.global", target, tir.address_of(element), 16, size)
@@ -258,10 +267,13 @@ class Block:
                 self.set(param.name, token)
         for param in self.plan.loaded:
             if len(param.axes) < MATRIX:
-                saved = self.arguments.buffers[f"{param.name}_saved"]
                 if not param.axes:
                     self.values.scalars[param.name] = local((1,), "float32", param.name)
-                self.set(param.name, lambda places, name=param.name, saved=saved: saved[self.chunk_at(name, places)])
+                self.set(param.name, partial(self.saved, param.name))
+
+    def saved(self, name: str, places: tuple[Expression, ...]) -> Expression:
+        """An element of a state that an earlier walk saved before the chunk."""
+        return self.arguments.buffers[f"{name}_saved"][self.chunk_at(name, places)]
 
     def chunk_at(self, name: str, places: tuple[Expression, ...]) -> tuple[Expression, ...]:
         return (self.sequence, self.at, *self.features(name, places))
@@ -277,7 +289,7 @@ class Block:
 
                 self.engine.store(self.values.fragments[name], address, None)
             else:
-                self.put(name, saved, lambda places, name=name: self.chunk_at(name, places))
+                self.put(name, saved, partial(self.chunk_at, name))
 
     def write_result(self, name: str) -> None:
         """Write a result of the chunk's tokens."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import shutil
 import subprocess
 import tempfile
@@ -10,15 +11,22 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import tvm
 import tvm_ffi
 
+import tvm
 from dtn_core.errors import CompileError
 
 _DRIVER = (
-    "cuDeviceGetName cuFuncSetAttribute cuGetErrorName cuGetErrorString cuLaunchKernelEx cuModuleGetFunction "
-    "cuModuleLoadData cuModuleUnload cuTensorMapEncodeTiled"
-).split()
+    "cuDeviceGetName",
+    "cuFuncSetAttribute",
+    "cuGetErrorName",
+    "cuGetErrorString",
+    "cuLaunchKernelEx",
+    "cuModuleGetFunction",
+    "cuModuleLoadData",
+    "cuModuleUnload",
+    "cuTensorMapEncodeTiled",
+)
 """What TVM's CUDA runtime calls of the driver."""
 _NO_DEVICE = 100
 _PIPELINE = "tirx"
@@ -97,8 +105,6 @@ def cubin(code: str, arch: str) -> bytes:
 
 def usage(code: str, arch: str) -> list[tuple[int, int]]:
     """Registers a thread and bytes spilled, for each kernel of CUDA text, as ptxas reports them."""
-    import re
-
     report = _nvcc(code, arch)[1]
     spills = [sum(map(int, pair)) for pair in re.findall(r"(\d+) bytes spill stores, (\d+) bytes spill loads", report)]
     registers = [int(count) for count in re.findall(r"Used (\d+) registers", report)]

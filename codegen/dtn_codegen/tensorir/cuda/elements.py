@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
+from tvm.tirx.script.builder import ir as tir
+
 from dtn_core.errors import CompileError
 from dtn_core.ir.nodes import ONES, Apply, Expr, Index, Number, Product, Read, Relation, Sum
 from dtn_core.passes.stream import Weights
-from tvm.tirx.script.builder import ir as tir
 
 from ..steps import ACC
 from .plan import MATRIX
@@ -138,9 +139,9 @@ class Values:
                 return real(self.constants[name])
             return self.vectors[name][at.indices[indices[0]]] if indices else self.scalars[name][0]
         fragment = self.fragments.get(name)
-        if fragment is not None and at.element is not None and indices == at.order:
-            if fragment.layout == at.element.layout:
-                return fragment.at(at.element)
+        element = at.element if indices == at.order else None
+        if fragment is not None and element is not None and fragment.layout == element.layout:
+            return fragment.at(element)
         row, column = (at.indices[index] for index in indices)
         return self.tiles[name].value(row, column)
 

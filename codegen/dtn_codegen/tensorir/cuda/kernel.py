@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dtn_core.ir.nodes import ONE, ZERO, Expr, Relation, product, sum_of, terms_of
 from tvm.tirx.script.builder import ir as tir
+
+from dtn_core.ir.nodes import ONE, ZERO, Expr, Relation, product, sum_of, terms_of
 
 from ..steps import ACC, Contraction, Step
 from .block import Block
 from .elements import Place, real
 from .passes import in_place
-from .plan import MATRIX, Plan, Product
+from .plan import MATRIX, Product
 from .tiles import Expression, Fragment, SharedTile, local
 
 
@@ -104,21 +105,20 @@ class Kernel(Block):
         """A vector, an element a thread; sums are taken over the columns of a tile first."""
         (index,) = step.indices
         vector = self.values.vectors[step.name]
-        sums = self.values.sums if step.groups else None
         for number, (contraction, factor) in enumerate(_scaled(step)):
             slots, rows = self.sum_columns(step, contraction)
             self.write_fence("sums")
             with self.each_of(rows) as place:
                 total = self.sum_of(range_start=place, stride=rows, count=slots)
-                before = real(0) if number == 0 else sums[place]
+                before = real(0) if number == 0 else self.values.sums[place]
                 at = Place({index: place}, step.indices, None, before + total)
-                tir.buffer_store(sums, self.values.evaluate(_times(factor), at), [place])
+                tir.buffer_store(self.values.sums, self.values.evaluate(_times(factor), at), [place])
         self.fence_reads(step)
-        if sums is not None:
+        if step.groups:
             self.read_fence("sums")
         self.write_fence(step.name)
         with self.each_of(self.plan.shape(step.name)[0]) as place:
-            at = Place({index: place}, step.indices, None, None if sums is None else sums[place])
+            at = Place({index: place}, step.indices, None, self.values.sums[place] if step.groups else None)
             tir.buffer_store(vector, self.values.evaluate(step.finish, at), [place])
 
     def scalar_step(self, step: Step) -> None:
@@ -185,4 +185,3 @@ def _product(contraction: Contraction) -> Expr:
 
 def _times(factor: Expr) -> Expr:
     return product(factor, ACC)
-

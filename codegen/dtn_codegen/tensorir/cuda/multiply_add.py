@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from tvm.tirx.script.builder import ir as tir
 
-from .layouts import ThreadTile
-from .tiles import Element, Expression, Fragment, SharedTile, local, ptx, where
+from .layouts import Layout
+from .tiles import Columns, Element, Expression, Fragment, SharedTile, local, ptx, where
 
 UNROLL = 4
 
@@ -26,24 +25,24 @@ class MultiplyAdd:
     def __init__(self, thread: Expression) -> None:
         self.thread = thread
 
-    def fragment(self, layout: ThreadTile, name: str) -> Fragment:
+    def fragment(self, layout: Layout, name: str) -> Fragment:
         """Accumulators for a tile, not yet set."""
         return Fragment(layout, local((layout.row_tiles, layout.column_tiles), "float32", name))
 
-    def element(self, layout: ThreadTile, i: Expression, j: Expression) -> Element:
+    def element(self, layout: Layout, i: Expression, j: Expression) -> Element:
         """Element ``i, j`` of the thread."""
         row = self.thread // layout.across % layout.down + i * layout.down
         return Element(row, self.thread % layout.across + j * layout.across, (i, j), layout)
 
     @contextmanager
-    def each(self, layout: ThreadTile) -> Iterator[Element]:
+    def each(self, layout: Layout) -> Iterator[Element]:
         """A loop over the elements of the thread."""
         with tir.unroll(layout.row_tiles) as i, tir.unroll(layout.column_tiles) as j:
             yield self.element(layout, i, j)
 
     @contextmanager
-    def each_row(self, layout: ThreadTile) -> Iterator[tuple[Expression, Expression, Callable[[Any], Any]]]:
-        """A loop over the rows of the thread: row, slot among the threads that share it, and a loop over its columns."""
+    def each_row(self, layout: Layout) -> Iterator[tuple[Expression, Expression, Columns]]:
+        """A loop over the rows of the thread: row, slot among the threads that share it, and its columns."""
         with tir.unroll(layout.row_tiles) as i:
 
             @contextmanager
@@ -51,7 +50,7 @@ class MultiplyAdd:
                 with tir.unroll(layout.column_tiles) as j:
                     yield self.element(layout, i, j)
 
-            yield self.element(layout, i, 0).row, self.thread % layout.across, columns  # type: ignore[misc]
+            yield self.element(layout, i, 0).row, self.thread % layout.across, columns
 
     def multiply(
         self,
@@ -66,7 +65,6 @@ class MultiplyAdd:
         """``out += left · right``; an operand is transposed when its summed axis is first (left) or last (right)."""
         assert isinstance(left, SharedTile), "the plan stages every factor"
         layout = out.layout
-        assert isinstance(layout, ThreadTile)
         with tir.serial(inner // UNROLL) as step, tir.unroll(UNROLL) as offset:
             k = step * UNROLL + offset
             a = local((layout.row_tiles,), "float32", "a")

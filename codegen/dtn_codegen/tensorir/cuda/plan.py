@@ -259,7 +259,11 @@ class Plan:
         element = BYTES[self.dtype]
         tiles = [(p.name, self.schedule.stages) for p in (*self.tokens, *self.loaded) if len(p.axes) == MATRIX]
         tiles += [(name, self.copies(name)) for name in self.staged]
-        total = _aligned(4 * self.partials) + _aligned(4 * self.sums) + sum(_aligned(4 * self.shape(name)[0]) for name in self.vectors)
+        total = (
+            _aligned(4 * self.partials)
+            + _aligned(4 * self.sums)
+            + sum(_aligned(4 * self.shape(name)[0]) for name in self.vectors)
+        )
         for name, copies in tiles:
             rows, columns = self.shape(name)
             total += _aligned(copies * rows * self.stride(columns) * element)

@@ -8,8 +8,8 @@ from typing import Any
 
 from tvm.tirx.script.builder import ir as tir
 
-from .layouts import WarpTile
-from .tiles import Element, Expression, Fragment, SharedTile, local, ptx, where
+from .layouts import Layout
+from .tiles import Columns, Element, Expression, Fragment, SharedTile, local, ptx, where
 
 LOAD = "ldmatrix.sync.aligned.m8n8.x4.shared.b16"
 LOAD_TRANSPOSED = "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16"
@@ -34,17 +34,17 @@ class TensorCores:
         self.warp = thread // 32
         self.lane = thread % 32
 
-    def fragment(self, layout: WarpTile, name: str) -> Fragment:
+    def fragment(self, layout: Layout, name: str) -> Fragment:
         """Accumulators for a tile, not yet set."""
         return Fragment(layout, local((layout.row_tiles * layout.column_tiles, 4), "float32", name))
 
-    def origin(self, layout: WarpTile) -> tuple[Expression, Expression]:
+    def origin(self, layout: Layout) -> tuple[Expression, Expression]:
         """First row and column of the warp."""
         row = self.warp % layout.down * (16 * layout.row_tiles)
         column = self.warp // layout.down % layout.across * (8 * layout.column_tiles)
         return row, column
 
-    def element(self, layout: WarpTile, t: Expression, u: Expression, j: Expression) -> Element:
+    def element(self, layout: Layout, t: Expression, u: Expression, j: Expression) -> Element:
         """Number ``j`` of the lane's elements of tile ``t, u``."""
         row, column = self.origin(layout)
         return Element(
@@ -55,7 +55,7 @@ class TensorCores:
         )
 
     @contextmanager
-    def each(self, layout: WarpTile) -> Iterator[Element]:
+    def each(self, layout: Layout) -> Iterator[Element]:
         """A loop over the elements of the thread."""
         with (
             tir.unroll(layout.row_tiles) as t,
@@ -65,8 +65,8 @@ class TensorCores:
             yield self.element(layout, t, u, j)
 
     @contextmanager
-    def each_row(self, layout: WarpTile) -> Iterator[tuple[Expression, Expression, Callable[[Any], Any]]]:
-        """A loop over the rows of the thread: row, slot among the threads that share it, and a loop over its columns."""
+    def each_row(self, layout: Layout) -> Iterator[tuple[Expression, Expression, Columns]]:
+        """A loop over the rows of the thread: row, slot among the threads that share it, and its columns."""
         slot = self.warp // layout.down % layout.across * 4 + self.lane % 4
         with tir.unroll(layout.row_tiles) as t, tir.unroll(2) as half:
 
@@ -75,7 +75,7 @@ class TensorCores:
                 with tir.unroll(layout.column_tiles) as u, tir.unroll(2) as j:
                     yield self.element(layout, t, u, half * 2 + j)
 
-            yield self.element(layout, t, 0, half * 2).row, slot, columns  # type: ignore[misc]
+            yield self.element(layout, t, 0, half * 2).row, slot, columns
 
     # ------------------------------------------------------------------ products
 
@@ -91,7 +91,6 @@ class TensorCores:
     ) -> None:
         """``out += left · right``; an operand is transposed when its summed axis is first (left) or last (right)."""
         layout = out.layout
-        assert isinstance(layout, WarpTile)
         row, column = self.origin(layout)
         with tir.unroll(inner // 16) as k:
             for low in range(left.copies if isinstance(left, SharedTile) else 1):
@@ -150,7 +149,7 @@ class TensorCores:
         return value - tir.cast(tir.cast(value, self.dtype), "float32")
 
     @contextmanager
-    def each_pair(self, layout: WarpTile) -> Iterator[tuple[Element, Element]]:
+    def each_pair(self, layout: Layout) -> Iterator[tuple[Element, Element]]:
         """A loop over pairs of neighbouring columns."""
         with (
             tir.unroll(layout.row_tiles) as t,

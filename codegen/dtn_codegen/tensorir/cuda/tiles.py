@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as tir
@@ -69,6 +69,46 @@ class Element:
     column: Expression
     position: tuple[Expression, ...]
     layout: Layout
+
+
+Columns = Callable[[], AbstractContextManager[Element]]
+"""A loop over the columns of a row."""
+
+
+class Engine(Protocol):
+    """Emits products of tiles and moves accumulators: on tensor cores, or by plain multiply-adds."""
+
+    def fragment(self, layout: Layout, name: str) -> Fragment:
+        """Accumulators for a tile, not yet set."""
+
+    def each(self, layout: Layout) -> AbstractContextManager[Element]:
+        """A loop over the elements of the thread."""
+
+    def each_row(self, layout: Layout) -> AbstractContextManager[tuple[Expression, Expression, Columns]]:
+        """A loop over the rows of the thread: row, slot among the threads that share it, and its columns."""
+
+    def multiply(
+        self,
+        out: Fragment,
+        left: Fragment | SharedTile,
+        right: SharedTile,
+        inner: int,
+        *,
+        left_transposed: bool,
+        right_transposed: bool,
+    ) -> None:
+        """``out += left · right``; an operand is transposed when its summed axis is first (left) or last (right)."""
+
+    def stage(self, fragment: Fragment, tile: SharedTile) -> None:
+        """Copy accumulators to shared memory, in the dtype of the tile."""
+
+    def store(
+        self,
+        fragment: Fragment,
+        address: Callable[[Expression, Expression], Expression],
+        inside: Callable[[Expression], Expression] | None,
+    ) -> None:
+        """Write accumulators to memory in the dtype of the arguments, where ``inside(row)`` if given."""
 
 
 def local(shape: tuple[int, ...], dtype: str, name: str) -> Any:

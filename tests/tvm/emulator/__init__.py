@@ -33,6 +33,7 @@ _BODIES = {
     r"ptx_cp_async_wait_group\w*_(\d+)": "emulator::wait_group({number});",
     r"ptx_cvt_f16x2_f32\w*": "emulator::round_pair<half>({all});",
     r"ptx_cvt_bf16x2_f32\w*": "emulator::round_pair<nv_bfloat16>({all});",
+    r"ptx_redux_sync_max_u32": "emulator::largest({all});",
     r"ptx_st_global_\w+": "emulator::store_global({all});",
     r"ptx_st_shared_b32": "emulator::store_shared({all});",
     r"cuda_cta_sync": "emulator::sync_block();",

@@ -168,6 +168,19 @@ static void ldmatrix(uint32_t& r0, uint32_t& r1, uint32_t& r2, uint32_t& r3, uin
   r0 = result.word[0], r1 = result.word[1], r2 = result.word[2], r3 = result.word[3];
 }
 
+// ---------------------------------------------------------------- redux.sync.max.u32
+
+static void largest_of(Thread* lanes) {
+  uint32_t largest = 0;
+  for (int lane = 0; lane < LANES; ++lane) largest = max(largest, lanes[lane].words.word[0]);
+  for (int lane = 0; lane < LANES; ++lane) lanes[lane].result.word[0] = largest;
+}
+
+static void largest(uint32_t& result, uint32_t own, uint32_t lanes) {
+  if (lanes != 0xffffffff) fail("redux.sync: not all lanes");
+  result = sync_warp(Words{{own}}, largest_of).word[0];
+}
+
 // ---------------------------------------------------------------- copies, conversions, stores
 
 static void copy_async(uint32_t target, const void* source, uint32_t size) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from .arguments import Arguments
 from .elements import Values, real
 from .multiply_add import MultiplyAdd
 from .plan import BYTES, MATRIX, Plan
+from .scaling import Scale, largest_of_block, largest_of_warp
 from .tensorcore import TensorCores
 from .tiles import Engine, Expression, SharedTile, local, named, ptx
 
@@ -86,9 +88,17 @@ class Block:
             self.values.vectors[name] = named(f"{name}_shared", pool.alloc(plan.shape(name), "float32", align=128))
         if plan.partials:
             self.partials = named("partials", pool.alloc((plan.partials,), "float32", align=128))
+        if plan.measured:
+            warps = plan.schedule.warps
+            self.maxima = named("maxima", pool.alloc((len(plan.measured), warps), "uint32", align=128))
         if plan.sums:
             self.values.sums = named("sums", pool.alloc((plan.sums,), "float32", align=128))
         pool.commit()
+        matrices = {*plan.measured, *plan.left_in_registers, *self.loaded_matrices()} if plan.scaled else set()
+        self.scales = {name: Scale.named(name) for name in sorted(matrices)}
+        for name, held in self.values.tiles.items():
+            if name in self.scales:
+                self.values.tiles[name] = replace(held, inverse=self.scales[name].inverse[0])
         for name in (*plan.carried, *(p.name for p in plan.given)):
             shape = plan.shape(name)
             if len(shape) == MATRIX:
@@ -131,8 +141,7 @@ class Block:
             fragment = self.values.fragments[name]
             with self.engine.each(fragment.layout) as element:
                 fragment.put(element, value((element.row, element.column)))
-            if name in self.plan.staged:
-                self.stage(name)
+            self.keep(name)
         elif name in self.values.vectors:
             self.write_fence(name)
             with self.each_of(self.plan.shape(name)[0]) as place:
@@ -153,10 +162,38 @@ class Block:
         else:
             tir.buffer_store(target, self.values.scalars[name][0], list(at(())))
 
+    def loaded_matrices(self) -> list[str]:
+        """The states that an earlier walk saved as matrices."""
+        return [p.name for p in self.plan.loaded if len(p.axes) == MATRIX]
+
+    def keep(self, name: str) -> None:
+        """Make a computed tile ready to be a factor: its copy in shared memory, or its scale."""
+        if name in self.plan.staged:
+            self.stage(name)
+        elif name in self.plan.left_in_registers:
+            self.measure(name)
+
     def stage(self, name: str) -> None:
         """Copy a tile to shared memory."""
+        self.measure(name)
         self.write_fence(name)
-        self.engine.stage(self.values.fragments[name], self.values.tiles[name])
+        self.engine.stage(self.values.fragments[name], self.values.tiles[name], self.factor(name))
+
+    def factor(self, name: str) -> Expression:
+        """What a tile is multiplied by before it is rounded; None where it is not."""
+        return self.scales[name].factor[0] if name in self.scales else None
+
+    def measure(self, name: str) -> None:
+        """Choose the scale of a tile, where it has one."""
+        if name in self.plan.measured:
+            slot = self.plan.measured.index(name)
+            own = f"largest of {name}"
+            self.write_fence(own)
+            warp, warps = self.thread // 32, self.plan.schedule.warps
+            fragment, fence = self.values.fragments[name], partial(self.read_fence, own)
+            self.scales[name].set(largest_of_block(self.engine, fragment, self.maxima, slot, warp, warps, fence))
+        elif name in self.scales:
+            self.scales[name].set(largest_of_warp(self.engine, self.values.fragments[name]))
 
     def finish(self) -> None:
         """Write what is carried after the last chunk."""
@@ -221,7 +258,8 @@ class Block:
             ptx("cp.async.wait_group", max(0, stages - 2))
             self.barrier()
             for name, buffer in self.incoming.items():
-                self.values.tiles[name] = SharedTile(buffer, turn % stages if stages > 1 else 0)
+                inverse = self.scales[name].inverse[0] if name in self.scales else None
+                self.values.tiles[name] = SharedTile(buffer, turn % stages if stages > 1 else 0, 1, inverse)
             self.load_narrow()
             if stages > 1:
                 self.fetch(number(turn + (stages - 1)), (turn + (stages - 1)) % stages, first, stop)
@@ -265,6 +303,10 @@ class Block:
                     return tir.Select(inside, tir.cast(element, "float32"), real(0))
 
                 self.set(param.name, token)
+        for name in self.loaded_matrices() if self.scales else ():
+            factor = self.arguments.buffers[f"{name}_scales"][self.sequence, self.at]
+            tir.buffer_store(self.scales[name].inverse, real(1) / factor, [0])
+            tir.buffer_store(self.scales[name].factor, factor, [0])
         for param in self.plan.loaded:
             if len(param.axes) < MATRIX:
                 if not param.axes:
@@ -287,7 +329,13 @@ class Block:
                 def address(row: Expression, column: Expression, name: str = name, saved: Any = saved) -> Expression:
                     return tir.address_of(saved[self.chunk_at(name, (row, column))])
 
-                self.engine.store(self.values.fragments[name], address, None)
+                if name not in self.plan.staged:
+                    self.measure(name)
+                self.engine.store(self.values.fragments[name], address, None, self.factor(name))
+                if name in self.scales:
+                    with tir.If(self.thread == 0), tir.Then():
+                        scales = self.arguments.buffers[f"{name}_scales"]
+                        tir.buffer_store(scales, self.scales[name].factor[0], [self.sequence, self.at])
             else:
                 self.put(name, saved, partial(self.chunk_at, name))
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import mul
+
 from tvm.tirx.script.builder import ir as tir
 
 from dtn_core.ir.nodes import ONE, ZERO, Expr, Relation, product, sum_of, terms_of
@@ -37,8 +40,7 @@ class Kernel(Block):
             self.vector_step(step)
         else:
             self.scalar_step(step)
-        if step.name in self.plan.staged:
-            self.stage(step.name)
+        self.keep(step.name)
         if step.name in self.plan.part.walk.results:
             self.write_result(step.name)
 
@@ -82,7 +84,7 @@ class Kernel(Block):
             target.put(element, self.values.ordered(self.values.evaluate(value, at), order, at))
 
     def multiply(self, out: Fragment, factors: Product) -> None:
-        """``out += left · right``."""
+        """``out += left · right``; where these are scaled, so is ``out`` meanwhile."""
         left: Fragment | SharedTile
         if self.plan.in_registers(factors):
             left = self.values.fragments[factors.left.name]
@@ -90,6 +92,8 @@ class Kernel(Block):
             left = self.values.tiles[factors.left.name]
             self.read_fence(factors.left.name)
         self.read_fence(factors.right.name)
+        scales = [self.scales[o.name] for o in (factors.left, factors.right) if o.name in self.scales]
+        self.rescale(out, [scale.factor[0] for scale in scales])
         self.engine.multiply(
             out,
             left,
@@ -97,7 +101,15 @@ class Kernel(Block):
             self.plan.extent(factors.inner),
             left_transposed=factors.left.transposed,
             right_transposed=factors.right.transposed,
+            scale=self.factor(factors.left.name) if isinstance(left, Fragment) else None,
         )
+        self.rescale(out, [scale.inverse[0] for scale in scales])
+
+    def rescale(self, out: Fragment, scales: list[Expression]) -> None:
+        """Multiply accumulators by powers of two."""
+        if scales:
+            with self.engine.each(out.layout) as element:
+                out.put(element, reduce(mul, scales, out.at(element)))
 
     # ------------------------------------------------------------------ vectors and scalars
 

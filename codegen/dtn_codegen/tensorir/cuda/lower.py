@@ -74,6 +74,8 @@ def launches(program: TileProgram, schedule: CudaSchedule, sizes: Mapping[str, i
         for name in part.walk.saved:
             axes = program.axes[name]
             remember(f"{name}_saved", "chunks", axes, dtype if len(axes) == MATRIX else "float32")
+            if plan.scaled and len(axes) == MATRIX:
+                remember(f"{name}_scales", "chunks", (), "float32")
         for name in part.ends:
             carried = plan.carried[name]
             fold = Fold(carried, part.walk.reverse, schedule.chunk, prod(map(plan.size, carried.axes)))

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from tvm.tirx.script.builder import ir as tir
 
 from .layouts import Layout
-from .tiles import Columns, Element, Expression, Fragment, SharedTile, local, ptx, where
+from .tiles import Columns, Element, Expression, Fragment, SharedTile, local, ptx, scaled, where
 
 UNROLL = 4
 
@@ -61,9 +61,11 @@ class MultiplyAdd:
         *,
         left_transposed: bool,
         right_transposed: bool,
+        scale: Expression = None,
     ) -> None:
         """``out += left · right``; an operand is transposed when its summed axis is first (left) or last (right)."""
         assert isinstance(left, SharedTile), "the plan stages every factor"
+        assert scale is None, "float32 is never scaled"
         layout = out.layout
         with tir.serial(inner // UNROLL) as step, tir.unroll(UNROLL) as offset:
             k = step * UNROLL + offset
@@ -78,17 +80,19 @@ class MultiplyAdd:
             with tir.unroll(layout.row_tiles) as i, tir.unroll(layout.column_tiles) as j:
                 tir.buffer_store(out.buffer, out.buffer[i, j] + a[i] * b[j], [i, j])
 
-    def stage(self, fragment: Fragment, tile: SharedTile) -> None:
-        """Copy accumulators to shared memory."""
+    def stage(self, fragment: Fragment, tile: SharedTile, scale: Expression = None) -> None:
+        """Copy accumulators, times ``scale``, to shared memory."""
         with self.each(fragment.layout) as element:
-            tir.buffer_store(tile.buffer, fragment.at(element), [tile.first, element.row, element.column])
+            value = scaled(fragment.at(element), scale)
+            tir.buffer_store(tile.buffer, value, [tile.first, element.row, element.column])
 
     def store(
         self,
         fragment: Fragment,
         address: Callable[[Expression, Expression], Expression],
         inside: Callable[[Expression], Expression] | None,
+        scale: Expression = None,
     ) -> None:
-        """Write accumulators to memory, where ``inside(row)`` if given."""
+        """Write accumulators, times ``scale``, to memory, where ``inside(row)``."""
         with self.each(fragment.layout) as element, where(inside, element.row):
-            ptx("st.global.f32", address(element.row, element.column), fragment.at(element))
+            ptx("st.global.f32", address(element.row, element.column), scaled(fragment.at(element), scale))

@@ -124,7 +124,9 @@ class Plan:
     def blocked(self) -> str | None:
         """The axis whose columns are shared out over thread blocks: the results' last, if nothing sums over it."""
         candidates = {p.axes[-1] for p in self.program.outputs if len(p.axes) == MATRIX}
-        if not self.schedule.block or len(candidates) != 1:
+        # States that are saved have one scale, so all of one is in one thread block.
+        whole = self.scaled and bool(self.part.walk.saved)
+        if not self.schedule.block or len(candidates) != 1 or whole:
             return None
         axis = candidates.pop()
         names = {step.name for step in self.steps} | self.used
@@ -217,6 +219,23 @@ class Plan:
         """Whether an element is read by another thread than the one that has it in a register."""
         return len(read.indices) == MATRIX and read.tensor != ONES and read.indices != indices
 
+    @property
+    def scaled(self) -> bool:
+        """Whether tiles are scaled before they are rounded: float16 has not the range of a sum over tokens."""
+        return self.dtype == "float16"
+
+    @cached_property
+    def left_in_registers(self) -> frozenset[str]:
+        """The values that some product reads from registers."""
+        products = [self.product(s, c) for s in self.steps if len(s.indices) == MATRIX for c in s.contractions]
+        return frozenset(product.left.name for product in products if self.in_registers(product))
+
+    @cached_property
+    def measured(self) -> tuple[str, ...]:
+        """The tiles whose largest element all warps have to know."""
+        matrices = (name for name in self.part.walk.saved if len(self.program.axes[name]) == MATRIX)
+        return tuple(dict.fromkeys((*self.staged, *matrices))) if self.scaled else ()
+
     def copies(self, name: str) -> int:
         """The 16-bit numbers that an element of a staged tile is rounded to."""
         wide = name in self.carried or name in {p.name for p in self.given}
@@ -260,7 +279,8 @@ class Plan:
         tiles = [(p.name, self.schedule.stages) for p in (*self.tokens, *self.loaded) if len(p.axes) == MATRIX]
         tiles += [(name, self.copies(name)) for name in self.staged]
         total = (
-            _aligned(4 * self.partials)
+            _aligned(4 * len(self.measured) * self.schedule.warps)
+            + _aligned(4 * self.partials)
             + _aligned(4 * self.sums)
             + sum(_aligned(4 * self.shape(name)[0]) for name in self.vectors)
         )

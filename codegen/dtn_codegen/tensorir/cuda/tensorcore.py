@@ -9,7 +9,7 @@ from typing import Any
 from tvm.tirx.script.builder import ir as tir
 
 from .layouts import Layout
-from .tiles import Columns, Element, Expression, Fragment, SharedTile, local, ptx, where
+from .tiles import Columns, Element, Expression, Fragment, SharedTile, local, ptx, scaled, where
 
 LOAD = "ldmatrix.sync.aligned.m8n8.x4.shared.b16"
 LOAD_TRANSPOSED = "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16"
@@ -88,6 +88,7 @@ class TensorCores:
         *,
         left_transposed: bool,
         right_transposed: bool,
+        scale: Expression = None,
     ) -> None:
         """``out += left · right``; an operand is transposed when its summed axis is first (left) or last (right)."""
         layout = out.layout
@@ -97,7 +98,7 @@ class TensorCores:
                 a = local((layout.row_tiles, 4), "uint32", "a")
                 with tir.unroll(layout.row_tiles) as t:
                     if isinstance(left, Fragment):
-                        self.from_registers(a, t, left, k)
+                        self.from_registers(a, t, left, k, scale)
                     else:
                         self.load_left(a, t, left, low, row + t * 16, k * 16, transposed=left_transposed)
                 for right_low in range(right.copies - low):  # low · low is below the rounding of the rest
@@ -110,11 +111,12 @@ class TensorCores:
                             factors = [*(a[t, j] for j in range(4)), b[half * 2], b[half * 2 + 1]]
                             ptx(self.multiply_add, *c, *factors, *c)
 
-    def from_registers(self, a: Any, t: Expression, left: Fragment, k: Expression) -> None:
+    def from_registers(self, a: Any, t: Expression, left: Fragment, k: Expression, scale: Expression) -> None:
         """Accumulators as the left factor: the lane that has an element of the one has it of the other."""
         for j in range(4):
             tile = t * left.layout.column_tiles + k * 2 + j // 2
-            self.pair(a[t, j], left.buffer[tile, j % 2 * 2], left.buffer[tile, j % 2 * 2 + 1])
+            values = (left.buffer[tile, j % 2 * 2 + place] for place in range(2))
+            self.pair(a[t, j], *(scaled(value, scale) for value in values))
 
     def load_left(
         self, a: Any, t: Expression, tile: SharedTile, copy: int, row: Expression, k: Expression, *, transposed: bool
@@ -158,11 +160,11 @@ class TensorCores:
         ):
             yield self.element(layout, t, u, half * 2), self.element(layout, t, u, half * 2 + 1)
 
-    def stage(self, fragment: Fragment, tile: SharedTile) -> None:
-        """Copy accumulators to shared memory, rounded."""
+    def stage(self, fragment: Fragment, tile: SharedTile, scale: Expression = None) -> None:
+        """Copy accumulators, times ``scale``, to shared memory, rounded."""
         with self.each_pair(fragment.layout) as (first, second):
             word = local((1,), "uint32", "word")
-            values = fragment.at(first), fragment.at(second)
+            values = scaled(fragment.at(first), scale), scaled(fragment.at(second), scale)
             self.pair(word[0], *values)
             ptx("st.shared.b32", tile.address(0, first.row, first.column), word[0])
             if tile.copies == 2:
@@ -174,10 +176,11 @@ class TensorCores:
         fragment: Fragment,
         address: Callable[[Expression, Expression], Expression],
         inside: Callable[[Expression], Expression] | None,
+        scale: Expression = None,
     ) -> None:
-        """Write accumulators to memory in the dtype of the arguments, where ``inside(row)`` if given."""
+        """Write accumulators, times ``scale``, to memory in the dtype of the arguments, where ``inside(row)``."""
         with self.each_pair(fragment.layout) as (first, second):
             word = local((1,), "uint32", "word")
-            self.pair(word[0], fragment.at(first), fragment.at(second))
+            self.pair(word[0], scaled(fragment.at(first), scale), scaled(fragment.at(second), scale))
             with where(inside, first.row):
                 ptx("st.global.b32", address(first.row, first.column), word[0])

@@ -41,6 +41,8 @@ class SharedTile:
     buffer : tvm.tirx.Buffer
     first : expression
         The first copy to read.
+    inverse : expression or None
+        What an element is multiplied by, if it was scaled before it was rounded.
     copies : int
         1, or 2 where the sum of two copies is the value.
     """
@@ -48,6 +50,7 @@ class SharedTile:
     buffer: Any
     first: Expression = 0
     copies: int = 1
+    inverse: Expression = None
 
     def address(self, copy: int, row: Expression, column: Expression) -> Expression:
         """Where an element is."""
@@ -58,7 +61,7 @@ class SharedTile:
         total = tir.cast(self.buffer[self.first, row, column], "float32")
         for copy in range(1, self.copies):
             total = total + tir.cast(self.buffer[self.first + copy, row, column], "float32")
-        return total
+        return total if self.inverse is None else total * self.inverse
 
 
 @dataclass(frozen=True)
@@ -96,19 +99,29 @@ class Engine(Protocol):
         *,
         left_transposed: bool,
         right_transposed: bool,
+        scale: Expression = None,
     ) -> None:
-        """``out += left · right``; an operand is transposed when its summed axis is first (left) or last (right)."""
+        """``out += left · right``; an operand is transposed when its summed axis is first (left) or last (right).
 
-    def stage(self, fragment: Fragment, tile: SharedTile) -> None:
-        """Copy accumulators to shared memory, in the dtype of the tile."""
+        A left factor from registers is multiplied by ``scale`` before it is rounded.
+        """
+
+    def stage(self, fragment: Fragment, tile: SharedTile, scale: Expression = None) -> None:
+        """Copy accumulators, times ``scale``, to shared memory in the dtype of the tile."""
 
     def store(
         self,
         fragment: Fragment,
         address: Callable[[Expression, Expression], Expression],
         inside: Callable[[Expression], Expression] | None,
+        scale: Expression = None,
     ) -> None:
-        """Write accumulators to memory in the dtype of the arguments, where ``inside(row)`` if given."""
+        """Write accumulators, times ``scale``, to memory in the dtype of the arguments, where ``inside(row)``."""
+
+
+def scaled(value: Expression, scale: Expression) -> Expression:
+    """``value · scale``, where there is one."""
+    return value if scale is None else value * scale
 
 
 def local(shape: tuple[int, ...], dtype: str, name: str) -> Any:

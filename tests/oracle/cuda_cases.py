@@ -107,7 +107,7 @@ CASES: dict[str, Case] = {
     "order 2, float16": Case(causal(), "float16", 150, 64, 64),
     "order 2, bfloat16": Case(causal(), "bfloat16", 150, 64, 64),
     "order 2, float32": Case(causal(), "float32", 100, 64, 64, CudaSchedule(chunk=32, warps=8)),
-    "order 2, wide": Case(causal(), "bfloat16", 130, 128, 128, CudaSchedule(warps=8)),
+    "order 2, wide": Case(causal(), "bfloat16", 130, 128, 128, CudaSchedule(warps=8, block=64)),
     "order 2, blocks of columns": Case(causal(), "float16", 80, 64, 128, CudaSchedule(block=64, warps=8, stages=3)),
     "order 2, one stage, e < d": Case(causal(), "float16", 150, 64, 32, CudaSchedule(stages=1)),
     "order 2, chunks of 16": Case(causal(), "float16", 40, 32, 64, CudaSchedule(chunk=16, warps=2)),

@@ -110,7 +110,7 @@ def test_what_has_no_kernel_says_why(operator, d, message):
 def test_a_schedule_that_does_not_fit_is_refused_when_it_is_compiled():
     with pytest.raises(CompileError, match="bytes of shared memory, the device has 166912"):
         kernels.lower(problem(), CudaSchedule(warps=8), A100)
-    with pytest.raises(CompileError, match="registers, it can have 256"):
+    with pytest.raises(CompileError, match="registers, it can have 255"):
         kernels.lower(problem(), CudaSchedule(warps=4, stages=1), H100)
 
 

@@ -12,13 +12,13 @@ from dtn_core.errors import CompileError
 from .layouts import Layout
 from .plan import MATRIX, Plan
 
-MOST_REGISTERS = 256
-"""Registers a thread that a plan may ask for: one more than there are, as its estimate is on the safe side."""
+MOST_REGISTERS = 255
+"""Registers that a thread can have.  Plans below it have been seen to compile without spills, plans above with some."""
 RESIDENT_THREADS = 2048
 LAUNCH = 4e-6
 """Seconds that starting a kernel costs when others wait for it."""
-BARRIER = 4e-7
-"""Seconds that a chunk costs besides its work: barriers, and the latency of its first loads."""
+CHAIN = 3e-7
+"""Seconds from the operands of a step to those of the next: loads, products and a barrier wait for one another."""
 EFFICIENCY = 0.5
 """The part of the documented rate that instructions without warp groups reach."""
 BYTES_PER_CYCLE = 128
@@ -77,7 +77,7 @@ def check_fits(plan: Plan, device: Device) -> None:
 def resident(plan: Plan, device: Device) -> int:
     """Thread blocks that a multiprocessor holds at once."""
     threads = 32 * plan.schedule.warps
-    by_registers = device.registers // (threads * min(plan.registers, MOST_REGISTERS - 1))
+    by_registers = device.registers // (threads * plan.registers)
     return max(1, min(device.shared // plan.shared_bytes, by_registers, RESIDENT_THREADS // threads))
 
 
@@ -97,7 +97,7 @@ def _seconds(plan: Plan, device: Device, sequences: int, length: int) -> float:
     waves = -(-blocks // (device.processors * together))
     products = 2 * plan.multiplications * together / (EFFICIENCY * device.flops / device.processors)
     operands = operand_bytes(plan) * together / (BYTES_PER_CYCLE * CLOCK)
-    chunk = max(products, operands) + BARRIER
+    chunk = max(products, operands, CHAIN * len(plan.part.walk.body))
     moved = plan.bytes_of_chunk * chunks * sequences * plan.blocks / device.bandwidth
     return max(waves * -(-chunks // segments) * chunk, moved) + LAUNCH
 

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import jax_tvm_ffi
 
-from dtn_codegen.implementations import Kernels
 from dtn_codegen.kernel_shapes import KernelShapes
 from dtn_core.ir.nodes import Param
 

@@ -78,9 +78,7 @@ class NumpyFunction(Function):
             whole = np.broadcast_to(np.asarray(x, kind), shapes.outside(param, leading, sizes))
             array = np.ascontiguousarray(whole).reshape(shapes.inside(param, full))
             given.append(array if array.flags.writeable else array.copy())  # DLPack cannot say that one is not
-        results = [
-            np.empty(shapes.inside(p, full), tensor.dtype if p.axes else np.float32) for p in kernels.outputs
-        ]
+        results = [np.empty(shapes.inside(p, full), tensor.dtype if p.axes else np.float32) for p in kernels.outputs]
         if all(result.size for result in results):
             kernels.forward(full, tensor.dtype.name, "cpu", given, results)
         return [

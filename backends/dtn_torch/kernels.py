@@ -166,9 +166,7 @@ def _native_gradient(
 # ---------------------------------------------------------------------------------------------------- calls
 
 
-def call(
-    name: str, arguments: Sequence[Any], leading: Sequence[Any], sizes: dict[str, Any]
-) -> list[torch.Tensor]:
+def call(name: str, arguments: Sequence[Any], leading: Sequence[Any], sizes: dict[str, Any]) -> list[torch.Tensor]:
     """Call kernels with tensors of any leading axes.
 
     Parameters

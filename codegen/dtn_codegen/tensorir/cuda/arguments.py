@@ -8,11 +8,11 @@ from typing import Any
 from tvm.tirx.script.builder import ir as tir
 
 from ..tiles import TileProgram
+from .plan import MATRIX
 from .schedule import CudaSchedule
 from .tiles import Expression, named
 
 HEADS = "... n h d"
-MATRIX = 2
 
 
 class Arguments:
@@ -34,6 +34,7 @@ class Arguments:
         self.batch, self.heads = named("batch", tir.int64()), named("heads", tir.int64())
         self.length = named("n", tir.int64())
         self.buffers: dict[str, Any] = {}
+        self.scratch: set[str] = set()
         for param in (*program.inputs, *program.outputs):
             shape = [self.length if axis == self.axis else sizes[axis] for axis in param.axes]
             full = (self.batch, self.heads, *shape)
@@ -53,7 +54,7 @@ class Arguments:
         """Memory between passes."""
         counts = {"chunks": (self.chunks,), "segments": (self.segments,), "": ()}[count]
         self.buffers[name] = named(name, tir.alloc_buffer((self.sequences, *counts, *shape), dtype, scope="global"))
-        self.scratch = {*getattr(self, "scratch", ()), name}
+        self.scratch.add(name)
 
     def token(self, name: str, sequence: Expression, token: Expression, *feature: Expression) -> Any:
         """An element along the tokens."""
@@ -64,6 +65,6 @@ class Arguments:
 
     def given(self, name: str, sequence: Expression, places: tuple[Expression, ...]) -> Any:
         """An element of an argument or a total without tokens."""
-        if name in getattr(self, "scratch", ()):
+        if name in self.scratch:
             return self.buffers[name][(sequence, *places)]
         return self.buffers[name][(sequence // self.heads, sequence % self.heads, *places)]

@@ -11,7 +11,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as tir
 
 import tvm
-from dtn_core.ir.nodes import Param, Read
+from dtn_core.ir.nodes import Read
 
 from ..tiles import TileProgram
 from .arguments import Arguments
@@ -151,6 +151,3 @@ def _fold(fold: Fold, program: TileProgram, arguments: Arguments) -> None:
         return values.log_decay(weights.decay)
 
     fold.emit(segments, target, None if weights is None else log_decay, count, share)
-
-
-__all__ = ["Launches", "Param", "Scratch", "launches", "lower_cuda"]

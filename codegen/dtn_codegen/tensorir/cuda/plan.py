@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from dtn_core.errors import CompileError
-from dtn_core.ir.nodes import ONES, Apply, Expr, Index, Param, Read, factors_of, reads, terms_of
+from dtn_core.ir.nodes import ONES, Apply, Expr, Index, Param, Read, factors_of, terms_of
 from dtn_core.passes.stream import Weights
 
 from ..steps import Contraction, Step
@@ -388,6 +388,3 @@ def _functions(expr: Expr) -> Iterator[str]:
 
 def _aligned(size: int) -> int:
     return -(-size // 128) * 128
-
-
-__all__ = ["BYTES", "FUNCTIONS", "MATRIX", "Operand", "Plan", "Product", "reads"]

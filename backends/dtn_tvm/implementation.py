@@ -119,7 +119,7 @@ def _kernels(operator: Operator, layout: str) -> TvmKernels:
 
 
 def _spoken(arrays: Sequence[Any], dtype: str) -> Sequence[Any]:
-    """``arrays`` as DLPack has them: NumPy's knows no bfloat16, so those are handed over as the 16 bits that they are."""
+    """``arrays`` as DLPack has them: NumPy's knows no bfloat16, so those are handed over as 16 bits of that type."""
     if dtype != "bfloat16" or not any(isinstance(array, np.ndarray) for array in arrays):
         return arrays
     return [

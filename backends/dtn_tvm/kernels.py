@@ -14,12 +14,12 @@ from .toolchain import check_toolchain
 
 check_toolchain()
 
+import tvm  # noqa: E402 - after the check, whose message names what to install
 import tvm_ffi  # noqa: E402, F401
 
-import tvm  # noqa: E402 - after the check, whose message names what to install
 from dtn_codegen.tensorir.schedule import Schedule  # noqa: E402
 
-from . import cpu  # noqa: E402
+from . import cpu, cuda  # noqa: E402
 from .problem import Problem  # noqa: E402
 from .targets import Target  # noqa: E402
 
@@ -37,7 +37,7 @@ class Family(Protocol):
         """The module of a candidate."""
 
 
-FAMILIES: dict[str, Any] = {"cpu": cpu}
+FAMILIES: dict[str, Any] = {"cpu": cpu, "cuda": cuda}
 """Modules that implement :class:`Family`, by the kind of device."""
 
 

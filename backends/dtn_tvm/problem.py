@@ -156,8 +156,15 @@ class Problem:
 
 
 @lru_cache(maxsize=512)
-def tile_program(operator: Operator, direction: str) -> TileProgram:
+def tile_program(operator: Operator, direction: str, *, split: bool = False) -> TileProgram:
     """The tile program of an operator or its gradient, its bound scalars as constants.
+
+    Parameters
+    ----------
+    operator : Operator
+    direction : {"forward", "backward"}
+    split : bool
+        For sequences in parts that are computed side by side.
 
     Raises
     ------
@@ -165,5 +172,7 @@ def tile_program(operator: Operator, direction: str) -> TileProgram:
         If it has none, saying why.
     """
     lowered = candidates(operator.program)[0]
-    made = forward(lowered) if direction == "forward" else backward(lowered)
+    if split and direction == "backward":
+        raise CompileError(f"{operator.name}: the gradient goes through a sequence as a whole; it is not split")
+    made = forward(lowered, split=split) if direction == "forward" else backward(lowered)
     return made.bound(operator.scalars)

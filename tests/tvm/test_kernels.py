@@ -177,6 +177,24 @@ def test_every_schedule_computes_the_same(schedule):
     check(problem_of(causal(decay=0.9, normalize="row"), n=150, d=32, e=48), schedule)
 
 
+@pytest.mark.parametrize("name", ["order 2", "order 3", "trace, decay, residual", "unmasked, trace", "tril"])
+@pytest.mark.parametrize(("n", "parts"), [(150, 2), (70, 5)])
+def test_a_sequence_in_parts(name, n, parts):
+    check(problem_of(FORWARD[name], n=n, heads=1), CpuSchedule(chunk=32, parallel="split", parts=parts))
+
+
+def test_results_without_tokens_of_a_sequence_in_parts():
+    check(problem_of(TOTALS, n=150, d=20, e=9), CpuSchedule(chunk=32, parallel="split", parts=3))
+
+
+def test_one_long_head_is_split_where_there_are_cores():
+    many = targets.target('{"kind": "llvm", "num-cores": 4}')
+    chosen = kernels.default(problem_of(CAUSAL, n=65536, heads=1), many)
+    assert (chosen.parallel, chosen.parts) == ("split", 4)
+    assert kernels.default(problem_of(CAUSAL, n=65536, heads=4), many).parallel == "heads"
+    assert kernels.default(problem_of(CAUSAL, n=64, heads=1), many).parallel == "serial"
+
+
 def test_results_without_tokens():
     check(problem_of(TOTALS, d=20, e=9))
 

@@ -6,30 +6,25 @@ the end of a sequence are zeros as well, so that no product needs to know of the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import tvm
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
-import tvm
 from dtn_core.errors import CompileError
-from dtn_core.ir.nodes import ONE, ONES, Expr, Index, Number, Param, Read
+from dtn_core.ir.nodes import Index, Number, Param, Read
 
-from .expressions import value_of
-from .layout import choose, sums_along
+from .buffers import FLOAT
+from .products import Loops
 from .schedule import CpuSchedule
-from .steps import ACC, RANK, Contraction, Step
+from .steps import RANK, Step
 from .tiles import Carried, TileProgram, Walk
-from .zeros import Padding
 
 HEADS = "... n h d"
-FLOAT = "float32"
 MAX_WORKING_SET = 32 * 2**20
 """Bytes of a head's buffers beyond which there is no point in a kernel that holds them in a cache."""
-
-Key = tuple[str, bool]
 
 
 def lower_cpu(
@@ -58,39 +53,21 @@ def lower_cpu(
     return tvm.IRModule({"main": _Kernel(program, schedule, sizes, dtype, layout).function()})
 
 
-class _Kernel:
+class _Kernel(Loops):
     def __init__(
         self, program: TileProgram, schedule: CpuSchedule, sizes: Mapping[str, int], dtype: str, layout: str
     ) -> None:
-        self.program = program
-        self.schedule = schedule
-        self.sizes = {axis: sizes[axis] for axis in program.features}
+        super().__init__(program, schedule, sizes)
         self.dtype = dtype
-        self.layout = layout
-        self.forms = choose(program)
-        self.padding = Padding(program)
-        vector = schedule.vector
-        self.extents = {axis: -(-size // vector) * vector for axis, size in self.sizes.items()}
-        self.extents[program.axis] = schedule.chunk
-        self.buffers: dict[Key, Any] = {}
-        self.accumulators: dict[tuple[int, int], Any] = {}
+        self.is_headed = layout == HEADS
         self.arguments: dict[str, Any] = {}
         self.kept: dict[str, Any] = {}
-        self.tokens: Any = None
-        used = {read.tensor for step in program.steps for read in step.reads} | {s.name for s in program.steps}
-        self.names = [name for name in program.axes if name in used]
-        size = sum(4 * self.elements(name) * len(self.forms.forms.get(name, (False,))) for name in self.names)
-        if size > MAX_WORKING_SET:
+        self.sums: dict[str, Any] = {}
+        if self.bytes > MAX_WORKING_SET:
             raise CompileError(
-                f"{program.name}: a head's chunk and states take {size >> 20} MiB; a kernel holds {MAX_WORKING_SET >> 20}"
+                f"{program.name}: a head's chunk and states take {self.bytes >> 20} MiB, "
+                f"more than the {MAX_WORKING_SET >> 20} of a cache"
             )
-
-    def elements(self, name: str) -> int:
-        """Elements of a tensor's buffer."""
-        total = 1
-        for axis in self.program.axes[name]:
-            total *= self.extents[axis]
-        return total
 
     # -------------------------------------------------------------- the function
 
@@ -99,12 +76,13 @@ class _Kernel:
             T.func_name("main")
             T.func_attr({"tirx.noalias": True, "global_symbol": "main"})
             self.signature()
-            if self.schedule.parallel == "serial":
-                loop = T.serial(self.batch * self.heads)
+            self.workspace()
+            if self.schedule.parallel == "split":
+                self.by_parts()
             else:
-                loop = T.parallel(self.batch * self.heads)
-            with loop as head:
-                self.head(head)
+                loop = T.serial if self.schedule.parallel == "serial" else T.parallel
+                with loop(self.batch * self.heads) as head:
+                    self.by_head(head)
         return made.get()
 
     def signature(self) -> None:
@@ -128,20 +106,23 @@ class _Kernel:
             columns = self.extent(param.axes[1]) if len(param.axes) == RANK else 1
             rows = self.batch * self.heads * (self.extent(param.axes[0]) if param.axes else 1)
             self.arguments[param.name] = T.decl_buffer((rows, columns), buffer.dtype, data=buffer.data)
-        chunks = T.ceildiv(self.length, self.schedule.chunk)
+
+    def workspace(self) -> None:
+        """Memory for what walks hand on to later ones: tensors of every chunk, and sums of parts of a sequence."""
+        self.chunks = T.ceildiv(self.length, self.schedule.chunk)
+        count = self.batch * self.heads
         for walk in self.program.walks:
-            for name in walk.saved:
+            for name in (*walk.saved, *walk.stored):
                 rows, columns = self.shape(name, transposed=self.native(name))
-                self.kept[name] = T.alloc_buffer((self.batch * self.heads * chunks * rows, columns), FLOAT)
-        self.chunks = chunks
+                self.kept[name] = T.alloc_buffer((count * self.chunks * rows, columns), FLOAT)
+            for carried in walk.carried:
+                if carried.partial:
+                    rows, columns = self.shape(carried.name, transposed=self.native(carried.name))
+                    self.sums[carried.name] = T.alloc_buffer((count * self.schedule.parts * rows, columns), FLOAT)
 
     def is_interleaved(self, param: Param) -> bool:
         """Whether the head axis is between the two axes of a tensor."""
-        return self.layout == HEADS and len(param.axes) == RANK and param.axes[0] == self.program.axis
-
-    def extent(self, axis: str) -> Any:
-        """The size of an axis, as it is in memory."""
-        return self.length if axis == self.program.axis else self.sizes[axis]
+        return self.is_headed and len(param.axes) == RANK and param.axes[0] == self.program.axis
 
     def row(self, param: Param, head: Any, first: Any) -> Any:
         """The row of an argument's alias for index ``first`` of its first axis."""
@@ -149,91 +130,59 @@ class _Kernel:
             return ((head // self.heads) * self.length + first) * self.heads + head % self.heads
         return head * self.extent(param.axes[0]) + first if param.axes else head
 
-    # -------------------------------------------------------------- buffers
+    # -------------------------------------------------------------- walks
 
-    def native(self, name: str) -> bool:
-        """Whether a tensor is computed transposed."""
-        return self.forms.forms[name][0] if name in self.forms.forms else False
+    def by_head(self, head: Any) -> None:
+        """All walks of one head, one after another."""
+        self.start(head, self.program.walks, self.program.tail)
+        for walk in self.program.walks:
+            for step in walk.setup:
+                self.step(step)
+            if walk.body:
+                for carried in walk.carried:
+                    self.clear(carried.name)
+                self.walk(walk, head, 0, self.chunks)
+        self.finish(head)
 
-    def shape(self, name: str, *, transposed: bool) -> tuple[int, int]:
-        """Rows and columns of a tensor's buffer; a vector is one row."""
-        extents = [self.extents[axis] for axis in self.program.axes[name]]
-        if len(extents) == RANK:
-            return (extents[1], extents[0]) if transposed else (extents[0], extents[1])
-        return 1, extents[0] if extents else 1
+    def by_parts(self) -> None:
+        """Each walk over all parts of all sequences at once; it starts from what the walks before it have summed."""
+        count, parts = self.batch * self.heads, self.schedule.parts
+        share = T.ceildiv(self.chunks, parts)
+        walks = self.program.walks
+        for place, walk in enumerate(walks):
+            with T.parallel(count * parts) as task:
+                head = T.bind(T.cast(task // parts, "int64"))
+                part = T.bind(T.cast(task % parts, "int64"))
+                self.start(head, walks[: place + 1], ())
+                self.earlier(walks[: place + 1], head)
+                for carried in walk.carried:
+                    self.clear(carried.name)
+                    if not carried.partial:
+                        self.fold(carried, head, part, share)
+                self.walk(walk, head, part * share, T.min(self.chunks, (part + 1) * share))
+                for carried in walk.carried:
+                    if carried.partial:
+                        self.hand_over(self.sums, carried.name, head * parts + part, load=False)
+        if any(self.program.axis not in output.axes for output in self.program.outputs):
+            with T.parallel(count) as task:
+                head = T.bind(T.cast(task, "int64"))
+                self.start(head, walks, self.program.tail)
+                self.earlier(walks, head)
+                for carried in walks[-1].carried:
+                    if carried.total:
+                        self.fold(carried, head, parts, share)
+                self.finish(head)
 
-    def allocate(self) -> None:
-        """The buffers of a head, filled with zeros: what is never written counts for nothing."""
-        for name in self.names:
-            for form in self.forms.forms.get(name, (False,)):
-                rows, columns = self.shape(name, transposed=form)
-                buffer = T.alloc_buffer((rows, columns), FLOAT)
-                IRBuilder.name(f"{name}_transposed" if form else name, buffer)
-                self.buffers[name, form] = buffer
-                self.fill(buffer, rows, columns)
-        for matmul in (step for step in self.program.steps if step.is_matmul):
-            tile = self.tile(matmul)
-            if tile not in self.accumulators:
-                self.accumulators[tile] = T.alloc_buffer(tile, FLOAT, scope="local")
-                IRBuilder.name(f"tile_{tile[0]}x{tile[1]}", self.accumulators[tile])
-        self.lanes = T.alloc_buffer((1, self.schedule.vector), FLOAT, scope="local")
-        self.total = T.alloc_buffer((1,), FLOAT, scope="local")
-        IRBuilder.name("lanes", self.lanes)
-        IRBuilder.name("total", self.total)
-
-    def fill(self, buffer: Any, rows: Any, columns: int) -> None:
-        """Zeros everywhere."""
-        with T.serial(rows) as row:
-            for column, lane in self.vectors(columns):
-                T.buffer_store(buffer, T.float32(0), [row, column + lane])
-
-    def vectors(self, columns: int) -> Iterator[tuple[Any, Any]]:
-        """Loops over whole vectors of a row; yields where one starts, and the lane."""
-        width = self.schedule.vector if columns % self.schedule.vector == 0 else 1
-        return _vectors(columns, width)
-
-    def load(self, read: Read, at: Mapping[Index, Any], along: Index | None = None) -> Any:
-        """One element (or a vector) of a tensor."""
-        if read.tensor == ONES:
-            return T.float32(1)
-        places = [at[index] for index in read.indices]
-        form = self.forms.form(read, along) if len(places) == RANK else False
-        row, column = (places[::-1] if form else places) if len(places) == RANK else (0, places[0] if places else 0)
-        return self.buffers[read.tensor, form][row, column]
-
-    def value(self, expr: Expr, at: Mapping[Index, Any], along: Index | None, accumulated: Any = None) -> Any:
-        """An expression at the indices of a tile."""
-
-        def leaf(read: Read) -> Any:
-            return accumulated if read == ACC else self.load(read, at, along)
-
-        return value_of(expr, leaf, self.size)
-
-    def size(self, axis: str) -> Any:
-        """The size of an axis as a number."""
-        return T.cast(self.extent(axis), FLOAT)
-
-    def finished(self, step: Step, at: Mapping[Index, Any], along: Index | None, accumulated: Any) -> Any:
-        """The value that a step stores: 0 outside its order and past the end of an axis."""
-        value = self.value(step.finish, at, along, accumulated)
-        if step.order is not None:
-            low, high = at[step.order.lower], at[step.order.upper]
-            if step.order.decay is not None:
-                value = value * self.power(step.order.decay, high - low)
-            value = T.Select(low <= high, value, T.float32(0))
-        for index in step.indices:
-            if self.padding.must_mask(step, index):
-                end = self.tokens if index.axis == self.program.axis else self.sizes[index.axis]
-                value = T.Select(at[index] < end, value, T.float32(0))
-        return value
-
-    # -------------------------------------------------------------- a head
-
-    def head(self, head: Any) -> None:
-        """All walks of one head."""
+    def start(self, head: Any, walks: Sequence[Walk], tail: Sequence[Step]) -> None:
+        """The buffers of a head, its constants, and the powers of its decays."""
         self.head_index = head
-        self.allocate()
         self.tokens = self.length
+        steps = [*(step for walk in walks for step in walk.steps), *tail]
+        used = {read.tensor for step in steps for read in step.reads} | {step.name for step in steps}
+        used |= {carried.name for walk in walks for carried in walk.carried}
+        used |= {name for walk in walks for name in (*walk.saved, *walk.loaded)}
+        self.allocate(name for name in self.program.axes if name in used)
+        self.registers()
         for param in self.program.inputs:
             if self.program.axis not in param.axes and (param.name, self.native(param.name)) in self.buffers:
                 self.stage_constant(param, head)
@@ -241,61 +190,81 @@ class _Kernel:
             if (name, False) in self.buffers:
                 T.buffer_store(self.buffers[name, False], T.float32(value), [0, 0])
         self.powers()
-        for walk in self.program.walks:
+
+    def earlier(self, walks: Sequence[Walk], head: Any) -> None:
+        """What the walks before the last of ``walks`` have summed, and the steps that need no tokens."""
+        share = T.ceildiv(self.chunks, self.schedule.parts)
+        for place, walk in enumerate(walks):
             for step in walk.setup:
                 self.step(step)
-            if walk.body:
-                self.walk(walk, head)
+            for carried in walk.carried if place < len(walks) - 1 else ():
+                if carried.total:
+                    self.clear(carried.name)
+                    self.fold(carried, head, self.schedule.parts, share)
+
+    def finish(self, head: Any) -> None:
+        """Results that have no tokens."""
+        self.tokens = self.length
         for step in self.program.tail:
             self.step(step)
         for output in self.program.outputs:
             if self.program.axis not in output.axes:
                 self.write_constant(output, head)
 
-    def walk(self, walk: Walk, head: Any) -> None:
-        """One pass over the chunks."""
-        for carried in walk.carried:  # an earlier walk may have used the buffer
-            self.clear(carried)
-        inputs = [p for p in self.program.inputs if self.program.axis in p.axes and p.name in walk.reads([p.name])]
-        with T.serial(self.chunks) as turn:
-            chunk = T.bind(self.chunks - 1 - turn if walk.reverse else T.cast(turn, "int64"))
+    def fold(self, carried: Carried, head: Any, until: Any, share: Any) -> None:
+        """Add up the sums of all parts before ``until``, each decayed by the tokens after it."""
+        form = self.native(carried.name)
+        rows, columns = self.shape(carried.name, transposed=form)
+        target, source = self.buffers[carried.name, form], self.sums[carried.name]
+        chunk, parts = self.schedule.chunk, self.schedule.parts
+        with T.serial(until) as part:
+            kept: Any = T.float32(1)
+            if carried.weights is not None:
+                first, last = (T.min(self.length, place * share * chunk) for place in (part, part + 1))
+                power = T.pow(self.decay(carried.weights.decay), T.cast(last - first, "float64"))
+                kept = T.bind(T.cast(power, FLOAT))
+            with T.serial(rows) as row:
+                for column, lane in self.vectors(columns):
+                    added = source[(head * parts + part) * rows + row, column + lane]
+                    value = kept * target[row, column + lane] + added
+                    T.buffer_store(target, value, [row, column + lane])
+        self.turn(carried.name)
+
+    def walk(self, walk: Walk, head: Any, begin: Any, end: Any) -> None:
+        """One pass over the chunks from ``begin`` to ``end``."""
+        inputs = [p for p in self.program.inputs if self.program.axis in p.axes and walk.reads([p.name])]
+        with T.serial(end - begin) as turn:
+            chunk = T.bind(end - 1 - turn if walk.reverse else begin + T.cast(turn, "int64"))
             first = T.bind(chunk * self.schedule.chunk)
             self.tokens = T.bind(T.min(self.length - first, T.int64(self.schedule.chunk)))
             for param in inputs:
                 self.stage(param, head, first)
             self.falling(walk)
             for name in walk.saved:
-                self.keep(name, head, chunk, load=False)
+                self.hand_over(self.kept, name, head * self.chunks + chunk, load=False)
             for name in walk.loaded:
-                self.keep(name, head, chunk, load=True)
+                self.hand_over(self.kept, name, head * self.chunks + chunk, load=True)
             for step in walk.body:
                 self.step(step)
+            for name in walk.stored:
+                self.hand_over(self.kept, name, head * self.chunks + chunk, load=False)
             for param in self.program.outputs:
                 if param.name in walk.results:
                     self.write(param, head, first)
         self.tokens = self.length
 
-    def clear(self, carried: Carried) -> None:
-        for form in self.forms.forms.get(carried.name, (False,)):
-            rows, columns = self.shape(carried.name, transposed=form)
-            self.fill(self.buffers[carried.name, form], rows, columns)
-
-    def keep(self, name: str, head: Any, chunk: Any, *, load: bool) -> None:
-        """Write a state to memory before a chunk, or read it from there."""
+    def hand_over(self, memory: Mapping[str, Any], name: str, place: Any, *, load: bool) -> None:
+        """Write a tensor to its ``place`` in memory, or read it from there."""
         form = self.native(name)
         rows, columns = self.shape(name, transposed=form)
-        start = (head * self.chunks + chunk) * rows
+        buffer, outside = self.buffers[name, form], memory[name]
         with T.serial(rows) as row:
             for column, lane in self.vectors(columns):
-                outside, inside = (
-                    (self.kept[name], [start + row, column + lane]),
-                    (
-                        self.buffers[name, form],
-                        [row, column + lane],
-                    ),
-                )
-                (target, place), (source, origin) = (inside, outside) if load else (outside, inside)
-                T.buffer_store(target, source[tuple(origin)], place)
+                inner, outer = [row, column + lane], [place * rows + row, column + lane]
+                if load:
+                    T.buffer_store(buffer, outside[tuple(outer)], inner)
+                else:
+                    T.buffer_store(outside, buffer[tuple(inner)], outer)
         if load:
             self.turn(name)
 
@@ -323,15 +292,6 @@ class _Kernel:
             for column, lane in self.vectors(self.extents[param.axes[1]]):
                 T.buffer_store(target, T.float32(0), [self.tokens + t, column + lane])
         self.turn(param.name)
-
-    def pieces(self, size: int) -> Iterator[tuple[Any, Any]]:
-        """Loops over the elements of a row that need not be whole vectors."""
-        whole = size - size % self.schedule.vector
-        if whole:
-            yield from _vectors(whole, self.schedule.vector)
-        if size > whole:
-            with T.serial(size - whole) as rest:
-                yield whole, rest
 
     def stage_constant(self, param: Param, head: Any) -> None:
         """A tensor without tokens, or a scalar, as float32."""
@@ -381,7 +341,7 @@ class _Kernel:
 
     def powers(self) -> None:
         """Tables of the powers of each decay: ``γ^x`` at ``C + x`` (0 for x < 0) in both directions, and γ^(p+1)."""
-        self.tables: dict[Expr, Any] = {}
+        self.tables = {}
         chunk = self.schedule.chunk
         for weight in self.program.weights:
             table = T.alloc_buffer((2, 2 * chunk + self.schedule.vector), FLOAT)
@@ -405,10 +365,6 @@ class _Kernel:
             return T.float64(self.program.constants[decay.tensor])
         return self.arguments[decay.tensor][self.head_index, 0]
 
-    def power(self, decay: Number | Read, distance: Any) -> Any:
-        """``γ^distance``."""
-        return self.tables[decay][0, distance + self.schedule.chunk]
-
     def falling(self, walk: Walk) -> None:
         """γ^(m−1−p) for the p-th of a chunk's m tokens, and γ^m."""
         chunk = self.schedule.chunk
@@ -421,206 +377,3 @@ class _Kernel:
             if (weight.fall, False) in self.buffers:
                 with T.serial(chunk) as t:
                     T.buffer_store(self.buffers[weight.fall, False], table[0, chunk + self.tokens - 1 - t], [0, t])
-
-    # -------------------------------------------------------------- steps
-
-    def step(self, step: Step) -> None:
-        """Compute one tensor, in every form that is read."""
-        if step.is_matmul:
-            self.matmul(step)
-        elif step.groups:
-            self.reduce(step)
-        else:
-            self.pointwise(step)
-        self.turn(step.name)
-
-    def turn(self, name: str) -> None:
-        """The other form of a tensor that is read both ways."""
-        forms = self.forms.forms.get(name, (False,))
-        if len(forms) == 1:
-            return
-        source, target = (self.buffers[name, form] for form in forms)
-        rows, columns = self.shape(name, transposed=forms[0])
-        step = 4
-        with T.serial(rows // step) as block, T.serial(columns) as column, T.unroll(step) as part:
-            row = block * step + part
-            T.buffer_store(target, source[row, column], [column, row])
-
-    def tile(self, step: Step) -> tuple[int, int]:
-        """Rows and columns of the accumulator of a product."""
-        along = self.forms.vector(step)
-        rows, columns = self.schedule.tokens if along.axis == self.program.axis else self.schedule.features
-        extent = self.extents[along.axis]
-        while extent % columns:
-            columns -= self.schedule.vector
-        return rows, columns
-
-    def matmul(self, step: Step) -> None:
-        """Products into one accumulator a tile; tiles and parts of sums that are 0 are left out."""
-        along = self.forms.vector(step)
-        across = step.indices[0] if step.indices[1] == along else step.indices[1]
-        rows, columns = self.tile(step)
-        target = self.buffers[step.name, self.native(step.name)]
-        with T.serial(self.extents[along.axis] // columns) as block:
-            left = block * columns
-            low: Any = 0
-            high: Any = self.extents[across.axis] // rows
-            if step.order is not None and step.order.lower == across:
-                high = T.min(T.ceildiv(left + columns, rows), high)
-            elif step.order is not None:
-                low = left // rows
-            with T.serial(high - low) as part:
-                top = (low + part) * rows
-                spans = {along: (left, columns), across: (top, rows)}
-                self.accumulate(step, along, across, spans)
-                accumulator = self.accumulators[rows, columns]
-                with T.unroll(rows) as i, T.unroll(columns // self.schedule.vector) as j:
-                    with T.vectorized(self.schedule.vector) as lane:
-                        column = j * self.schedule.vector + lane
-                        at = {across: top + i, along: left + column}
-                        value = self.finished(step, at, along, accumulator[i, column])
-                        T.buffer_store(target, value, [top + i, left + column])
-
-    def accumulate(self, step: Step, along: Index, across: Index, spans: Mapping[Index, tuple[Any, int]]) -> None:
-        """The sums of one tile."""
-        rows, columns = spans[across][1], spans[along][1]
-        accumulator = self.accumulators[rows, columns]
-        vector = self.schedule.vector
-        with T.unroll(rows) as i, T.unroll(columns // vector) as j, T.vectorized(vector) as lane:
-            T.buffer_store(accumulator, T.float32(0), [i, j * vector + lane])
-        for group in step.groups:
-            for contraction in group.contractions:
-                self.product(contraction, along, across, spans)
-            if group.factor == ONE:
-                continue
-            with T.unroll(rows) as i, T.unroll(columns // vector) as j, T.vectorized(vector) as lane:
-                column = j * vector + lane
-                at = {across: spans[across][0] + i, along: spans[along][0] + column}
-                scaled = accumulator[i, column] * self.value(group.factor, at, along)
-                T.buffer_store(accumulator, scaled, [i, column])
-
-    def product(
-        self, contraction: Contraction, along: Index, across: Index, spans: Mapping[Index, tuple[Any, int]]
-    ) -> None:
-        """``acc[i, j] += Σ_k A[i, k] · B[k, j]``."""
-        (k,) = contraction.summed
-        rows, columns = spans[across][1], spans[along][1]
-        accumulator = self.accumulators[rows, columns]
-        vector, unroll = self.schedule.vector, self.schedule.unroll
-        first, second = contraction.factors
-        row_of, column_of = (first, second) if along in second.indices else (second, first)
-        low, high = self.nonzero(contraction, k, spans)
-        with T.serial((high - low) // unroll) as block, T.unroll(unroll) as part:
-            at_k = low + block * unroll + part
-            with T.unroll(rows) as i, T.unroll(columns // vector) as j, T.vectorized(vector) as lane:
-                column = j * vector + lane
-                at = {across: spans[across][0] + i, along: spans[along][0] + column, k: at_k}
-                term = self.load(row_of, at, k) * self.load(column_of, at, along)
-                T.buffer_store(accumulator, accumulator[i, column] + term, [i, column])
-
-    def nonzero(self, contraction: Contraction, k: Index, spans: Mapping[Index, tuple[Any, int]]) -> tuple[Any, Any]:
-        """The range of a sum outside which a triangular factor is 0, in whole tiles."""
-        low: Any = 0
-        high: Any = self.extents[k.axis]
-        for factor in contraction.factors:
-            triangle = self.program.is_triangular(factor.tensor)
-            if triangle is None or triangle.order is None:
-                continue
-            places = [triangle.indices.index(i) for i in (triangle.order.lower, triangle.order.upper)]
-            lower, upper = (factor.indices[place] for place in places)
-            if upper == k and lower in spans:
-                low = spans[lower][0] if isinstance(low, int) else T.max(low, spans[lower][0])
-            elif lower == k and upper in spans:
-                end = spans[upper][0] + spans[upper][1]
-                high = end if isinstance(high, int) else T.min(high, end)
-        return low, high
-
-    def reduce(self, step: Step) -> None:
-        """Sums that are no matrix products: in the lanes of the result, or of what is summed."""
-        k = sums_along(step, self.forms)
-        along = self.forms.vector(step) if step.indices and k is None else None
-        target = self.buffers[step.name, self.native(step.name)]
-        vector = self.schedule.vector
-        with ExitStack() as loops:
-            at: dict[Index, Any] = {}
-            for index in step.indices:
-                width = vector if index == along else 1
-                at[index] = loops.enter_context(T.serial(self.extents[index.axis] // width)) * width
-            with T.vectorized(vector) as lane:
-                T.buffer_store(self.lanes, T.float32(0), [0, lane])
-            T.buffer_store(self.total, T.float32(0), [0])
-            for group in step.groups:
-                for contraction in group.contractions:
-                    self.sum(contraction, at, along, k)
-                if along is None:
-                    T.buffer_store(self.total, self.total[0] * self.value(group.factor, at, None), [0])
-                    continue
-                with T.vectorized(vector) as lane:
-                    lanes = {**at, along: at[along] + lane}
-                    T.buffer_store(self.lanes, self.lanes[0, lane] * self.value(group.factor, lanes, along), [0, lane])
-            if along is None:
-                T.buffer_store(target, self.finished(step, at, None, self.total[0]), self.place(step, at))
-                return
-            with T.vectorized(vector) as lane:
-                lanes = {**at, along: at[along] + lane}
-                value = self.finished(step, lanes, along, self.lanes[0, lane])
-                T.buffer_store(target, value, self.place(step, lanes))
-
-    def sum(self, contraction: Contraction, at: Mapping[Index, Any], along: Index | None, k: Index | None) -> None:
-        """Add a contraction to the lanes (of the result, ``along``), or to the total (through lanes of ``k``)."""
-        vector = self.schedule.vector
-        with ExitStack() as loops:
-            inner = dict(at)
-            for index in contraction.summed:
-                if index != k:
-                    inner[index] = loops.enter_context(T.serial(self.extents[index.axis]))
-            if along is not None:
-                with T.vectorized(vector) as lane:
-                    term = self.term(contraction, {**inner, along: at[along] + lane}, along)
-                    T.buffer_store(self.lanes, self.lanes[0, lane] + term, [0, lane])
-                return
-            if k is None:
-                T.buffer_store(self.total, self.total[0] + self.term(contraction, inner, None), [0])
-                return
-            with T.serial(self.extents[k.axis] // vector) as block, T.vectorized(vector) as lane:
-                term = self.term(contraction, {**inner, k: block * vector + lane}, k)
-                T.buffer_store(self.lanes, self.lanes[0, lane] + term, [0, lane])
-        if along is None and k is not None:
-            with T.unroll(vector) as lane:
-                T.buffer_store(self.total, self.total[0] + self.lanes[0, lane], [0])
-                T.buffer_store(self.lanes, T.float32(0), [0, lane])
-
-    def term(self, contraction: Contraction, at: Mapping[Index, Any], along: Index | None) -> Any:
-        value = self.load(contraction.factors[0], at, along)
-        for factor in contraction.factors[1:]:
-            value = value * self.load(factor, at, along)
-        return value
-
-    def place(self, step: Step, at: Mapping[Index, Any]) -> list[Any]:
-        """Where in the buffer of a step's tensor its element is."""
-        places = [at[index] for index in step.indices]
-        if len(places) == RANK:
-            return places[::-1] if self.native(step.name) else places
-        return [0, places[0] if places else 0]
-
-    def pointwise(self, step: Step) -> None:
-        """No sums."""
-        target = self.buffers[step.name, self.native(step.name)]
-        if not step.indices:
-            T.buffer_store(target, self.finished(step, {}, None, None), [0, 0])
-            return
-        along = self.forms.vector(step)
-        with ExitStack() as loops:
-            at: dict[Index, Any] = {}
-            for index in step.indices:
-                if index != along:
-                    at[index] = loops.enter_context(T.serial(self.extents[index.axis]))
-            for column, lane in _vectors(self.extents[along.axis], self.schedule.vector):
-                lanes = {**at, along: column + lane}
-                T.buffer_store(target, self.finished(step, lanes, along, None), self.place(step, lanes))
-
-
-def _vectors(columns: int, width: int) -> Iterator[tuple[Any, Any]]:
-    """Loops over ``columns`` by vectors: where each starts, and the lane."""
-    with T.serial(columns // width) as block, T.vectorized(width) as lane:
-        yield block * width, lane

@@ -8,7 +8,7 @@ forward, kept before every chunk, then cotangents from the last chunk to the fir
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from dtn_core.errors import CompileError
 from dtn_core.ir.axes import sequence_axes
@@ -29,127 +29,21 @@ from dtn_core.passes.contract import contract
 from dtn_core.passes.differentiate import differentiate, masks
 from dtn_core.passes.divide import divide
 from dtn_core.passes.pipeline import Chunked, Lowered, assumed_sizes
-from dtn_core.passes.stream import State, Weights
+from dtn_core.passes.stream import State
 
-from .steps import RANK, Step, fuse
-
-
-@dataclass(frozen=True)
-class Carried:
-    """A tensor carried along a walk: 0 at first, overwritten by a step of every chunk.
-
-    Attributes
-    ----------
-    total
-        Whether what counts is its value after the walk, a sum over all tokens; otherwise it is a state that every
-        chunk reads.
-    weights
-        Its decay, if it has one.
-    """
-
-    name: str
-    axes: tuple[str, ...]
-    total: bool = False
-    weights: Weights | None = None
+from .steps import RANK, fuse
+from .walks import Carried, TileProgram, Walk
 
 
-@dataclass(frozen=True)
-class Walk:
-    """One pass over the tokens of a sequence, chunk by chunk.
-
-    Attributes
-    ----------
-    setup
-        Steps that no token takes part in, before the first chunk.
-    body
-        Steps of a chunk.
-    carried
-        What passes from chunk to chunk.
-    saved, loaded
-        States that are written to memory before each chunk, and those that an earlier walk wrote there.
-    results
-        Outputs along the tokens.
-    reverse
-        Whether it goes from the last chunk to the first.
-    """
-
-    setup: tuple[Step, ...]
-    body: tuple[Step, ...]
-    carried: tuple[Carried, ...] = ()
-    saved: tuple[str, ...] = ()
-    loaded: tuple[str, ...] = ()
-    results: tuple[str, ...] = ()
-    reverse: bool = False
-
-    @property
-    def steps(self) -> tuple[Step, ...]:
-        """Setup and body."""
-        return (*self.setup, *self.body)
-
-    def reads(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Those of ``names`` that it reads."""
-        found = {read.tensor for step in self.steps for read in step.reads}
-        return tuple(name for name in names if name in found)
-
-
-@dataclass(frozen=True)
-class TileProgram:
-    """An operator as walks.
-
-    Attributes
-    ----------
-    name : str
-        Of the operator.
-    axis : str
-        The axis of the tokens.
-    inputs, outputs : tuple[Param, ...]
-        Arguments of the kernel, in order.
-    walks : tuple[Walk, ...]
-        One after another.
-    tail : tuple[Step, ...]
-        Steps after the last walk.
-    weights : tuple[Weights, ...]
-        Powers of decays along a chunk.
-    axes : Mapping[str, tuple[str, ...]]
-        The axes of every tensor.
-    constants : Mapping[str, float]
-        Scalars that are no arguments.
-    """
-
-    name: str
-    axis: str
-    inputs: tuple[Param, ...]
-    outputs: tuple[Param, ...]
-    walks: tuple[Walk, ...]
-    tail: tuple[Step, ...]
-    weights: tuple[Weights, ...]
-    axes: Mapping[str, tuple[str, ...]]
-    constants: Mapping[str, float] = field(default_factory=dict)
-
-    def bound(self, scalars: Mapping[str, float]) -> TileProgram:
-        """The program with values for some of its scalar arguments."""
-        values = {p.name: float(scalars[p.name]) for p in self.inputs if p.name in scalars and not p.axes}
-        inputs = tuple(p for p in self.inputs if p.name not in values)
-        return replace(self, inputs=inputs, constants={**self.constants, **values})
-
-    @property
-    def features(self) -> tuple[str, ...]:
-        """Every axis but that of the tokens."""
-        found = dict.fromkeys(axis for axes in self.axes.values() for axis in axes)
-        return tuple(axis for axis in found if axis != self.axis)
-
-    @property
-    def steps(self) -> tuple[Step, ...]:
-        """All steps."""
-        return (*(step for walk in self.walks for step in walk.steps), *self.tail)
-
-    def is_triangular(self, name: str) -> Step | None:
-        """The step of a tensor that is 0 on one side of its diagonal."""
-        return next((step for step in self.steps if step.name == name and step.order is not None), None)
-
-
-def forward(lowered: Lowered) -> TileProgram:
+def forward(lowered: Lowered, *, split: bool = False) -> TileProgram:
     """The operator itself.
+
+    Parameters
+    ----------
+    lowered : Lowered
+    split : bool
+        For sequences in parts that are computed side by side: states that need no other state are summed first, then
+        those that need them, and the results last.
 
     Raises
     ------
@@ -160,7 +54,7 @@ def forward(lowered: Lowered) -> TileProgram:
     chunked = lowered.chunked
     definition = lowered.definition
     if chunked is None:
-        return _Staged(lowered.program, axis, definition.params, definition.outputs).build(())
+        return _Staged(lowered.program, axis, definition.params, definition.outputs, split=split).build(())
     if chunked.after is not None:
         raise CompileError(f"{definition.name} sums causal results over the whole sequence; that has no kernel")
     before = chunked.before
@@ -170,7 +64,7 @@ def forward(lowered: Lowered) -> TileProgram:
         definition.outputs,
         (*(before.statements if before is not None else ()), *chunked.chunk.statements),
     )
-    return _Staged(body, axis, definition.params, definition.outputs, chunked).build(chunked.stream.states)
+    return _Staged(body, axis, definition.params, definition.outputs, chunked, split=split).build(chunked.stream.states)
 
 
 def backward(lowered: Lowered) -> TileProgram:
@@ -218,7 +112,10 @@ class _Staged:
         params: Sequence[Param],
         outputs: Sequence[Param],
         chunked: Chunked | None = None,
+        *,
+        split: bool = False,
     ) -> None:
+        self.split = split
         self.program = program
         self.params = tuple(params)
         self.outputs = tuple(outputs)
@@ -252,10 +149,13 @@ class _Staged:
         targets = [o.name for o in self.outputs]
         final = max([last, *(self.stages[name] for name in targets if self.axis in self.axes[name])])
         count = 1 + max([final, *(stage for stage, _ in self.sums)])
-        walks = tuple(self.walk(stage, final, states if stage == last else ()) for stage in range(count))
+        walks: list[Walk] = []
+        for stage in range(count):
+            here = states if stage == last else ()
+            walks += self.parts(stage, here) if self.split and here else [self.walk(stage, here)]
         tail = fuse([s for stage, s in self.small if stage == count], targets)
         return TileProgram(
-            self.program.name, self.axis, self.params, self.outputs, walks, tail, tuple(weights), self.axes
+            self.program.name, self.axis, self.params, self.outputs, tuple(walks), tail, tuple(weights), self.axes
         )
 
     def place(self, statement: Statement) -> None:
@@ -286,12 +186,12 @@ class _Staged:
             whole: Expr = sum_of(Read(name, statement.indices), *rest)
             self.small.append((stage + 1, replace(statement, value=whole)))
 
-    def walk(self, stage: int, final: int, states: Sequence[State]) -> Walk:
+    def walk(self, stage: int, states: Sequence[State]) -> Walk:
         """The walk that computes everything of ``stage``."""
         sums = [statement for at, statement in self.sums if at == stage]
-        results = tuple(o.name for o in self.outputs if self.axis in o.axes and self.stages[o.name] == stage)
+        results = self.results(stage)
         wanted = {*results, *(s.added for s in states), *(r.tensor for s in sums for r in statement_reads(s))}
-        body = _needed([s for s in self.tokens if self.stages[s.name] <= stage], wanted)
+        body = _needed(self.available(stage), wanted)
         carried, updates, renewals = _carried(states)
         for statement in sums:
             added, after = f"{statement.name}_added", f"{statement.name}_next"
@@ -300,20 +200,96 @@ class _Staged:
             old = Read(statement.name, statement.indices)
             renewals.append(Statement(after, statement.indices, sum_of(old, Read(added, statement.indices))))
             updates[after] = statement.name
-            carried.append(Carried(statement.name, statement.axes, total=True))
-        varying = {p.name for p in self.params if self.axis in p.axes} | {c.name for c in carried if not c.total}
+            carried.append(Carried(statement.name, statement.axes, total=True, partial=self.split))
+        return self.fused(stage, body, Walk((), (), tuple(carried), results=results), updates, renewals)
+
+    def parts(self, stage: int, states: Sequence[State]) -> list[Walk]:
+        """Walks over parts of a sequence: one for each level of states, then the one that has the results.
+
+        Tensors of tokens that needed a state are stored, so that later walks need neither compute them again nor know
+        that state.
+        """
+        statements = self.available(stage)
+        levels = _levels(statements, states)
+        results = self.results(stage)
+        loaded: set[str] = set()
+        walks = []
+        for level in range(max(levels.values()) + 2):
+            own = [s for s in states if levels[s.name] == level]
+            later = {*results, *(s.added for s in states if levels[s.name] > level)}
+            wanted = {s.added for s in own} or set(results)
+            while True:  # a state that is read has to be kept up to date
+                body = _needed(statements, wanted, loaded)
+                known = {r.tensor for s in body for r in statement_reads(s)}
+                lower = [s for s in states if levels[s.name] < level and s.name in known]
+                if {s.added for s in lower} <= wanted:
+                    break
+                wanted |= {s.added for s in lower}
+            made = {s.name for s in _depending(body, {s.name for s in states} | loaded) if s.axes.count(self.axis) == 1}
+            remaining = _needed(statements, later, loaded | made) if own else []
+            stored = {r.tensor for s in remaining for r in statement_reads(s)} & made
+            carried, updates, renewals = _carried([*lower, *own])
+            walk = Walk(
+                (),
+                (),
+                tuple(replace(c, partial=any(c.name == s.name for s in own)) for c in carried),
+                loaded=tuple(sorted(loaded & known)),
+                stored=tuple(sorted(stored)),
+                results=() if own else results,
+            )
+            walks.append(self.fused(stage, body, walk, updates, renewals))
+            loaded |= stored
+        return walks
+
+    def fused(
+        self,
+        stage: int,
+        body: Sequence[Statement],
+        walk: Walk,
+        updates: Mapping[str, str],
+        renewals: Sequence[Statement],
+    ) -> Walk:
+        """``walk`` with its steps: those that no token takes part in before the others."""
+        varying = {p.name for p in self.params if self.axis in p.axes} | {c.name for c in walk.carried if not c.total}
+        varying |= set(walk.loaded)
         if self.chunked is not None:
             varying |= {w.fall for w in self.chunked.stream.weights}
         constant, moving = _hoisted(body, varying)
         small = [s for at, s in self.small if at == stage]
         read_later = {r.tensor for _, s in (*self.small, *self.sums) for r in statement_reads(s)}
         read_later |= {r.tensor for s in self.tokens for r in statement_reads(s)} | {o.name for o in self.outputs}
-        return Walk(
-            fuse([*small, *constant], read_later),
-            fuse([*moving, *renewals], results, updates),
-            tuple(carried),
-            results=results,
+        kept = (*walk.results, *walk.stored)
+        return replace(
+            walk, setup=fuse([*small, *constant], read_later), body=fuse([*moving, *renewals], kept, updates)
         )
+
+    def results(self, stage: int) -> tuple[str, ...]:
+        """The outputs along the tokens that belong to a stage."""
+        return tuple(o.name for o in self.outputs if self.axis in o.axes and self.stages[o.name] == stage)
+
+    def available(self, stage: int) -> list[Statement]:
+        """What can be computed of a chunk's tokens."""
+        return [s for s in self.tokens if self.stages[s.name] <= stage]
+
+
+def _levels(statements: Sequence[Statement], states: Sequence[State]) -> dict[str, int]:
+    """How many other states have to be known, one after another, before a state can be summed."""
+    needs = {}
+    for state in states:
+        read = {r.tensor for s in _needed(statements, {state.added}) for r in statement_reads(s)}
+        needs[state.name] = {other.name for other in states if other.name in read and other.name != state.name}
+    levels: dict[str, int] = {}
+    while len(levels) < len(states):
+        ready = [name for name, needed in needs.items() if name not in levels and needed <= levels.keys()]
+        if not ready:
+            raise CompileError("its states depend on one another in a circle")
+        levels.update({name: max((levels[n] + 1 for n in needs[name]), default=0) for name in ready})
+    return levels
+
+
+def _depending(statements: Sequence[Statement], sources: set[str]) -> list[Statement]:
+    """Those of ``statements`` that depend on ``sources``."""
+    return _hoisted(statements, sources)[1]
 
 
 def _chunked_backward(chunked: Chunked, definition: Program, wrt: Sequence[str]) -> TileProgram:
@@ -395,12 +371,13 @@ def _carried(states: Sequence[State]) -> tuple[list[Carried], dict[str, str], li
     return carried, {state.after: state.name for state in states}, [state.update for state in states]
 
 
-def _needed(statements: Sequence[Statement], wanted: set[str]) -> list[Statement]:
-    """Those of ``statements`` that ``wanted`` depends on."""
+def _needed(statements: Sequence[Statement], wanted: set[str], known: Iterable[str] = ()) -> list[Statement]:
+    """Those of ``statements`` that ``wanted`` depends on, beyond what is ``known``."""
     wanted = set(wanted)
+    known = set(known)
     found = []
     for statement in reversed(statements):
-        if statement.name in wanted:
+        if statement.name in wanted - known:
             wanted |= {read.tensor for read in statement_reads(statement)}
             found.append(statement)
     return found[::-1]

@@ -5,8 +5,10 @@ One JSON object a line in, one out.  What a kernel prints goes to standard error
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import signal
 import statistics
 import sys
 import traceback
@@ -24,6 +26,7 @@ Job = Mapping[str, Any]
 
 def answer_lines(handle: Callable[[Job], Mapping[str, Any]]) -> None:
     """Answer each line of standard input with what ``handle`` returns; an exception becomes ``{"error": text}``."""
+    _end_with_parent()
     answers = _private_output()
     for line in sys.stdin:
         try:
@@ -39,6 +42,12 @@ def describe(error: BaseException) -> str:
     """An exception in one line."""
     said = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {said[-1]}" if said else type(error).__name__
+
+
+def _end_with_parent() -> None:
+    """Have Linux end this process when its parent is killed: a kernel that hangs never sees its input end."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _private_output() -> TextIO:

@@ -9,10 +9,7 @@ import numpy as np
 import pytest
 
 from dtn_codegen.tensorir.cuda.schedule import CudaSchedule
-from oracle.cuda_cases import CASES, KINDS, Case, causal
-
-RACED = [(1, 8192, 16, 128), (2, 16384, 16, 128), (4, 2048, 16, 128), (1, 65536, 8, 64)]
-"""Batch, tokens, heads and features that the bench races."""
+from oracle.cuda_cases import CASES, KINDS, RACED, Case, causal
 
 
 @cache

@@ -95,6 +95,9 @@ class Case:
             assert error < TOLERANCE[self.dtype], f"rms {error:.2e}"
 
 
+RACED = [(1, 8192, 16, 128), (2, 16384, 16, 128), (4, 2048, 16, 128), (1, 65536, 8, 64)]
+"""Batch, tokens, heads and features that the bench races on a GPU."""
+
 GATED = as_operator(
     """gated(q[n,d], k[n,d], v[n,e], g[n]) -> o[n,e]:
     s[j] = sigmoid(g[j])

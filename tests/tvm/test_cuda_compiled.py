@@ -15,13 +15,11 @@ from dtn_core.operators import tensor_attention
 from dtn_tvm import kernels
 from dtn_tvm.problem import Problem
 from dtn_tvm.targets import target
-from oracle.cuda_cases import CASES, Case, causal
+from oracle.cuda_cases import CASES, RACED, Case, causal
 
 pytestmark = pytest.mark.skipif(shutil.which("nvcc") is None, reason="nvcc is not installed")
 
 CARDS = {"sm_80": "nvidia/a100", "sm_90a": "nvidia/h100"}
-RACED = [(1, 8192, 16, 128), (2, 16384, 16, 128), (4, 2048, 16, 128), (1, 65536, 8, 64)]
-"""Batch, tokens, heads and features that the bench races."""
 QUICK = ["order 2, bfloat16", "order 2, float32", "decay of each head, split", "gradient, float16"]
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from dtn_core.errors import CompileError
-from dtn_core.ir.nodes import ONE, Read, reads, sum_of, terms_of
+from dtn_core.ir.nodes import ONE, Read, product, reads, terms_of
 
 from ..steps import ACC, Step
 from ..tiles import Carried, TileProgram, Walk
@@ -123,17 +123,12 @@ def update_of(walk: Walk, name: str) -> Step:
     return next(step for step in walk.body if step.name == name)
 
 
-def in_place(step: Step) -> tuple[Read, ...] | None:
-    """Reads of what a sum is added to, if the step can begin with it and accumulate; None if it cannot.
-
-    Then the step is ``rest``, and the products are added on top.
-    """
+def in_place(step: Step) -> bool:
+    """Whether a step can begin with what is added to its sums, and accumulate the products on top of that."""
     if step.order is not None or any(group.factor != ONE for group in step.groups):
-        return None
-    terms = list(terms_of(step.finish))
-    if terms.count(ACC) != 1 or any(ACC in reads(term) for term in terms if term != ACC):
-        return None
-    return tuple(read for term in terms if term != ACC for read in reads(term))
+        return False
+    terms = terms_of(step.finish)
+    return terms.count(ACC) == 1 and not any(ACC in reads(term) for term in terms if term != ACC)
 
 
 def _states(walk: Walk, name: str, names: tuple[str, ...], done: tuple[str, ...]) -> Pass:
@@ -148,10 +143,8 @@ def _check_linear(walk: Walk, carried: Carried) -> None:
     """Whether a state is ``whole · state + added``, with nothing of it in what is added."""
     step = update_of(walk, carried.name)
     own = Read(carried.name, step.indices)
-    kept = own if carried.weights is None else None
-    rest = sum_of(*(term for term in terms_of(step.finish) if carried.name in {r.tensor for r in reads(term)}))
-    inside = {read.tensor for contraction in step.contractions for read in contraction.factors}
-    names = {read.tensor for read in reads(rest)}
-    allowed = {carried.name} if carried.weights is None else {carried.name, carried.weights.whole}
-    if carried.name in inside or (kept is not None and rest != kept) or not names <= allowed:
+    kept = own if carried.weights is None else product(Read(carried.weights.whole), own)
+    terms = [term for term in terms_of(step.finish) if carried.name in {read.tensor for read in reads(term)}]
+    added = {read.tensor for contraction in step.contractions for read in contraction.factors}
+    if terms != [kept] or carried.name in added:
         raise CompileError(f"{carried.name} is not a sum over the tokens; a sequence cannot be split")

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .measuring.process import Child, CrashError, HangError, StartError
-from .recipe import checked, recipe, to_json
+from .measuring.outcome import outcome
+from .measuring.process import START, Child, CrashError, HangError, StartError
+from .recipe import recipes, to_json
 from .record import Receipt, Record, toolchain
 from .targets import Ceilings, Target
 from .trials import Trial
 
 if TYPE_CHECKING:
-    from .kernels import Problem
+    from .problem import Problem
 
 FAMILY = "dtn_tvm.kernels"
 
@@ -35,6 +36,9 @@ class Options:
         The module of the schedules.
     seed : int
         Of the inputs.
+    ceilings : bool
+        Whether the device's own rates are measured first, which takes seconds, so that the fraction of the roofline can
+        be said.
     """
 
     trials: int = 64
@@ -43,6 +47,7 @@ class Options:
     measure_timeout: float = 60.0
     family: str = FAMILY
     seed: int = 0
+    ceilings: bool = True
 
 
 class Candidates:
@@ -61,10 +66,8 @@ class Candidates:
         self, problem: Problem, target: Target, options: Options, folder: Path, compiler: Child, site: Child
     ) -> None:
         self.problem, self.target, self.options = problem, target, options
-        self.checked = checked(problem)
         self._folder, self._compiler, self._site = folder, compiler, site
-        answer = site.ask({"job": "device"}, options.measure_timeout)
-        self.device = str(answer["name"])
+        self.device = str(self._say("device", START)["name"])
         if target.device and target.device not in self.device:
             raise StartError(f"the device there is {self.device}")
         self._number = 0
@@ -87,26 +90,24 @@ class Candidates:
 
     def prepare(self) -> None:
         """Compute the reference, once."""
-        self._timed = recipe(self.problem, self._folder, self.options.seed)
-        same = self.checked is self.problem
-        self._check = self._timed if same else recipe(self.checked, self._folder, self.options.seed)
+        self._timed, self._check = recipes(self.problem, self._folder, self.options.seed)
         self._say("prepare", 600.0, recipe=self._check)
 
-    def shortest(self) -> float:
-        """Seconds in which the device could do the work: its own rates, measured now; a card's flops as documented."""
-        found = self._say("ceilings", 600.0)
-        documented = self.target.ceilings.flops if self.target.ceilings else {}
-        flops = found.get("flops") or documented.get(self.problem.dtype, float("inf"))
-        ceilings = Ceilings(found["bandwidth"], {self.problem.dtype: flops}, "measured")
-        return ceilings.seconds(self.problem.dtype, self.problem.flops, self.problem.bytes)
+    def shortest(self) -> float | None:
+        """Seconds in which the device could do the work: at its own rates, measured now, else at those documented."""
+        found = self._say("ceilings", 600.0) if self.options.ceilings else {}
+        documented, dtype = self.target.ceilings, self.problem.dtype
+        bandwidth = found.get("bandwidth") or (documented.bandwidth if documented else None)
+        flops = found.get("flops") or (documented.flops[dtype] if documented else None)
+        if bandwidth is None or flops is None:
+            return None
+        return Ceilings(bandwidth, {dtype: flops}).seconds(dtype, self.problem.flops, self.problem.bytes)
 
     def measure(self, schedule: Mapping[str, Any], best: Trial | None) -> Trial:
         """Build and measure one."""
         self._number += 1
-        library, failure = self._build(self.problem, schedule, "kernel")
-        check_library = library
-        if failure is None and self.checked is not self.problem:
-            check_library, failure = self._build(self.checked, schedule, "check")
+        library = self._folder / f"kernel{self._number}.so"
+        failure = built(schedule, self._compiler, self.build_job(schedule, library), self.options.build_timeout)
         if failure is not None:
             return failure
         job = {
@@ -114,34 +115,31 @@ class Candidates:
             "folder": str(self._folder),
             "recipe": self._timed,
             "check": self._check,
-            "library": library,
-            "check_library": check_library,
+            "library": library.name,
             "best": best.seconds if best else None,
         }
-        try:
-            return judged(schedule, self._site, job, self.options.measure_timeout)
-        finally:
-            for name in {library, check_library}:
-                (self._folder / name).unlink(missing_ok=True)
+        found = outcome(self._site, job, self.options.measure_timeout)
+        library.unlink()
+        return Trial(schedule, **found)
 
-    def _build(self, problem: Problem, schedule: Mapping[str, Any], role: str) -> tuple[str, Trial | None]:
-        library = f"{role}{self._number}.so"
-        job = {
+    def build_job(self, schedule: Mapping[str, Any], library: Path) -> dict[str, Any]:
+        """What the compiler is asked."""
+        return {
             "family": self.options.family,
-            "problem": to_json(problem),
+            "problem": to_json(self.problem),
             "schedule": schedule,
             "target": self.target.to_json(),
-            "library": str(self._folder / library),
+            "library": str(library),
         }
-        return library, built(schedule, self._compiler, job, self.options.build_timeout)
 
     def _say(self, job: str, timeout: float, **about: Any) -> dict[str, Any]:
         try:
             answer = self._site.ask({"job": job, "folder": str(self._folder), **about}, timeout)
         except (CrashError, HangError) as error:
             raise StartError(f"{job} failed: {error}") from None
-        if "error" in answer:
-            raise StartError(f"{job} failed: {answer['error']}")
+        problem = answer.get("error") or answer.get("lost")
+        if problem:
+            raise StartError(f"{job} failed: {problem}")
         return answer
 
     def record(self, best: Trial, shortest: float | None) -> Record:
@@ -192,20 +190,3 @@ def built(schedule: Mapping[str, Any], compiler: Child, job: Mapping[str, Any], 
     if "error" in answer:
         return Trial(schedule, failure="does not build", detail=answer["error"])
     return None
-
-
-def judged(schedule: Mapping[str, Any], site: Child, job: Mapping[str, Any], timeout: float) -> Trial:
-    """A candidate that was built, after it was run."""
-    try:
-        answer = site.ask(job, timeout)
-    except CrashError as error:
-        return Trial(schedule, failure="crashed", detail=str(error))
-    except HangError as error:
-        return Trial(schedule, failure="hung", detail=str(error))
-    if "error" in answer:
-        site.end()  # after a fault a card refuses whatever the same process asks of it
-        return Trial(schedule, failure="does not run", detail=answer["error"])
-    if "wrong" in answer:
-        said = ", ".join(f"{name} error {value:.1e}" for name, value in answer["wrong"].items())
-        return Trial(schedule, failure="wrong result", detail=said)
-    return Trial(schedule, answer["seconds"], answer["errors"])

@@ -14,9 +14,9 @@ from .toolchain import check_toolchain
 
 check_toolchain()
 
+import tvm  # noqa: E402 - after the check, whose message names what to install
 import tvm_ffi  # noqa: E402, F401
 
-import tvm  # noqa: E402 - after the check, whose message names what to install
 from dtn_codegen.tensorir.schedule import Schedule  # noqa: E402
 
 from . import cpu, cuda  # noqa: E402

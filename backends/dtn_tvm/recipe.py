@@ -11,7 +11,6 @@ import ast
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -31,7 +30,7 @@ from dtn_core.passes.pipeline import candidates
 from .measuring import values
 
 if TYPE_CHECKING:
-    from .kernels import Problem
+    from .problem import Problem
 
 WORK = 4e11
 """What the reference may cost (flops and traffic, as the compiler scores them): some ten seconds of NumPy."""
@@ -68,33 +67,10 @@ def from_json(family: ModuleType, found: Mapping[str, Any]) -> Problem:
     return problem
 
 
-@dataclass(frozen=True)
-class Signature:
-    """A kernel's tensors in the order of its arguments, and the program that it computes.
-
-    Attributes
-    ----------
-    program : Program
-        The operator's, or its vector-Jacobian product.
-    inputs, outputs : tuple of Param
-    places : tuple of int
-        Where each output is among those of the program: a kernel has no gradient of a scalar.
-    """
-
-    program: Program
-    inputs: tuple[Param, ...]
-    outputs: tuple[Param, ...]
-    places: tuple[int, ...]
-
-
 @lru_cache(maxsize=64)
-def signature(program: Program, direction: str) -> Signature:
-    """The tensors of the kernel of ``program`` in one direction: ``"forward"`` or ``"backward"``."""
-    if direction == "forward":
-        return Signature(program, program.tensors, program.outputs, tuple(range(len(program.outputs))))
-    vjp = differentiate(flatten(program))
-    places, outputs = zip(*((place, output) for place, output in enumerate(vjp.outputs) if output.axes), strict=True)
-    return Signature(vjp, vjp.tensors, tuple(outputs), tuple(places))
+def computed(program: Program, direction: str) -> Program:
+    """What a kernel computes: the operator, or its vector-Jacobian product."""
+    return program if direction == "forward" else differentiate(flatten(program))
 
 
 def recipe(problem: Problem, folder: Path, seed: int = 0) -> dict[str, Any]:
@@ -111,28 +87,26 @@ def recipe(problem: Problem, folder: Path, seed: int = 0) -> dict[str, Any]:
         If a scalar parameter of the operator has no value.
     """
     operator = problem.operator
-    tensors = signature(operator.program, problem.direction)
-    unbound = [param.name for param in tensors.program.scalars if param.name not in operator.scalars]
+    program = computed(operator.program, problem.direction)
+    unbound = [param.name for param in program.scalars if param.name not in operator.scalars]
     if unbound:
         raise ValueError(f"{operator.name}: scalar {unbound[0]} has no value; a kernel is tuned for one")
-    source = emit(Operator(tensors.program, operator.scalars), "numpy")
+    source = emit(Operator(program, operator.scalars), "numpy")
+    places = [place for place, output in enumerate(program.outputs) if output.axes or problem.direction == "forward"]
     function = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)][-1]
     reference = f"reference_{hashlib.sha256(source.encode()).hexdigest()[:12]}.py"
     (folder / reference).write_text(source, encoding="utf-8")
     made: dict[str, Any] = {
-        "inputs": [_tensor(problem, param) for param in tensors.inputs],
+        "inputs": [_tensor(problem, param) for param in problem.inputs],
         "outputs": [
-            {**_tensor(problem, param), "place": place}
-            for param, place in zip(tensors.outputs, tensors.places, strict=True)
+            {**_tensor(problem, param), "place": place} for param, place in zip(problem.outputs, places, strict=True)
         ],
         "seed": seed,
         "scale": 1.0,
         "reference": reference,
         "function": function,
         "scalars": [
-            [place, operator.scalars[param.name]]
-            for place, param in enumerate(tensors.program.params)
-            if not param.axes
+            [place, operator.scalars[param.name]] for place, param in enumerate(program.params) if not param.axes
         ],
         "tolerance": dict(TOLERANCE[problem.dtype]),
         "sizes": dict(problem.sizes),
@@ -142,10 +116,14 @@ def recipe(problem: Problem, folder: Path, seed: int = 0) -> dict[str, Any]:
     return made
 
 
+def recipes(problem: Problem, folder: Path, seed: int = 0) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The recipe to take the time by and the one to compare values by: one, where the reference is quick enough."""
+    timed, proof = recipe(problem, folder, seed), checked(problem)
+    return timed, timed if proof is problem else recipe(proof, folder, seed)
+
+
 def _tensor(problem: Problem, param: Param) -> dict[str, Any]:
-    sizes = problem.sizes
-    shape = [sizes["batch"], sizes["heads"], *(sizes[axis] for axis in param.axes)]
-    return {"name": param.name, "shape": shape, "dtype": problem.dtype}
+    return {"name": param.name, "shape": list(problem.shape(param)), "dtype": problem.kind(param)}
 
 
 def _scale(made: dict[str, Any], folder: Path) -> float:
@@ -168,7 +146,7 @@ def _scale(made: dict[str, Any], folder: Path) -> float:
 
 def checked(problem: Problem) -> Problem:
     """The problem at the sizes at which values are compared: its own where the reference can be computed there."""
-    program = signature(problem.operator.program, problem.direction).program
+    program = computed(problem.operator.program, problem.direction)
     sizes = dict(problem.sizes)
     if _work(program, sizes) > WORK:
         for axis in sequence_axes(program):

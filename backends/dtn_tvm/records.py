@@ -24,7 +24,7 @@ from dtn_core.ir.axes import sequence_axes
 from .record import Record, from_json, shape, toolchain
 
 if TYPE_CHECKING:
-    from .kernels import Problem
+    from .problem import Problem
     from .targets import Target
 
 VARIABLE = "DTN_RECORDS"
@@ -141,7 +141,7 @@ def prune(path: Path, versions: Mapping[str, str] | None = None) -> tuple[list[R
 
 
 def _write(path: Path, records: Sequence[Record], corrupt: Sequence[Corrupt]) -> None:
-    lines = [json.dumps(record.to_json(), sort_keys=True).encode() for record in records]
+    lines = [json.dumps(record.to_json()).encode() for record in records]
     with replaced(path) as beside:
         beside.write_bytes(b"".join(line + b"\n" for line in [*lines, *(bad.text for bad in corrupt)]))
 
@@ -199,14 +199,8 @@ def find(problem: Problem, target: Target) -> Found:
         return Found(None, f"no records: neither {VARIABLE} nor use_records names a file")
     records = [record for path in files for record in _cached(path, path.stat().st_mtime_ns if path.exists() else 0)]
     what = f"{problem.operator.name} {problem.direction}, {problem.dtype} on {target.key}"
-    scalars = dict(problem.operator.scalars)
-    same = [
-        record
-        for record in records
-        if (record.ir, record.direction, record.target, record.dtype)
-        == (problem.ir_hash, problem.direction, target.key, problem.dtype)
-        and record.scalars == scalars
-    ]
+    wanted = (problem.ir_hash, problem.direction, target.key, problem.dtype)  # scalars change no schedule
+    same = [record for record in records if (record.ir, record.direction, record.target, record.dtype) == wanted]
     if not same:
         return Found(None, f"no record of {what}")
     current = [record for record in same if record.versions == toolchain()]

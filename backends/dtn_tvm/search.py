@@ -1,15 +1,15 @@
 """Which candidate to measure next: a model of the cost first, what was measured second.
 
-The family's own estimate orders the candidates before anything is known.  Then a ridge regression of the logarithm of
-the time, on that estimate and on the value of every parameter, is fitted to what was measured: parameters of a
-schedule act mostly one by one, and a factor in time is a term in its logarithm.
+A family lists its candidates by its own model of their cost, the best first, and that is all that is known before
+anything is measured.  Then a ridge regression of the logarithm of the time, on that rank and on the value of every
+parameter, is fitted to what was measured: parameters act mostly one by one, and a factor in time is a term in its
+logarithm.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,11 +29,9 @@ class Search:
     Parameters
     ----------
     space : sequence of Mapping
-        The candidates, as JSON.
+        The candidates as JSON, the best predicted first.
     default : Mapping
         Measured first.
-    estimate : callable, optional
-        Seconds that a candidate is expected to take, only compared with one another.
 
     Examples
     --------
@@ -42,17 +40,12 @@ class Search:
     {'tile': 8}
     """
 
-    def __init__(
-        self,
-        space: Sequence[Mapping[str, Any]],
-        default: Mapping[str, Any],
-        estimate: Callable[[Mapping[str, Any]], float] | None = None,
-    ) -> None:
+    def __init__(self, space: Sequence[Mapping[str, Any]], default: Mapping[str, Any]) -> None:
         candidates = {canonical(schedule): dict(schedule) for schedule in [default, *space]}
         self._names = list(candidates)
         self._candidates = list(candidates.values())
-        self._prior = np.array([math.log(estimate(c)) if estimate else 0.0 for c in self._candidates])
-        self._features = _one_hot(self._candidates, self._prior if estimate else None)
+        self._rank = np.linspace(0, 1, len(self._candidates))
+        self._features = _features(self._candidates, self._rank)
         self._open = set(range(len(self._candidates)))
         self._measured: dict[int, float | None] = {}
 
@@ -68,7 +61,7 @@ class Search:
         if not self._measured:
             chosen = 0
         elif valid < FIRST or len(self._measured) % EXPLORE == 0:
-            chosen = rest[int(np.argmax(self._distance(rest) - self._prior[rest]))]
+            chosen = rest[int(np.argmax(self._distance(rest) - self._rank[rest]))]
         else:
             chosen = rest[int(np.argmin(self._predicted(rest)))]
         self._open.remove(chosen)
@@ -106,10 +99,9 @@ def canonical(schedule: Mapping[str, Any]) -> str:
     return json.dumps(schedule, sort_keys=True)
 
 
-def _one_hot(candidates: Sequence[Mapping[str, Any]], prior: np.ndarray | None) -> np.ndarray:
-    values = [{(name, json.dumps(value)) for name, value in c.items()} for c in candidates]
+def _features(candidates: Sequence[Mapping[str, Any]], rank: np.ndarray) -> np.ndarray:
+    """A column for each value that some candidates have, and one for the rank."""
+    values = [{(name, json.dumps(value)) for name, value in candidate.items()} for candidate in candidates]
     varying = sorted(set().union(*values) - set.intersection(*values))
     columns = [np.array([float(feature in own) for own in values]) for feature in varying]
-    if prior is not None:
-        columns.append(prior - prior.mean())
-    return np.stack(columns, -1) if columns else np.zeros((len(candidates), 1))
+    return np.stack([*columns, rank - rank.mean()], -1)

@@ -31,9 +31,17 @@ def remote(target: Target, host: str, port: int, key: str, timeout: float = 60.0
     key : str
         Under which servers announced themselves to it.
     timeout : float
-        Seconds to wait for a server.
+        Seconds after which the server ends a session: those that one candidate may take there.
     """
-    hello = {"job": "device", "kind": target.kind, "host": host, "port": port, "key": key, "timeout": timeout}
+    hello = {
+        "job": "device",
+        "kind": target.kind,
+        "threads": target.threads,
+        "host": host,
+        "port": port,
+        "key": key,
+        "timeout": timeout,
+    }
     return Child(["-P", "-m", "dtn_tvm.rpc"], hello=hello)
 
 

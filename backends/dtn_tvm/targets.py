@@ -29,13 +29,10 @@ class Ceilings:
         Bytes a second, read and written together.
     flops : Mapping[str, float]
         Operations a second by dtype of the arguments, dense, summed in float32.
-    source : str
-        ``"documented"`` or ``"measured"``.
     """
 
     bandwidth: float
     flops: Mapping[str, float]
-    source: str = "documented"
 
     def seconds(self, dtype: str, flops: float, moved: float) -> float:
         """The shortest time in which so much work can be done: the roofline."""

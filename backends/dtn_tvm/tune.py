@@ -10,11 +10,11 @@ import importlib
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dtn_core.errors import DtnError
 
@@ -28,7 +28,7 @@ from .targets import Target
 from .trials import Log, Trial, trials_path
 
 if TYPE_CHECKING:
-    from .kernels import Problem
+    from .problem import Problem
 
 
 class TuneError(DtnError):
@@ -174,14 +174,7 @@ def new_search(family: ModuleType, problem: Problem, target: Target) -> Search:
     space = family.space(problem, target)
     if not space:
         raise TuneError(f"{problem.operator.name} {problem.direction}: there is no kernel of it for {target.name}")
-    estimate = getattr(family, "estimate", None)
-    prior: Callable[[Mapping[str, Any]], float] | None = None
-    if estimate is not None:
-
-        def prior(schedule: Mapping[str, Any]) -> float:
-            return float(estimate(problem, family.Schedule.from_json(schedule), target))
-
-    return Search([s.to_json() for s in space], family.default(problem, target).to_json(), prior)
+    return Search([schedule.to_json() for schedule in space], family.default(problem, target).to_json())
 
 
 def nothing_valid(progress: Progress) -> str:

@@ -21,9 +21,9 @@ from dtn_core.operators import Operator
 from dtn_core.passes.padding import MASK, pad
 from dtn_core.passes.pipeline import Lowered, candidates, choose
 
-from . import implementations
 from .arrays import Arrays
-from .implementations import NATIVE, Kernels
+from .implementations import Kernels
+from .kernel_calls import call_kernels, dtype_name, find_kernels
 from .packed import evaluate_packed
 from .python import LAYOUTS, emit_program, ir_hash, masks_of
 from .shapes import axes_of, axis_sizes, broadcasts, flat_leading, leading_axes
@@ -92,16 +92,7 @@ class Function:
 
     def foreign_kernels(self, operator: Operator, layout: str, implementation: str | None) -> Kernels | None:
         """The kernels that ``implementation`` computes with; None if it is generated source."""
-        if implementation in (None, NATIVE):
-            return None
-        refused = f"implementation={implementation!r} cannot run {operator.name} in {self.target.framework}"
-        known = implementations.names()
-        if implementation not in known:
-            raise ValueError(f"{refused}; available: {', '.join(map(repr, known))}")
-        try:
-            return implementations.implementation(str(implementation)).kernels(operator, layout)
-        except ImportError as error:
-            raise ValueError(f"{refused}: {error}") from error
+        return find_kernels(self.target.framework, operator, layout, implementation)
 
     # ---------------------------------------------------------------- calling
 
@@ -151,7 +142,7 @@ class Function:
                 "padding_mask": padding_mask, "cu_seqlens": cu_seqlens, "initial_state": initial_state,
                 "return_state": return_state or None, "chunk_size": chunk_size,
             }  # fmt: skip
-            return self.call_kernels(self.kernels, tensors, named, given_options)
+            return call_kernels(self, self.kernels, tensors, named, given_options)
         if cu_seqlens is not None:
             if padding_mask is not None:
                 raise ValueError(
@@ -179,30 +170,6 @@ class Function:
         options = plan.options if initial_state is None else {**plan.options, "initial_state": initial_state}
         result = self.run(plan.generated, (*given, *scalars), options)
         return (result[0], plan.state(*result[1])) if plan.state is not None else result
-
-    def call_kernels(
-        self, kernels: Kernels, tensors: Sequence[Any], named: Mapping[str, Any], options: Mapping[str, Any]
-    ) -> Any:
-        """Evaluate by kernels: plain calls, with real tensors of one dtype."""
-        refused = f"implementation={self.implementation!r} cannot run {self.__name__}"
-        for name, value in options.items():
-            if value is not None:
-                raise ValueError(f"{refused} with {name}; implementation='native' can")
-        found, scalars = self.bind(tensors, named)
-        found = self.convert(found)
-        shapes = [tuple(tensor.shape) for tensor in found]
-        sizes = axis_sizes(self.operator.program, shapes, self.layout)
-        leading = leading_axes(self.operator.program, shapes, self.layout)
-        if self.check_dtypes(found):
-            raise ValueError(f"{refused} with complex tensors; implementation='native' can")
-        dtypes = list(dict.fromkeys(dtype_name(tensor) for tensor in found))
-        if len(dtypes) > 1:
-            raise ValueError(f"{refused} with tensors of {' and '.join(dtypes)}: a kernel takes one dtype")
-        kernels.check(dtypes[0])
-        values = dict(zip(self._scalars, self.scalar_values(scalars, found, new=True), strict=True))
-        arguments = dict(zip(self._tensors, found, strict=True)) | values
-        results = self.run_kernels(kernels, [arguments[param.name] for param in kernels.inputs], leading, sizes)
-        return results[0] if len(results) == 1 else tuple(results)
 
     def run_kernels(
         self, kernels: Kernels, arguments: Sequence[Any], leading: Sequence[Any], sizes: Mapping[str, Any]
@@ -576,11 +543,6 @@ def _load(source: str, name: str, filename: str) -> Callable[..., Any]:
     sys.modules[module.__name__] = module  # torch.compile imports the module of what it traces
     exec(compile(source, filename, "exec"), module.__dict__)  # noqa: S102 - text made by the emitter from verified IR
     return getattr(module, name, None) or getattr(module, f"{name}_")  # type: ignore[no-any-return]
-
-
-def dtype_name(array: Any) -> str:
-    """The name of an array's dtype, the same in every framework."""
-    return str(getattr(array.dtype, "name", array.dtype)).removeprefix("torch.")
 
 
 def _digest(source: str) -> str:

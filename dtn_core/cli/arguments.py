@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from ..operators import Operator
 
 _SIZE = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*(\d+)\s*", re.ASCII)
+_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|)", re.ASCII)
+_ADDRESS = re.compile(r"\[?([^\s\[\]]+)\]?:(\d{1,5})", re.ASCII)
 MAX_SIZE = 10**15
 
 
@@ -84,3 +86,41 @@ def backend(name: str) -> str:
         return target(name).name
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--backend") from None
+
+
+def seconds(text: str, option: str) -> float:
+    """A time from ``"90"``, ``"90s"``, ``"10m"`` or ``"1h"``.
+
+    Raises
+    ------
+    typer.BadParameter
+        If it is none, or nothing.
+
+    Examples
+    --------
+    >>> seconds("10m", "--time-budget")
+    600.0
+    """
+    match = _TIME.fullmatch(text.strip())
+    if match is None or float(match[1]) == 0:
+        raise typer.BadParameter(f"{text!r} is not a time, as in 90s, 10m, 1h", param_hint=option)
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def address(text: str, option: str) -> tuple[str, int]:
+    """Host and port from ``"10.0.0.5:9190"``.
+
+    Raises
+    ------
+    typer.BadParameter
+        If there is no port, or none that can be.
+
+    Examples
+    --------
+    >>> address("localhost:9190", "--rpc")
+    ('localhost', 9190)
+    """
+    match = _ADDRESS.fullmatch(text.strip())
+    if match is None or not 0 < int(match[2]) < 65536:
+        raise typer.BadParameter(f"{text!r} is not host:port, as in 10.0.0.5:9190", param_hint=option)
+    return match[1], int(match[2])

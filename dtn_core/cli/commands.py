@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import arguments
+from . import arguments, records, tuning
 
 app = typer.Typer(
     name="dtn",
@@ -33,6 +33,10 @@ Backend = Annotated[
 ]
 Complex = Annotated[bool, typer.Option("--complex", help="The source for complex arguments.")]
 Layout = Annotated[str, typer.Option(metavar="LAYOUT", help='"... n d" or "... n h d": where the head axis is.')]
+
+
+app.add_typer(tuning.app)
+app.add_typer(records.app)
 
 
 @app.command(epilog="Example: dtn ops")

@@ -13,7 +13,6 @@ def why_not() -> str:
     """Why kernels cannot run on a GPU here, or an empty string."""
     try:
         import torch
-
         import tvm  # noqa: F401
     except ImportError as error:
         return f"{error.name} is not installed"

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from .timing import ceilings, seconds
+
 RUNTIMES = {"cpu": ("libtvm_runtime.so",), "cuda": ("libtvm_runtime.so", "libtvm_runtime_cuda.so")}
 CUDA_RUNTIME = "libcudart.so"  # libtvm_runtime_cuda.so needs it; which major version, it says itself
 
@@ -126,6 +128,14 @@ class Device:
     def load(self, library: Path) -> Any:
         """The kernel in a library."""
         return self._ffi.load_module(str(library.resolve()))["main"]
+
+    def seconds(self, kernel: Any, arguments: list[Any], best: float | None) -> list[float]:
+        """Times of one run each, of a kernel that :meth:`load` returned."""
+        return seconds(lambda: kernel(*arguments), self.wait, best)
+
+    def ceilings(self) -> dict[str, float]:
+        """What the device reaches in plain work; see :func:`measuring.timing.ceilings`."""
+        return ceilings(self)
 
 
 _STORED = {"bfloat16": "uint16"}

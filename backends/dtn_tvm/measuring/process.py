@@ -87,11 +87,18 @@ class Child:
         if self._child is None:
             self._start()
             if self._hello is not None:
-                said = self._ask(self._hello, START)
-                if "error" in said:
-                    self.end()
-                    raise StartError(said["error"])
+                self._greet(self._hello)
         return self._ask(job, timeout)
+
+    def _greet(self, hello: Mapping[str, Any]) -> None:
+        try:
+            said = self._ask(hello, START)
+        except (CrashError, HangError) as error:
+            raise StartError(str(error)) from None
+        problem = said.get("error") or said.get("lost")
+        if problem:
+            self.end()
+            raise StartError(problem)
 
     def _ask(self, job: Mapping[str, Any], timeout: float) -> dict[str, Any]:
         child = self._child

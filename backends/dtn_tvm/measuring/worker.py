@@ -18,7 +18,6 @@ import numpy as np
 
 from . import values
 from .device import Device, load_runtime
-from .timing import ceilings, seconds
 
 Job = Mapping[str, Any]
 
@@ -52,41 +51,56 @@ class Runner:
     """Answers the jobs ``device``, ``ceilings``, ``prepare`` and ``measure``."""
 
     def __init__(self) -> None:
+        self._hello: Job = {}
         self._device: Device | None = None
         self._known: dict[str, list[np.ndarray]] = {}
+        self._drawn: dict[str, list[np.ndarray]] = {}
 
     def __call__(self, job: Job) -> Mapping[str, Any]:
-        if job["job"] == "device" and self._device is None:
-            load_runtime(job["kind"], Path(job["runtime"]))
-            self._device = Device(job["kind"])
+        self._hello = self._hello or job
+        match job["job"]:
+            case "device":
+                device = self.device()
+                return {"name": device.name, "compute_version": device.compute_version}
+            case "ceilings":
+                return self.device().ceilings()
+            case "prepare":
+                self.expected(job["recipe"], Path(job["folder"]))
+                return {}
+            case "measure":
+                return self.measure(self.device(), job)
+        raise ValueError(f"there is no job {job['job']!r}")
+
+    def device(self) -> Device:
+        """The device that the first job named."""
         if self._device is None:
-            raise RuntimeError("the first job has to be 'device'")
-        if job["job"] == "device":
-            return {"name": self._device.name, "compute_version": self._device.compute_version}
-        if job["job"] == "ceilings":
-            return ceilings(self._device)
-        if job["job"] == "prepare":
-            self.expected(job["recipe"], Path(job["folder"]))
-            return {}
-        return self.measure(self._device, job)
+            load_runtime(self._hello["kind"], Path(self._hello["runtime"]))
+            self._device = Device(self._hello["kind"])
+        return self._device
 
     def measure(self, device: Device, job: Job) -> Mapping[str, Any]:
-        """Check a kernel, take its time, and check again: what went wrong only sometimes shows after many runs."""
+        """Check a kernel, take its time, and check again: what goes wrong only sometimes shows after many runs."""
         folder, check, recipe = Path(job["folder"]), job["check"], job["recipe"]
-        expected = self.expected(check, folder)
-        proof = Call(device, check, folder / job["check_library"])
+        expected, tolerance = self.expected(check, folder), check["tolerance"]
+        kernel = device.load(folder / job["library"])
+        proof = Call(device, kernel, check, self.inputs(check))
         first = proof.errors(expected)
-        if not values.within(first, check["tolerance"]):
+        if not values.within(first, tolerance):
             return {"wrong": first}
-        same = job["check_library"] == job["library"] and check == recipe
-        timed = proof if same else Call(device, recipe, folder / job["library"])
-        times = seconds(timed.run, device.wait, job.get("best"))
+        timed = proof if check == recipe else Call(device, kernel, recipe, self.inputs(recipe))
+        if not timed.finite():
+            return {"wrong": dict.fromkeys(first, float("inf"))}
+        times = timed.seconds(job.get("best"))
         again = proof.errors(expected)
-        if not values.within(again, check["tolerance"]):
+        if not values.within(again, tolerance):
             return {"wrong": again}
-        if not same and not timed.finite():
-            return {"wrong": {name: float("inf") for name in first}}
         return {"seconds": statistics.median(times), "looks": len(times), "errors": _larger(first, again)}
+
+    def inputs(self, recipe: Job) -> list[np.ndarray]:
+        """The arguments, drawn once for all candidates."""
+        if recipe["key"] not in self._drawn:
+            self._drawn[recipe["key"]] = values.inputs(recipe)
+        return self._drawn[recipe["key"]]
 
     def expected(self, recipe: Job, folder: Path) -> list[np.ndarray]:
         """The reference, computed once for all candidates, and kept in a file for the process that follows a crash."""
@@ -108,23 +122,23 @@ class Runner:
 class Call:
     """A kernel with its arguments."""
 
-    def __init__(self, device: Device, recipe: Job, library: Path) -> None:
+    def __init__(self, device: Device, kernel: Any, recipe: Job, inputs: list[np.ndarray]) -> None:
         self.device = device
         self.outputs = recipe["outputs"]
-        self.kernel = device.load(library)
-        given = zip(values.inputs(recipe), recipe["inputs"], strict=True)
+        self.kernel = kernel
+        given = zip(inputs, recipe["inputs"], strict=True)
         self.arguments = [device.put(array, about["dtype"]) for array, about in given]
         self.results = [device.empty(tuple(output["shape"]), output["dtype"]) for output in self.outputs]
 
-    def run(self) -> None:
-        """Start it."""
-        self.kernel(*self.arguments, *self.results)
+    def seconds(self, best: float | None) -> list[float]:
+        """Times of one run each."""
+        return self.device.seconds(self.kernel, [*self.arguments, *self.results], best)
 
     def values(self) -> list[np.ndarray]:
         """Run it into tensors full of NaN, so that what it does not write shows."""
         for result, output in zip(self.results, self.outputs, strict=True):
             self.device.write(result, np.full(tuple(output["shape"]), np.nan, np.float32), output["dtype"])
-        self.run()
+        self.kernel(*self.arguments, *self.results)
         self.device.wait()
         pairs = zip(self.results, self.outputs, strict=True)
         return [self.device.get(result, output["dtype"]) for result, output in pairs]

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import tvm
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
-import tvm
 from dtn_core.errors import CompileError
 from dtn_core.ir.nodes import Index, Number, Param, Read
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-
 import tvm
+
 from dtn_codegen.tensorir.cuda.build import source
 from dtn_codegen.tensorir.cuda.lower import Launches, launches, lower_cuda
 from dtn_codegen.tensorir.cuda.plan import Plan

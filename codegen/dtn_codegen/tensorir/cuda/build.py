@@ -11,9 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import tvm
 import tvm_ffi
 
-import tvm
 from dtn_core.errors import CompileError
 
 _DRIVER = (

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+import tvm
 from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script.builder import ir as tir
 
-import tvm
 from dtn_core.ir.nodes import Read
 
 from ..tiles import TileProgram

@@ -1,9 +1,12 @@
 """The family of CUDA schedules: which are worth measuring, and which to take without.
 
-Nothing here needs a GPU: kernels are compiled for the target by nvcc.  What has been checked where: the generated text
-is compiled for sm_80 and sm_90a and run under an emulator of the warp instructions (tests/tvm); ``tests/gpu`` runs the
-machine code on a card.  That TVM launches on the stream that the framework made current is how ``tvm_ffi`` documents
-it; only ``tests/gpu`` checks it.
+Nothing here needs a GPU: kernels are compiled for the target by nvcc.
+
+Verified without one: the generated text compiles for sm_80 and sm_90a without spilled registers, and run under an
+emulator of the warp instructions (``tests/tvm/emulator``) it agrees with the dense interpreter.  Not verified without
+one, but by ``tests/gpu`` on a card: that the machine code does too; that kernels are queued on the stream that the
+framework made current (TVM's CUDA runtime asks ``TVMFFIEnvGetStream`` for it, which ``tvm_ffi`` sets from the tensors
+of a call); and every number of ``dtn_codegen.tensorir.cuda.cost``, which is estimated from data sheets.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,7 +32,7 @@ class Entry:
     kernels: Kernels
     native: TorchFunction
 
-    @property
+    @cached_property
     def shapes(self) -> KernelShapes:
         """The shapes of its arrays."""
         return KernelShapes(self.native.operator.program, self.native.layout, self.kernels)
@@ -188,9 +189,14 @@ def call(name: str, arguments: Sequence[Any], leading: Sequence[Any], sizes: dic
     for param, x in zip(entry.kernels.inputs, arguments, strict=True):
         if not param.axes:
             x = x.to(torch.float32) if isinstance(x, torch.Tensor) else like.new_full((), x, dtype=torch.float32)
-        flat.append(x.expand(shapes.outside(param, leading, sizes)).reshape(shapes.inside(param, full)).contiguous())
-    found = kernel(flat, name)
-    return [
-        result.reshape(shapes.outside(param, leading, sizes)).to(like.dtype)
-        for param, result in zip(entry.kernels.outputs, found, strict=True)
-    ]
+        inside = shapes.inside(param, full)
+        if x.shape != inside:
+            x = x.expand(shapes.outside(param, leading, sizes)).reshape(inside)
+        flat.append(x.contiguous())
+    results = []
+    for param, result in zip(entry.kernels.outputs, kernel(flat, name), strict=True):
+        outside = shapes.outside(param, leading, sizes)
+        if result.shape != outside:
+            result = result.reshape(outside)
+        results.append(result.to(like.dtype))
+    return results

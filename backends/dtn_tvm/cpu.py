@@ -12,7 +12,7 @@ from dtn_core.errors import CompileError
 from .problem import Problem, tile_program
 from .targets import Target
 
-CHUNK = 64
+CHUNK = 32
 CHUNKS = (16, 32, 64, 128)
 TILES = ((8, 16), (4, 32), (8, 32), (4, 64))
 UNROLLS = (1, 2, 4)

@@ -79,7 +79,8 @@ class Function:
         self._loaded: dict[tuple[Lowered, bool], Callable[..., Any]] = {}
         self._tensors = tuple(param.name for param in operator.program.tensors)
         self._scalars = tuple(param.name for param in operator.program.scalars)
-        self._known = set(self._scalars)
+        self.known = frozenset(self._scalars)
+        self.kernel_calls: dict[Any, Any] = {}
         self._decays = _decays(operator.program)
         self._masks = masks_of(operator.program)
         self._streams: dict[bool, Streamed | None] = {}
@@ -150,7 +151,7 @@ class Function:
                 )
             return self.packed(tensors, named, cu_seqlens, initial_state, return_state, chunk_size)
         plan, key = None, None
-        if not self.tracing() and named.keys() <= self._known:
+        if not self.tracing() and named.keys() <= self.known:
             try:  # repeated shapes cost one dictionary look-up
                 key = self.key(tensors, named, padding_mask, initial_state, return_state, chunk_size)
                 plan = self._remembered.get(key)

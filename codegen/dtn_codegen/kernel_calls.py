@@ -14,6 +14,8 @@ from .shapes import axis_sizes, leading_axes
 if TYPE_CHECKING:
     from .function import Function
 
+MAX_REMEMBERED = 4096
+
 
 def find_kernels(framework: str, operator: Operator, layout: str, name: str | None) -> Kernels | None:
     """The kernels that implementation ``name`` computes ``operator`` with; None if it is generated source.
@@ -59,27 +61,52 @@ def call_kernels(
     ValueError
         For what no kernel computes, saying what does.
     """
-    refused = f"implementation={function.implementation!r} cannot run {function.__name__}"
     for name, value in options.items():
         if value is not None:
-            raise ValueError(f"{refused} with {name}; implementation='native' can")
-    bound, scalars = function.bind(tensors, named)
-    found = function.convert(bound)
+            raise ValueError(f"{_refused(function)} with {name}; implementation='native' can")
+    known, key = None, None
+    if not function.tracing() and named.keys() <= function.known:
+        try:  # repeated shapes cost one dictionary look-up
+            key = function.key(tensors, named, None, None, False, None)
+            known = function.kernel_calls.get(key)
+        except (AttributeError, TypeError, ValueError):
+            key = None  # not tensors, said below, or sizes that are not known
+    if known is None:
+        bound, named = function.bind(tensors, named)
+        tensors = function.convert(bound)
+        checked = _check(function, kernels, tensors)
+        if key is not None:
+            if len(function.kernel_calls) >= MAX_REMEMBERED:
+                function.kernel_calls.clear()
+            function.kernel_calls[key] = checked
+    else:
+        checked = known
     program = function.operator.program
-    shapes = [tuple(tensor.shape) for tensor in found]
+    arguments = {param.name: tensor for param, tensor in zip(program.tensors, tensors, strict=True)}
+    if program.scalars:
+        values = function.scalar_values(named, tensors, new=known is None)
+        arguments.update({param.name: value for param, value in zip(program.scalars, values, strict=True)})
+    results = function.run_kernels(kernels, [arguments[param.name] for param in kernels.inputs], *checked)
+    return results[0] if len(results) == 1 else tuple(results)
+
+
+def _check(function: Function, kernels: Kernels, tensors: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The leading axes and the sizes of the operator's axes."""
+    program = function.operator.program
+    shapes = [tuple(tensor.shape) for tensor in tensors]
     sizes = axis_sizes(program, shapes, function.layout)
     leading = leading_axes(program, shapes, function.layout)
-    if function.check_dtypes(found):
-        raise ValueError(f"{refused} with complex tensors; implementation='native' can")
-    dtypes = list(dict.fromkeys(dtype_name(tensor) for tensor in found))
+    if function.check_dtypes(tensors):
+        raise ValueError(f"{_refused(function)} with complex tensors; implementation='native' can")
+    dtypes = list(dict.fromkeys(dtype_name(tensor) for tensor in tensors))
     if len(dtypes) > 1:
-        raise ValueError(f"{refused} with tensors of {' and '.join(dtypes)}: a kernel takes one dtype")
+        raise ValueError(f"{_refused(function)} with tensors of {' and '.join(dtypes)}: a kernel takes one dtype")
     kernels.check(dtypes[0])
-    values = function.scalar_values(scalars, found, new=True)
-    arguments = {param.name: tensor for param, tensor in zip(program.tensors, found, strict=True)}
-    arguments.update({param.name: value for param, value in zip(program.scalars, values, strict=True)})
-    results = function.run_kernels(kernels, [arguments[param.name] for param in kernels.inputs], leading, sizes)
-    return results[0] if len(results) == 1 else tuple(results)
+    return leading, sizes
+
+
+def _refused(function: Function) -> str:
+    return f"implementation={function.implementation!r} cannot run {function.__name__}"
 
 
 def dtype_name(array: Any) -> str:

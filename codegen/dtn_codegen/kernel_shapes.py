@@ -31,7 +31,7 @@ class KernelShapes:
 
     def is_interleaved(self, param: Param) -> bool:
         """Whether the heads are between the axes of a tensor."""
-        return self.layout == HEADS and has_heads(self.program, param.axes)
+        return self.layout == HEADS and len(param.axes) > 1 and has_heads(self.program, param.axes)
 
     def sizes(self, shapes: Sequence[Sequence[Any]]) -> dict[str, Any]:
         """Sizes of all axes, of the batch and of the heads, from the shapes of a kernel's arguments."""

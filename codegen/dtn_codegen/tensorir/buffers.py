@@ -45,6 +45,7 @@ class Buffers:
         self.extents[program.axis] = schedule.chunk
         self.buffers: dict[Key, Any] = {}
         self.tables: dict[Number | Read, Any] = {}
+        self.empty: dict[str, Any] = {}  # for each state, 0 in the first chunk, where it is 0 as well, and 1 later
         self.length: Any = None  # of a sequence
         self.tokens: Any = None  # in the chunk at hand
 

@@ -244,8 +244,16 @@ class _Kernel(Loops):
                 self.hand_over(self.kept, name, head * self.chunks + chunk, load=False)
             for name in walk.loaded:
                 self.hand_over(self.kept, name, head * self.chunks + chunk, load=True)
+            states = {c.name for c in walk.carried if not (c.total or c.partial)}
+            if self.schedule.parallel != "split":  # parts start from what is before them
+                self.empty = {name: T.bind(T.cast(turn > 0, "int64")) for name in sorted(states)}
             for step in walk.body:
-                self.step(step)
+                if step.name not in states:
+                    self.step(step)
+                    continue
+                with T.If(turn < end - begin - 1), T.Then():  # nothing reads the last one
+                    self.step(step)
+            self.empty = {}
             for name in walk.stored:
                 self.hand_over(self.kept, name, head * self.chunks + chunk, load=False)
             for param in self.program.outputs:

@@ -106,6 +106,9 @@ class Loops(Buffers):
         first, second = contraction.factors
         row_of, column_of = (first, second) if along in second.indices else (second, first)
         low, high = self.nonzero(contraction, k, spans)
+        for factor in contraction.factors:
+            if factor.tensor in self.empty:
+                high = low + (high - low) * self.empty[factor.tensor]
         with T.serial((high - low) // unroll) as block, T.unroll(unroll) as part:
             at_k = low + block * unroll + part
             with T.unroll(rows) as i, T.unroll(columns // vector) as j, T.vectorized(vector) as lane:

@@ -72,9 +72,9 @@ class CpuSchedule(Schedule):
         Parts of a sequence, where it is split.
     """
 
-    chunk: int = 64
+    chunk: int = 32
     tokens: tuple[int, int] = (8, 16)
-    features: tuple[int, int] = (4, 64)
+    features: tuple[int, int] = (8, 32)
     unroll: int = 2
     vector: int = 16
     parallel: str = "heads"

@@ -222,6 +222,7 @@ TARGET = Target(
     gaps="tf.range(_n)",
     size="tf.shape(_x)[_i]",
     extent="tf.cast(_n, wide)",
+    per_extent="_a * tf.math.reciprocal_no_nan(tf.cast(_n, wide))",
     dtype="_first.dtype",
     wide="tf.float32 if dtype in (tf.float16, tf.bfloat16) else dtype",
     cast="tf.cast(_x, _dtype)",

@@ -10,12 +10,8 @@ from collections.abc import Mapping, Sequence
 from dtn_core.cost import freed_after
 from dtn_core.errors import CompileError
 from dtn_core.ir.axes import sequence_axes
-from dtn_core.ir.nodes import (
-    Apply,
-    Expr,
-    Program,
-    Read,
-)
+from dtn_core.ir.nodes import Program
+from dtn_core.passes.differentiate import masks
 from dtn_core.printer import to_notation
 
 from .expressions import Expressions
@@ -338,27 +334,12 @@ def has_heads(program: Program, axes: Sequence[str]) -> bool:
 
 
 def masks_of(program: Program) -> set[str]:
-    """The tensor parameters that are only ever tested (``select``'s first operand); any dtype will do."""
-    tested: set[str] = set()
-    other: set[str] = set()
+    """The tensor parameters that are only ever tested (``select``'s first operand); any dtype will do.
 
-    def walk(expr: Expr) -> None:
-        if isinstance(expr, Apply) and expr.function == "select" and isinstance(expr.operands[0], Read):
-            tested.add(expr.operands[0].tensor)
-            walk(expr.operands[1])
-        elif isinstance(expr, Read):
-            other.add(expr.tensor)
-        else:
-            for child in (
-                *getattr(expr, "operands", ()),
-                *getattr(expr, "factors", ()),
-                *getattr(expr, "terms", ()),
-            ):
-                walk(child)
-
-    for statement in program.statements:
-        walk(statement.value)
-    return {param.name for param in program.tensors if param.name in tested - other}
+    None where all of them are: then they say what dtype to compute in.
+    """
+    found = {param.name for param in program.tensors} & masks(program)
+    return found if len(found) < len(program.tensors) else set()
 
 
 def assign(name: str, value: ast.expr) -> ast.stmt:

@@ -231,9 +231,9 @@ class _Reverse:
             case Apply(function, operands):
                 made: list[Expr] = []
                 for operand in map(self.separated, operands):
-                    simple = not isinstance(operand, Sum) and sum(bool(r.indices) for r in reads(operand)) < 2
                     own = tuple(dict.fromkeys(indices_of(operand)))
-                    made.append(operand if simple else self.define("slope_arg", own, operand))
+                    compound = isinstance(operand, Sum | Product)
+                    made.append(self.define("slope_arg", own, operand) if compound else operand)
                 return Apply(function, tuple(made))
             case Product(factors):
                 return product(*map(self.separated, factors))

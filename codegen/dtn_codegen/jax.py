@@ -63,7 +63,7 @@ def _cut(x, place, count):
     if count is None:
         return x
     axis = x.ndim + place
-    return x.reshape(*x.shape[:axis], count, -1, *x.shape[axis + 1:])
+    return x.reshape(*x.shape[:axis], count, x.shape[axis] // count, *x.shape[axis + 1:])
 '''
 
 _PASTS = '''

@@ -48,7 +48,7 @@ def _cut(x, place, start, stop, count):
     if count is None:
         return x
     axis = x.ndim + place
-    return x.reshape((*x.shape[:axis], count, -1, *x.shape[axis + 1:]))
+    return x.reshape((*x.shape[:axis], count, x.shape[axis] // count, *x.shape[axis + 1:]))
 ''',
     "_fold": '''
 def _fold(y, place, count):
@@ -56,7 +56,7 @@ def _fold(y, place, count):
     if count is None or y is None:
         return y
     axis = y.ndim + place
-    return y.reshape((*y.shape[:axis - 1], -1, *y.shape[axis + 1:]))
+    return y.reshape((*y.shape[:axis - 1], y.shape[axis - 1] * y.shape[axis], *y.shape[axis + 1:]))
 ''',
     "_spread": '''
 def _spread(constants, ranks, count):

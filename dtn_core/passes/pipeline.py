@@ -61,8 +61,9 @@ class Chunked:
 
     @property
     def parallel(self) -> bool:
-        """Whether all chunks may be computed at once: no tensor along the tokens has two feature axes."""
-        return self.narrow(self.chunk)
+        """Whether all chunks may be computed at once: tensors begin with their tokens, none has two feature axes."""
+        along = (*self.stream.tokens, *self.stream.results)
+        return all(p.axes[0] == self.stream.axis for p in along) and self.narrow(self.chunk)
 
     def narrow(self, program: Program) -> bool:
         """Whether no tensor of ``program`` along the tokens has two feature axes, nor two of tokens and one more."""

@@ -152,6 +152,14 @@ def _reduced(d, x):
     return tf.reshape(tf.reduce_sum(d, axis=axes), shape)
 '''
 
+_OVER_BATCH = '''
+def _over_batch(d, rank, state, state_rank):
+    """A cotangent of `rank` own axes, divided evenly among the leading axes of a state."""
+    batch = tf.shape(state)[:state.shape.rank - state_rank]
+    full = tf.broadcast_to(d, tf.broadcast_dynamic_shape(tf.shape(d), tf.concat([batch, [1] * rank], 0)))
+    return full * tf.cast(tf.size(d) / tf.maximum(tf.size(full), 1), d.dtype)
+'''
+
 _RECOMPUTED = '''
 def _recomputed(size, states, tokens, constants):
     """`_run`, which for its gradient keeps its arguments only and computes everything else again."""
@@ -248,6 +256,7 @@ TARGET = Target(
         "_joined": _JOINED,
         "_broadcast": _BROADCAST,
         "_reduced": _REDUCED,
+        "_over_batch": _OVER_BATCH,
         "_recomputed": _RECOMPUTED,
     },
     differentiate=("_recomputed",),

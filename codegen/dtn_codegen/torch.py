@@ -43,6 +43,14 @@ def _reduced(d, x):
     return d.expand(torch.broadcast_shapes(d.shape, x.shape)).sum_to_size(x.shape)
 '''
 
+_OVER_BATCH = '''
+def _over_batch(d, rank, state, state_rank):
+    """A cotangent of `rank` own axes, divided evenly among the leading axes of a state."""
+    batch = state.shape[:state.ndim - state_rank]
+    full = d.expand(torch.broadcast_shapes(d.shape, (*batch, *[1] * rank)))
+    return full * (d.numel() / max(1, full.numel()))
+'''
+
 _RECOMPUTED = '''
 class _Recomputed(torch.autograd.Function):
     """`_run`, which for its gradient keeps its arguments only and computes everything else again."""
@@ -162,6 +170,7 @@ TARGET = Target(
         "_pasts": _PASTS,
         "_joined": _JOINED,
         "_reduced": _REDUCED,
+        "_over_batch": _OVER_BATCH,
         "_recomputed": _RECOMPUTED,
     },
     differentiate=("_recomputed",),

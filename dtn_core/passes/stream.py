@@ -220,6 +220,8 @@ class _Splitter:
         shapes = {p.name: p.axes for p in self.program.params} | {n: s.axes for n, s in self.statements.items()}
         inputs = [Param(name, shapes[name]) for name in needed if name not in own and name in shapes]
         params = (*inputs, *self.carriers(statements, inputs))
+        if not any(param.axes for param in params):  # a tensor says what arrays are like
+            params = (*self.program.tensors[:1], *params)
         used = {r.tensor for s in readers for r in statement_reads(s)} | {o.name for o in self.program.outputs}
         outputs = tuple(Param(s.name, s.axes) for s in statements if s.name in used)
         return verify(Program(f"{self.program.name}_{suffix}", params, outputs, tuple(statements)))

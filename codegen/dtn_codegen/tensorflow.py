@@ -127,10 +127,10 @@ def _pasts(first, added, whole, rank, reverse=False):
         last = first + tf.reduce_sum(added, axis=axis)
         return tf.expand_dims(first, -1 - rank) + tf.cumsum(added, axis=axis, exclusive=True, reverse=reverse), last
     factor = _lift(whole[..., 0] if whole.shape.rank else whole, rank)
+    added = added + tf.zeros_like(tf.expand_dims(first, -1 - rank))
     pieces = tf.experimental.numpy.moveaxis(added, -1 - rank, 0)
     pieces = tf.reverse(pieces, [0]) if reverse else pieces
-    nothing = tf.zeros_like(first)[None]  # one piece more: tf.scan cannot stack none
-    pieces = tf.concat([pieces + nothing, nothing], 0)
+    pieces = tf.concat([pieces, tf.zeros_like(first)[None]], 0)  # one piece more: tf.scan cannot stack none
     states = tf.scan(lambda state, piece: factor * state + piece, pieces, first)
     pasts = tf.concat([first[None], states[:-2]], 0)[:tf.shape(added)[-1 - rank]]
     pasts = tf.reverse(pasts, [0]) if reverse else pasts

@@ -105,54 +105,50 @@ class Agreement:
         form = candidates(self.program, self.case.complex)[0]
         if form.chunked is None:
             return
-        self.chunk_size = int(self.rng.integers(1, self.sizes["n"] + 2))
+        axis = form.chunked.stream.axis
+        length = self.sizes[axis]
+        self.chunk_size = int(self.rng.integers(1, length + 2))
         self.same("chunks", self.call(self.arguments, chunk_size=self.chunk_size), self.expected)
         if not form.chunked.stream.resumable:
             return
-        cut = int(self.rng.integers(0, self.sizes["n"] + 1))
-        first, state = self.function(**self.native(self.tokens(slice(0, cut))), return_state=True)
-        second = self.function(**self.native(self.tokens(slice(cut, None))), initial_state=state)
-        self.same("pieces", self.joined([self.numpy(first), self.numpy(second)]), self.expected)
+        cut = int(self.rng.integers(0, length + 1))
+        first, state = self.function(**self.native(self.part(axis, slice(0, cut))), return_state=True)
+        second = self.function(**self.native(self.part(axis, slice(cut, None))), initial_state=state)
+        self.same("pieces", self.joined(axis, [self.numpy(first), self.numpy(second)]), self.expected)
         state = self.function.init_state(**self.native(self.arguments))
         steps = []
-        for token in range(min(3, self.sizes["n"])):
-            output, state = self.function.step(state, **self.native(self.tokens(token)))
-            steps.append(
-                [
-                    np.expand_dims(y, y.ndim - len(o.axes) + 1 + o.axes.index("n"))
-                    for o, y in zip(self.program.outputs, self.numpy(output), strict=True)
-                ]
-            )
+        for token in range(min(3, length)):
+            output, state = self.function.step(state, **self.native(self.part(axis, token)))
+            places = [len(o.axes) - o.axes.index(axis) for o in self.program.outputs]
+            steps.append([np.expand_dims(y, y.ndim + 1 - k) for y, k in zip(self.numpy(output), places, strict=True)])
         if steps:
-            self.same(
-                "steps",
-                self.joined(steps),
-                [self.along(y, o, slice(0, 3)) for o, y in zip(self.program.outputs, self.expected, strict=True)],
-            )
+            outputs = zip(self.expected, self.program.outputs, strict=True)
+            early = [self.along(axis, y, o, slice(0, 3)) for y, o in outputs]
+            self.same("steps", self.joined(axis, steps), early)
 
-    def tokens(self, which):
-        """The arguments of some tokens."""
-        return {param.name: self.along(self.arguments[param.name], param, which) for param in self.program.params}
+    def part(self, axis, which):
+        """The arguments at some places of an axis."""
+        return {p.name: self.along(axis, self.arguments[p.name], p, which) for p in self.program.params}
 
     @staticmethod
-    def along(x, param, which):
-        """``x[which]`` on every axis of tokens."""
-        for place, axis in enumerate(param.axes):
-            if axis == "n":
+    def along(axis, x, param, which):
+        """``x[which]`` on every axis of that name."""
+        for place in reversed(range(len(param.axes))):
+            if param.axes[place] == axis:
                 x = x[(..., which, *[slice(None)] * (len(param.axes) - place - 1))]
         return x
 
-    def joined(self, pieces):
-        """Outputs one after another along the tokens, an output without them from the last piece."""
+    def joined(self, axis, pieces):
+        """Outputs one after another along an axis, an output without it from the last piece."""
         found = []
         for output, column in zip(self.program.outputs, zip(*pieces, strict=True), strict=True):
-            if "n" not in output.axes:
+            if axis not in output.axes:
                 found.append(column[-1])
                 continue
             core = len(output.axes)
             batch = np.broadcast_shapes(*(y.shape[: y.ndim - core] for y in column))
             column = [np.broadcast_to(y, batch + y.shape[y.ndim - core :]) for y in column]
-            found.append(np.concatenate(column, axis=output.axes.index("n") - core))
+            found.append(np.concatenate(column, axis=output.axes.index(axis) - core))
         return found
 
     # ------------------------------------------------------- padding, packing
@@ -170,16 +166,18 @@ class Agreement:
         start, stop = sorted(self.rng.integers(0, self.sizes["n"] + 1, 2).tolist())
         real = np.zeros(self.sizes["n"], bool)
         real[start:stop] = True
-        arguments = self.tokens(slice(start, stop))
+        arguments = self.part("n", slice(start, stop))
         expected, bounds = self.evaluate(arguments, {**self.sizes, "n": stop - start})
         if bounds is None:
             return
         got = self.call(self.arguments, padding_mask=self.backend.array(real))
-        outside = [self.along(y, o, ~real) for o, y in zip(self.program.outputs, got, strict=True) if "n" in o.axes]
+        outside = [
+            self.along("n", y, o, ~real) for o, y in zip(self.program.outputs, got, strict=True) if "n" in o.axes
+        ]
         assert all(np.all(y == 0) for y in outside), "a padded token has an output that is not 0"
         self.same(
             "padding",
-            [self.along(y, o, real) for o, y in zip(self.program.outputs, got, strict=True)],
+            [self.along("n", y, o, real) for o, y in zip(self.program.outputs, got, strict=True)],
             expected,
             bounds,
         )
@@ -190,12 +188,12 @@ class Agreement:
             return
         n = self.sizes["n"]
         starts = [0, *sorted(self.rng.integers(0, n + 1, int(self.rng.integers(0, 3))).tolist()), n]
-        alone = [self.evaluate(self.tokens(slice(a, b)), {**self.sizes, "n": b - a}) for a, b in pairwise(starts)]
+        alone = [self.evaluate(self.part("n", slice(a, b)), {**self.sizes, "n": b - a}) for a, b in pairwise(starts)]
         if any(bounds is None for _, bounds in alone):
             return
         bounds = [max(column) for column in zip(*(bounds for _, bounds in alone), strict=True)]
         got = self.call(self.arguments, cu_seqlens=starts)
-        joined = self.joined([values for values, _ in alone])
+        joined = self.joined("n", [values for values, _ in alone])
         for place, output in enumerate(self.program.outputs):
             if "n" not in output.axes:
                 joined[place] = np.stack([values[place] for values, _ in alone])

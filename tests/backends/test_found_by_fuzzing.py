@@ -118,6 +118,34 @@ FOUND = {
         {"n": 5, "d": 2},
         ((3,), (1,)),
     ),
+    "a decayed state that counts tokens, under leading axes": case(
+        """
+        f(x[n,d]) -> o[n]:
+            o[t] = x[t,a] * one[i:n]   where i <= t decay 0.5""",
+        {"n": 5, "d": 2},
+        ((3,),),
+    ),
+    "a part before the chunks that reads scalars only": case(
+        """
+        f(x[n,d], g) -> o[n]:
+            o[t] = x[t,a] / step(-g) * x[i,a]   where i <= t""",
+        {"n": 7, "d": 1},
+        ((2,), (2,)),
+    ),
+    "a decay to an index that another one is equal to": case(
+        """
+        f(x[n,d], w[n]) -> o[n]:
+            o[k] = x[k,a] * x[j,a] + w[i] * x[t,b]   where j <= i decay 0.9, k == j, t == j""",
+        {"n": 5, "d": 2},
+    ),
+    "logarithms and roots at padded tokens": case(
+        """
+        f(x[n,d]) -> o[n], p:
+            s[t] = x[t,a] * x[t,a]
+            o[t] = x[t,a] / sqrt(s[t]) * x[i,b]
+            p = log(s[i]) * sqrt(s[i]) * x[i,a]""",
+        {"n": 5, "d": 2},
+    ),
     "chunks along the second axis of a tensor": case(
         """
         f(x[d,n]) -> o[d,n]:

@@ -12,7 +12,7 @@ from dtn_core.ir.nodes import Program
 from dtn_core.notation import parse
 from dtn_core.printer import to_notation
 
-from .programs import DECAY, programs
+from .programs import DECAY, MORE_NAMES, programs
 
 REAL = ("conj", "real", "relu", "abs", "exp", "log", "sqrt", "tanh", "sigmoid", "silu", "gelu", "erf", "step")
 COMPLEX = tuple(name for name in REAL if FUNCTIONS[name].holomorphic)
@@ -71,7 +71,7 @@ def case(notation, sizes, batches=None, *, complex=False, seed=0):
 def cases(draw, lengths=LENGTHS, widths=WIDTHS):
     """Programs of every construct with arguments of small sizes, empty ones among them."""
     complex = draw(st.integers(0, 3)) == 0
-    program = draw(programs(COMPLEX if complex else REAL, matrices=True, max_statements=3))
+    program = draw(programs(COMPLEX if complex else REAL, matrices=True, max_statements=3, names=MORE_NAMES))
     sizes = {"n": draw(st.sampled_from(lengths)), **{axis: draw(st.sampled_from(widths)) for axis in ("d", "e")}}
     batched = draw(st.booleans())
     batches = tuple(draw(st.sampled_from(BATCHES)) if batched else () for _ in program.params)

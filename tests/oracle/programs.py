@@ -44,7 +44,8 @@ PARAMS = (
 DECAY = "g"
 """The scalar parameter that may be a decay; whoever draws arguments keeps it in (0, 1]."""
 
-NAMES = {"n": ("i", "j", "k", "t"), "d": ("a", "b", "f"), "e": ("c", "p")}
+NAMES = {"n": ("i", "j", "t"), "d": ("a", "b"), "e": ("c",)}
+MORE_NAMES = {"n": ("i", "j", "k", "t"), "d": ("a", "b", "f"), "e": ("c", "p")}
 SIZES = {"n": 3, "d": 2, "e": 2}
 EXACT = ("conj", "real", "relu", "step", "abs", "recip")
 SMOOTH = ("conj", "real", "tanh", "sigmoid", "silu", "gelu", "erf")
@@ -61,21 +62,22 @@ class Vocabulary:
     matrices: bool
     axes: tuple[str, ...]
     decays: tuple[Number | Read, ...]
+    names: dict[str, tuple[str, ...]]
 
 
 @st.composite
-def programs(draw, functions=EXACT, *, orders=True, divisions=True, matrices=False, max_statements=4):
+def programs(draw, functions=EXACT, *, orders=True, divisions=True, matrices=False, max_statements=3, names=NAMES):
     """A verified program with one to three outputs.
 
     Its parameters are :data:`FIRST` and some of :data:`PARAMS`.  ``functions`` are the pointwise ones, ``orders``,
-    ``divisions`` and ``matrices`` (matrix exponentials) say what else may occur.
+    ``divisions`` and ``matrices`` (matrix exponentials) say what else may occur, ``names`` are those of indices.
     """
     rest = draw(st.lists(st.sampled_from(PARAMS), unique=True, max_size=4))
     causal = orders and draw(st.booleans())
     params = (FIRST, *(p for p in PARAMS if p in rest and not (causal and p.axes.count("n") > 1)))
     decays = (Number(Fraction(1, 2)), Number(Fraction("0.9")), *([Read(DECAY)] if Param(DECAY) in params else []))
     axes = tuple(axis for axis in NAMES if any(axis in p.axes for p in params))
-    words = Vocabulary(functions, orders, divisions, matrices, axes, decays)
+    words = Vocabulary(functions, orders, divisions, matrices, axes, decays, names)
     known = {param.name: param.axes for param in params}
     statements = []
     for number in range(draw(st.integers(1, max_statements))):
@@ -95,7 +97,7 @@ def _wild(draw, name, known, words):
     square = [tensor for tensor, axes in known.items() if len(axes) == 2 and axes[0] == axes[1]]
     if words.matrices and square and draw(st.integers(0, 4)) == 0:
         tensor = draw(st.sampled_from(square))
-        pair = tuple(Index(n, known[tensor][0]) for n in NAMES[known[tensor][0]][:2])
+        pair = tuple(Index(n, known[tensor][0]) for n in ("i", "j"))
         return Statement(name, pair, MatrixFunction("expm", ((Read(tensor, pair),),), (0, 0), pair))
     value = sum_of(*draw(st.lists(_term(known, words), min_size=1, max_size=2)))
     found = list(indices_of(value))
@@ -112,8 +114,8 @@ def _wild(draw, name, known, words):
 def _causal(draw, name, known, words):
     """Terms over tokens that hang below the output's, or over the output's token alone."""
     root = Index("t", "n")
-    count = draw(st.sampled_from([0, 1, 1, 1, 2, 2, 3]))
-    tokens = [root, *(Index(n, "n") for n in NAMES["n"][:count])]
+    others = [name for name in words.names["n"] if name != "t"]
+    tokens = [root, *(Index(name, "n") for name in others[: draw(st.sampled_from([0, 1, 1, 1, 2, 2, 3]))])]
     along = {tensor: axes for tensor, axes in known.items() if axes.count("n") == 1}
     terms = []
     for _ in range(draw(st.sampled_from([1, 1, 1, 2]))):
@@ -190,14 +192,14 @@ def _number():
 def _factor(draw, known, words, tokens=None):
     """A read, a function of one, a quotient, a size; over ``tokens`` where they are given."""
     kind = draw(st.sampled_from(["read", "read", "read", "function", "select", "extent", "divide", "ones"]))
-    read = _read(known, tokens)
+    read = _read(known, words.names, tokens)
     if kind == "extent":
         return Extent(draw(st.sampled_from(words.axes)))
     if kind == "ones" and tokens is not None:
         return Read(ONES, (draw(st.sampled_from(tokens)),))
     if kind == "ones":
         axis = draw(st.sampled_from(words.axes))
-        return Read(ONES, (Index(draw(st.sampled_from(NAMES[axis])), axis),))
+        return Read(ONES, (Index(draw(st.sampled_from(words.names[axis])), axis),))
     if kind == "function" and words.functions:
         return draw(_function(read, words.functions))
     if kind == "select":
@@ -212,6 +214,8 @@ def _factor(draw, known, words, tokens=None):
 def _function(draw, read, functions):
     """``f(x)``, ``f(2 * x)`` or ``f(g(x))``."""
     inner = draw(st.one_of(read, read, read, st.sampled_from(("d", "n")).map(Extent)))
+    if inner == Extent("n"):  # the logarithm of an empty sequence is not a number
+        functions = [name for name in functions if name != "log"]
     shape = draw(st.sampled_from(["plain", "plain", "scaled", "nested"]))
     if shape == "scaled":
         inner = product(draw(_number()), inner)
@@ -221,9 +225,9 @@ def _function(draw, read, functions):
 
 
 @st.composite
-def _read(draw, known, tokens=None):
+def _read(draw, known, names, tokens):
     name = draw(st.sampled_from(sorted(known)))
-    names = {axis: [Index(n, axis) for n in NAMES[axis]] for axis in NAMES}
+    names = {axis: [Index(n, axis) for n in names[axis]] for axis in names}
     if tokens is not None:
         names["n"] = list(tokens)
     return Read(name, tuple(draw(st.sampled_from(names[axis])) for axis in known[name]))

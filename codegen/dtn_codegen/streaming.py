@@ -187,9 +187,9 @@ class _ChunkedModule(Module):
         ]
         sizes = [assign(self.name(axis), self.size_in_chunk(axis)) for axis in inner.sizes]
         head = [unpack([self.name(n) for n in names], source) for source, names in given.items() if names]
-        if "wide" in names_in([*lifted, *body]):
-            head.append(assign("wide", fill("_x.dtype", _x=self.name(given["states"][0]))))
         values = [ast.Tuple([self.returned(n, inner, like) for n in names], ast.Load()) for names in done]
+        if "wide" in names_in([*lifted, *body, *values]):
+            head.append(assign("wide", fill("_x.dtype", _x=self.name(given["states"][0]))))
         statements = [ast.Expr(ast.Constant(text)), *head, *prepared, *lifted, *sizes, *body]
         self.expressions.used.update(inner.used)
         return define(name, list(given), [*statements, ast.Return(ast.Tuple(list(values), ast.Load()))], [])

@@ -75,7 +75,8 @@ def _pasts(first, added, whole, rank):
         total = jnp.cumsum(added, axis=axis)
         return first + (total - added), (first + jax.lax.slice_in_dim(total, -1, None, axis=axis)).squeeze(-1 - rank)
     factor = _lift(whole[..., 0] if whole.ndim else whole, rank)
-    added = jnp.broadcast_to(jnp.moveaxis(added, axis, 0), (added.shape[axis], *first.shape))
+    shape = jnp.broadcast_shapes(added.shape, jnp.expand_dims(first, -1 - rank).shape)
+    added = jnp.moveaxis(jnp.broadcast_to(added, shape), -1 - rank, 0)
     last, pasts = jax.lax.scan(lambda state, piece: (factor * state + piece, state), first, added)
     return jnp.moveaxis(pasts, 0, first.ndim - rank), last
 '''

@@ -125,6 +125,13 @@ FOUND = {
         {"n": 5, "d": 2},
         ((3,),),
     ),
+    "a decayed state of a tensor with fewer leading axes than another": case(
+        """
+        f(x[n,d], z[n,d]) -> o[n,d]:
+            o[t,a] = z[t,a] * x[i,a]   where i <= t decay 0.5""",
+        {"n": 5, "d": 2},
+        ((), (3,)),
+    ),
     "a part before the chunks that reads scalars only": case(
         """
         f(x[n,d], g) -> o[n]:

@@ -50,7 +50,7 @@ FAULTS = (
           'if "eps" in self.scalars and kind is not None:', "if False:", (DEFINITIONS,)),
     Fault("the interpreter's order without its diagonal", "dtn_core.interpret", "else gap >= 0", "else gap > 0", (INTERPRETER,)),
     Fault("the decay of a chain lost with its middle token", "dtn_core.ir.order",
-          "decays[0] if decays else None", "None", (INTERPRETER, FLATTEN)),
+          "Relation(first.lower, second.upper, first.decay)", "Relation(first.lower, second.upper)", (INTERPRETER, FLATTEN)),
     # ------------------------------------------------------------------ rewriting
     Fault("a conj dropped from a product", "dtn_core.ir.terms",
           'return Apply("conj", (self.read,)) if self.conj else self.read', "return self.read", (CATALOGUE,)),

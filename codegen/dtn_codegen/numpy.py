@@ -55,10 +55,22 @@ def _pasts(first, added, whole, rank):
     return pasts, first
 '''
 
+_PLACED = '''
+def _placed(whole, piece, place, start, length):
+    """A result of `length` tokens with a piece of it where it belongs; the first piece makes it."""
+    if whole is None:
+        if piece.shape[place] == length:
+            return piece
+        axis = piece.ndim + place
+        whole = np.empty((*piece.shape[:axis], length, *piece.shape[axis + 1:]), piece.dtype)
+    whole[(..., slice(start, start + piece.shape[place]), *[slice(None)] * (-place - 1))] = piece
+    return whole
+'''
+
 _JOINED = '''
-def _joined(pieces, place):
-    """Pieces as one tensor along the axis at `place`."""
-    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=place)
+def _joined(whole, place):
+    """What the pieces have become."""
+    return whole
 '''
 
 _DECAYED = '''
@@ -127,6 +139,7 @@ TARGET = Target(
         "_decayed": _DECAYED,
         "_at_once": _AT_ONCE,
         "_pasts": _PASTS,
+        "_placed": _PLACED,
         "_joined": _JOINED,
     },
 )

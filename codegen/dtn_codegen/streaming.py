@@ -12,7 +12,7 @@ from dtn_core.passes.pipeline import Lowered
 from dtn_core.passes.schedule import Scan, schedule
 
 from .expressions import Expressions
-from .python import Module, assign, define
+from .python import PRELUDE, Module, assign, define
 from .target import Target, fill
 
 INITIAL, RETURN, SIZE = "initial_state", "return_state", "chunk_size"
@@ -309,7 +309,8 @@ class _ChunkedModule(Module):
         tokens, results = self.stream.tokens, self.stream.results
         many = self.chunked.parallel
         helper = ("_chunked" if many or "_scan" not in self.target.prelude else "_scan") + ("_vjp" if reverse else "")
-        self.expressions.used.update(dict.fromkeys(WALKS[helper]))
+        known = {**PRELUDE, **self.target.prelude}
+        self.expressions.used.update(dict.fromkeys(name for name in WALKS[helper] if name in known))
         chunks = [self.chunk_name(many=False), self.chunk_name(many=True) if many else None]
         functions = chunks if not reverse else [f"{chunks[many]}_states", *(c and f"{c}_vjp" for c in chunks)]
         arguments: list[ast.expr] = [ast.Name(f, ast.Load()) if f else ast.Constant(None) for f in functions]
@@ -320,17 +321,26 @@ class _ChunkedModule(Module):
             for params in (tokens, results)
         ]
         arguments.append(ast.Tuple([ast.Constant(len(p.axes)) for p in self.stream.constants], ast.Load()))
-        call = ast.Call(ast.Name(helper, ast.Load()), [*arguments, ast.Name("size", ast.Load())], [])
+        arguments.append(ast.Name("size", ast.Load()))
+        defaults: list[ast.expr] = []
+        if self.recomputes:  # the states between turns may be kept for the gradient
+            defaults = [ast.Tuple([], ast.Load()) if reverse else ast.Constant(None)]
+            arguments.append(ast.Name("walk", ast.Load()))
+            given.append("walk")
+        call = ast.Call(ast.Name(helper, ast.Load()), arguments, [])
         text = f"All tokens of {self.program.name}, `size` in a chunk: `(states, results)`."
         if reverse:
             text = "Cotangents of what `_run` takes, from those of what it returns; each chunk is computed again."
         return define(
-            "_run_vjp" if reverse else "_run", ["size", *given], [ast.Expr(ast.Constant(text)), ast.Return(call)], []
+            "_run_vjp" if reverse else "_run",
+            ["size", *given],
+            [ast.Expr(ast.Constant(text)), ast.Return(call)],
+            defaults,
         )
 
 
 WALKS = {
-    "_chunked": ("_at_once", "_spans", "_cut", "_fold", "_spread", "_joined", "_chunked"),
+    "_chunked": ("_at_once", "_spans", "_cut", "_fold", "_spread", "_placed", "_joined", "_chunked"),
     "_scan": ("_scan",),
     "_chunked_vjp": ("_reduced", "_chunked_vjp"),
 }

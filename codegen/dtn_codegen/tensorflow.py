@@ -112,7 +112,7 @@ def _cut(x, place, start, stop, count):
 _FOLD = '''
 def _fold(y, place, count):
     """Chunks as one sequence again."""
-    if count is None or y is None:
+    if count is None:
         return y
     axis = y.shape.rank + place
     shape = tf.shape(y)
@@ -137,10 +137,16 @@ def _pasts(first, added, whole, rank, reverse=False):
     return tf.experimental.numpy.moveaxis(pasts, 0, -1 - rank), tf.concat([first[None], states[:-1]], 0)[-1]
 '''
 
+_PLACED = '''
+def _placed(whole, piece, place, start, length):
+    """The pieces of a result, one more."""
+    return [*(whole or ()), piece]
+'''
+
 _JOINED = '''
-def _joined(pieces, place):
-    """Pieces as one tensor along the axis at `place`."""
-    return pieces[0] if len(pieces) == 1 else tf.concat(pieces, axis=place)
+def _joined(whole, place, reverse=False):
+    """Pieces, listed from the first or the last, as one tensor along the axis at `place`."""
+    return whole[0] if len(whole) == 1 else tf.concat(whole[::-1] if reverse else whole, axis=place)
 '''
 
 _REDUCED = '''
@@ -244,6 +250,7 @@ TARGET = Target(
         "_cut": _CUT,
         "_fold": _FOLD,
         "_pasts": _PASTS,
+        "_placed": _PLACED,
         "_joined": _JOINED,
         "_broadcast": _BROADCAST,
         "_reduced": _REDUCED,

@@ -143,9 +143,8 @@ class Chunked:
         inside = held(self.steps, {p.name for p in self.chunk.params} - own, axis, full)
         results = sum(map(_elements, self.stream.results), Polynomial())
         states = sum((_elements(Param(state.name, state.axes)) for state in self.stream.states), Polynomial())
-        if walk["G"] < sizes[axis]:  # pieces, then the whole that they are joined to
-            earlier = results + results.rename(axis, "G") * -1
-            inside = max(inside + states + earlier, results + results, key=lambda p: p.at(full))
+        if walk["G"] < sizes[axis]:  # a turn's tensors beside the whole results that its own are written to
+            inside = inside + states + results
         early = sum((_elements(p) for p in self.before.outputs), Polynomial()) if self.before else Polynomial()
         peaks = [early + inside]
         if self.before is not None:

@@ -15,8 +15,7 @@ from typing import Any, Self
 from rich.progress import Progress, TaskID
 
 from . import machine, memory, worker
-from .case import Contender, Figures, Race, Task
-from .data import BATCH, FEATURES, HEADS
+from .case import Contender, Figures, Race, Task, UnavailableError
 from .runners import installed
 
 TRIAL_BLOCKS = 2
@@ -25,7 +24,19 @@ TENSORS_AT_ONCE = 16
 
 
 class CallFailedError(Exception):
-    """A call in another process did not return; the text is for a reader."""
+    """A call in another process did not return; the text is for a reader.
+
+    Parameters
+    ----------
+    text : str
+        One line.
+    fault : bool
+        Whether something is wrong; not where an optional contender is not there.
+    """
+
+    def __init__(self, text: str, *, fault: bool = True) -> None:
+        super().__init__(text)
+        self.fault = fault
 
 
 class Process:
@@ -55,6 +66,8 @@ class Process:
             return future.result()
         if not isinstance(error, Exception):
             raise error
+        if isinstance(error, UnavailableError):
+            raise CallFailedError(str(error), fault=False) from error
         told = [str(error).strip()] if not isinstance(error, BrokenProcessPool) else [str(error), self.last_words()]
         lines = [line for text in told for line in text.splitlines()[:1]]
         raise CallFailedError(f"{type(error).__name__}: {' '.join(lines)}") from error
@@ -123,7 +136,7 @@ class Session:
         bar = self.progress.add_task(race.case, total=_steps(race))
         runners = [_Runner(contender, n, _empty(race, contender, n)) for contender, n in race.entries]
         for runner in runners:
-            runner.figures.absent = self.why_not(runner.contender, runner.n)
+            runner.figures.absent = self.why_not(race, runner.contender, runner.n)
             if runner.figures.absent is None:
                 with self.recorded(runner.figures):
                     self.choose(race, runner, runners, bar)
@@ -135,8 +148,8 @@ class Session:
                         runner.figures.rounds.append(self.block(runner.contender.framework, runner.number))
                 self.tell(bar, f"{race.case}, n = {runner.n}: round {number + 1}")
         for runner in runners:
-            if runner.contender.memory and runner.figures.absent is None and memory.measurable():
-                task = runner.contender.task(race.kind, runner.n, runner.figures.settings)
+            if runner.contender.memory and runner.figures.absent is None and memory.measurable(race.device):
+                task = runner.contender.task(race, runner.n, runner.figures.settings)
                 self.tell(bar, f"{race.case}: memory of {task.label}")
                 with (
                     self.recorded(runner.figures),
@@ -153,7 +166,7 @@ class Session:
         self.progress.remove_task(bar)
         return [runner.figures for runner in runners]
 
-    def why_not(self, contender: Contender, n: int) -> str | None:
+    def why_not(self, race: Race, contender: Contender, n: int) -> str | None:
         """Why an entry does not take part."""
         if contender.framework not in self.frameworks:
             return "not asked for"
@@ -163,7 +176,8 @@ class Session:
             return contender.why
         if not contender.grid and not contender.like:
             return "no setting fits this length"
-        needed, there = TENSORS_AT_ONCE * BATCH * HEADS * FEATURES * 4 * n, machine.memory()
+        shape, there = race.shape, machine.memory()
+        needed = TENSORS_AT_ONCE * shape.batch * shape.heads * shape.features * 4 * n
         if there is not None and needed > there:
             return f"would need about {needed / 2**30:.0f} GiB"
         return None
@@ -198,9 +212,9 @@ class Session:
         if not grid:
             figures.absent = f"there is no choice of {contender.like} to take over"
             return
-        tried: list[tuple[Task, int, float, list[float]]] = []
+        tried: list[tuple[Task, int, float | None, list[float]]] = []
         for settings in grid:
-            task = contender.task(race.kind, n, settings)
+            task = contender.task(race, n, settings)
             self.tell(bar, f"{race.case}: {task.label}", 0)
             number = next(self.numbers)
             error = self.process(contender.framework).call(worker.prepare, number, task, self.references)
@@ -221,7 +235,7 @@ class Session:
         try:
             yield
         except CallFailedError as failure:
-            figures.absent, figures.failed = str(failure), True
+            figures.absent, figures.failed = str(failure), failure.fault
             figures.rounds.clear()
 
     def tell(self, bar: TaskID, description: str | None = None, steps: int = 1) -> None:
@@ -239,6 +253,8 @@ def _empty(race: Race, contender: Contender, n: int) -> Figures:
         contender.ours,
         contender.computes,
         {},
+        shape=race.shape,
+        device=race.device,
     )
 
 

@@ -15,6 +15,8 @@ from dtn_codegen.torch import TARGET
 from dtn_core.operators import PARAMETER, Operator, catalogue
 from dtn_core.passes.pipeline import candidates
 
+from .operation import in_turns, operation
+
 
 class TorchArrays:
     """Implements :class:`dtn_codegen.arrays.Arrays`."""
@@ -60,7 +62,7 @@ class TorchFunction(Function):
 
     def __init__(self, operator: Operator, layout: str = "... n d", implementation: str | None = None) -> None:
         super().__init__(operator, layout, implementation)
-        self._prepared: dict[tuple[bool, bool], tuple[Callable[..., Any], Streamed | None]] = {}
+        self._prepared: dict[tuple[bool, bool, bool], tuple[Callable[..., Any], Streamed | None]] = {}
 
     def convert(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
         """The tensors themselves; anything else is refused."""
@@ -101,15 +103,25 @@ class TorchFunction(Function):
         if not torch.compiler.is_compiling():
             return super().select(arrays, padded, streaming=streaming)
         complex_input = any(array.is_complex() for array in arrays)
-        _prepare(self, padded, complex_input)
-        return (*self._prepared[padded, complex_input], None)
+        alone = False
+        if self._streamed is not None and not streaming and not complex_input and in_turns(arrays):
+            alone = True  # a branch makes a condition on a size that is a symbol a guard
+        alone = _prepare(self, padded, complex_input, alone)
+        return (*self._prepared[padded, complex_input, alone], None)
 
 
 @torch._dynamo.assume_constant_result  # plain Python while tracing: the passes run, they are not traced
-def _prepare(function: TorchFunction, padded: bool, complex_input: bool) -> bool:
-    generated = function.load(candidates(function.program(padded), complex_input)[0])
-    function._prepared[padded, complex_input] = generated, function.streams(complex_input=complex_input)
-    return True
+def _prepare(function: TorchFunction, padded: bool, complex_input: bool, alone: bool) -> bool:
+    """Compile for these arguments; whether as an operation of its own, which has no rule under ``torch.func``."""
+    form = candidates(function.program(padded), complex_input)[0]
+    alone = alone and form.chunked is not None and torch._C._functorch.peek_interpreter_stack() is None
+    key = padded, complex_input, alone
+    if key not in function._prepared:
+        generated = function.load(form)
+        if alone:
+            generated = operation(form.definition, generated, function.layout)
+        function._prepared[key] = generated, function.streams(complex_input=complex_input)
+    return alone
 
 
 class TorchFunctional(Functional):

@@ -206,7 +206,7 @@ class _ChunkedModule(Module):
 
     def scan(self, scan: Scan) -> ast.stmt:
         """``carried, end = _pasts(start, added, whole, rank)``."""
-        self.expressions.used["_pasts"] = None
+        self.expressions.used.update(dict.fromkeys(name for name in ("_sums", "_pasts") if name in self.target.prelude))
         self.expressions.used["_lift"] = None
         call = fill(
             "_pasts(_first, _added, _whole, _rank)",

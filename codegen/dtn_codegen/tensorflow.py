@@ -119,13 +119,33 @@ def _fold(y, place, count):
     return tf.reshape(y, tf.concat([shape[:axis - 1], [shape[axis - 1] * shape[axis]], shape[axis + 1:]], 0))
 '''
 
+_SUMS = '''
+def _sums(added, axis, reverse):
+    """For each chunk the sum of those before it; by products with triangles, quicker than a sum along an axis."""
+    count, few = added.shape[axis], 32
+    if count is None or axis == added.shape.rank - 1:
+        return tf.cumsum(added, axis=axis, exclusive=True, reverse=reverse)
+    shape = tf.shape(added)
+    blocks = -(-count // few)
+    rest = blocks * few - count if blocks > 1 else 0
+    flat = tf.reshape(added, tf.concat([shape[:axis + 1], [-1]], 0))
+    if rest:
+        flat = tf.pad(flat, [*[[0, 0]] * axis, [0, rest], [0, 0]])
+    flat = tf.reshape(flat, tf.concat([shape[:axis], [blocks, -1], tf.shape(flat)[-1:]], 0))
+    ones = tf.ones([min(count, few)] * 2, added.dtype)
+    within = tf.matmul(ones - tf.linalg.band_part(ones, *((-1, 0) if reverse else (0, -1))), flat)
+    before = tf.cumsum(tf.reduce_sum(flat, -2), axis=-2, exclusive=True, reverse=reverse)
+    sums = tf.reshape(within + before[..., None, :], tf.concat([shape[:axis], [-1], tf.shape(flat)[-1:]], 0))
+    return tf.reshape(sums[..., :count, :], shape)
+'''
+
 _PASTS = '''
 def _pasts(first, added, whole, rank, reverse=False):
     """The states before each chunk and the one after the last, decayed by `whole` a chunk."""
     if whole is None:
         axis = added.shape.rank - 1 - rank
         last = first + tf.reduce_sum(added, axis=axis)
-        return tf.expand_dims(first, -1 - rank) + tf.cumsum(added, axis=axis, exclusive=True, reverse=reverse), last
+        return tf.expand_dims(first, -1 - rank) + _sums(added, axis, reverse), last
     factor = _lift(whole[..., 0] if whole.shape.rank else whole, rank)
     pieces = tf.experimental.numpy.moveaxis(added, -1 - rank, 0)
     pieces = tf.reverse(pieces, [0]) if reverse else pieces
@@ -249,6 +269,7 @@ TARGET = Target(
         "_spans": _SPANS,
         "_cut": _CUT,
         "_fold": _FOLD,
+        "_sums": _SUMS,
         "_pasts": _PASTS,
         "_placed": _PLACED,
         "_joined": _JOINED,

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from dtn_core.demo.atomic import replaced
 
 from . import causal, ceilings, gpu, layers, machine, startup, unmasked
-from .case import CEILING, MODULE, START, TRAINING, Race, Task
+from .case import CEILING, MODULE, START, TRAINING, Race, Task, UnavailableError
 from .compare import compare, comparison_table
 from .oracle import check_oracle, write_references
 from .plots import draw
@@ -79,15 +79,30 @@ def run_suites(
 
 
 @app.command("gpu")
-def run_gpu(*, out: Out = None, folder: Folder = Path("bench")) -> None:
+def run_gpu(
+    *,
+    rehearse: Annotated[bool, typer.Option("--rehearse", help="On the processor, short; nothing is kept.")] = False,
+    out: Out = None,
+    folder: Folder = Path("bench"),
+) -> None:
     """Everything worth running on one CUDA machine, in under eight minutes; needs torch, no network.
 
     JAX, Triton, flash-linear-attention and TVM take part where they are there.
     """
-    picked = [(gpu.NAME, each) for each in gpu.races("usual")]
+    races = gpu.races("usual")
     for line in gpu.missing():
         terminal(stderr=True).print(line)
-    path = out or Path("bench/results") / f"{machine.slug(gpu.device_name())}.json"
+    if rehearse:
+        with tempfile.TemporaryDirectory() as scratch:
+            picked = [(gpu.NAME, each) for each in gpu.rehearsal(races)]
+            _measure_and_write(picked, "quick", ["torch", "jax"], Path(scratch) / "gpu.json", Path(scratch))
+    try:
+        name_of_device = gpu.device_name()
+    except UnavailableError as error:
+        terminal(stderr=True).print(f"{error}; nothing is measured. --rehearse runs the same on the processor")
+        raise typer.Exit(2) from error
+    path = out or Path("bench/results") / f"{machine.slug(name_of_device)}.json"
+    picked = [(gpu.NAME, each) for each in races]
     _measure_and_write(picked, "usual", ["torch", "jax"], path, folder, device="cuda", seconds=gpu.SECONDS)
 
 

@@ -20,8 +20,8 @@ def dense(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def linear(q: Tensor, k: Tensor, v: Tensor, *, chunk: int) -> Tensor:
     """Causal linear attention in chunks, all of them at once."""
     q, k, v = (x.unflatten(-2, (-1, chunk)) for x in (q, k, v))
-    sums = k.mT @ v
-    before = sums.cumsum(-3) - sums
+    sums = (k.mT @ v).to(torch.promote_types(v.dtype, torch.float32))
+    before = (sums.cumsum(-3) - sums).to(v.dtype)
     return ((q @ k.mT).tril() @ v + q @ before).flatten(-3, -2)
 
 

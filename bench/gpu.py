@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 
-from .case import FORWARD, GRADIENTS, SECOND_ORDER, SOFTMAX, STEP, Contender, Figures, Race, Settings, Shape
+from .case import (
+    FORWARD,
+    GRADIENTS,
+    SECOND_ORDER,
+    SOFTMAX,
+    STEP,
+    Contender,
+    Figures,
+    Race,
+    Settings,
+    Shape,
+    UnavailableError,
+)
 from .measure import ratio
 from .problems import ATTENTION
 from .report import Table, Target, contest, everything, fastest, measured, rivals, target_table
@@ -71,7 +85,7 @@ def races(scale: str) -> list[Race]:
 
 
 def _forward(n: int, shape: Shape) -> Race:
-    triton = Contender("torch", "triton twin", "cuda", grid=_TRITON)
+    triton = Contender("torch", "triton twin", "eager", grid=_TRITON)
     contenders = [
         _OURS,
         _COMPILED,
@@ -96,16 +110,39 @@ def missing() -> list[str]:
     return [f"{package} is not installed: {what}" for package, what in wanted.items() if find_spec(package) is None]
 
 
-def device_name() -> str | None:
-    """The CUDA device's name, asked of its driver: this process imports no framework."""
-    import shutil
-    import subprocess
+def device_name() -> str:
+    """The CUDA device's name, asked of PyTorch in a process of its own: this one imports no framework.
 
-    if shutil.which("nvidia-smi") is None:
-        return None
-    asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    done = subprocess.run(asked, capture_output=True, text=True, check=False)
-    return done.stdout.splitlines()[0].strip() if done.returncode == 0 and done.stdout.strip() else None
+    Raises
+    ------
+    UnavailableError
+        If there is none, with the reason.
+    """
+    code = (
+        "import torch; "
+        "print(torch.__version__, torch.cuda.get_device_name() if torch.cuda.is_available() else '', sep='\\n')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise UnavailableError(f"PyTorch cannot be imported: {done.stderr.strip().splitlines()[-1]}")
+    version, name = done.stdout.split("\n")[:2]
+    if not name:
+        raise UnavailableError(f"PyTorch {version} sees no CUDA device")
+    return name
+
+
+def rehearsal(races: Sequence[Race]) -> list[Race]:
+    """The same races on a processor, short and of few heads: whoever needs a device says so."""
+    return [
+        replace(
+            race,
+            device="cpu",
+            rounds=2,
+            shape=replace(race.shape, batch=1, heads=2, features=min(race.shape.features, 64)),
+            entries=tuple((replace(c, memory=False), n if race.kind == STEP else 256) for c, n in race.entries),
+        )
+        for race in races
+    ]
 
 
 def tables(figures: Sequence[Figures]) -> list[Table]:

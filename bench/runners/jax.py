@@ -19,6 +19,8 @@ from ..libraries import LIBRARIES
 from ..measure import TimeitTimer, Timer
 from ..problems import PROBLEMS
 
+jax.config.update("jax_default_matmul_precision", "highest")  # on a GPU float32 products would be in TF32
+
 
 def _function(task: Task) -> Callable[..., Any]:
     match task.implementation:

@@ -78,6 +78,9 @@ def _function(task: Task) -> Callable[..., Any]:
         case "triton twin":
             from ..triton_twin import second_order
 
+            if task.device != "cuda":
+                raise UnavailableError("Triton compiles for a CUDA device only")
+
             return partial(second_order, **settings)
         case "flash-linear-attention":
             try:

@@ -24,11 +24,11 @@ LONG = 65_536
 FEATURES = 64
 SHORT = 16
 CHUNKS = (16, 32, 64, 128, 256)
-CHUNK_OVERHEAD = 2_000_000
-"""What starting one more chunk costs, in flops."""
+CHUNK_OVERHEAD, MANY_OVERHEAD = 2_000_000, 500_000
+"""What one more chunk costs, in flops: called by itself, and among many that are computed at once."""
 
 
-AT_ONCE = 2**18
+AT_ONCE = 2**17
 """Elements of the first argument whose chunks are computed at once: their tiles stay in a processor's cache."""
 
 
@@ -119,7 +119,7 @@ class Chunked:
         length = sizes[self.stream.axis]
         inside = {**sizes, self.stream.axis: min(self.size, length)}
         count = -(-length // self.size)
-        total = (score(self.chunk, inside) + CHUNK_OVERHEAD) * count
+        total = (score(self.chunk, inside) + (MANY_OVERHEAD if self.parallel else CHUNK_OVERHEAD)) * count
         return total + sum(score(part, sizes) for part in self.wholes)
 
     def walk(self, sizes: Mapping[str, int]) -> dict[str, int]:

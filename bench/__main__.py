@@ -6,6 +6,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +22,7 @@ from .case import CEILING, MODULE, START, TRAINING, Race, Task, UnavailableError
 from .compare import compare, comparison_table
 from .oracle import check_oracle, write_references
 from .plots import draw
-from .report import markdown, name
+from .report import machine_line, markdown, name, target_table
 from .results import Result, UnreadableError, figures_of, merged, read, write
 from .runners import FRAMEWORKS
 from .session import Session
@@ -121,13 +122,20 @@ def list_races(
 @app.command("report")
 def run_report(*, out: Out = None, folder: Folder = Path("bench")) -> None:
     """Write report.md and the plots again from results."""
-    path = out or Path("bench/results") / f"{machine.slug()}.json"
-    try:
-        results = read(path)
-    except (OSError, UnreadableError) as error:
-        raise typer.BadParameter(str(error)) from error
-    _write_report(results, folder)
+    _write_report(_results(out), folder)
     terminal().print(f"written to {folder / 'report.md'}")
+
+
+@app.command("summary")
+def run_summary(*, out: Out = None) -> None:
+    """Print what was promised and what was found, as Markdown: the README's section on speed."""
+    results = _results(out)
+    for suite_name, suite in SUITES.items():
+        own = [result for result in results if result.suite == suite_name]
+        promised = target_table(suite.targets(figures_of(own)))
+        if promised.rows:
+            typer.echo(replace(promised, title=suite.HEADING).markdown())
+    typer.echo("\n".join(dict.fromkeys(machine_line(result.about) for result in results)))
 
 
 @app.command("compare")
@@ -154,6 +162,13 @@ def run_compare(
         raise typer.BadParameter("the two runs have nothing in common")
     console.print(comparison_table(comparisons, least).rich())
     raise typer.Exit(any(found.slower(least) for found in comparisons))
+
+
+def _results(path: Path | None) -> list[Result]:
+    try:
+        return read(path or Path("bench/results") / f"{machine.slug()}.json")
+    except (OSError, UnreadableError) as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def _measure_and_write(

@@ -16,13 +16,13 @@ def opt_einsum(problem: str) -> Call:
     """``opt_einsum.contract`` over all operands of the definition; it finds the order itself."""
     contract = _imported("opt_einsum").contract
     if problem == ORDER_1:
-        return lambda q, k, v: contract("bhia,bhja,bhjc->bhic", q, k, v)
+        return lambda q, k, v: contract("zhia,zhja,zhjc->zhic", q, k, v)
     if problem != ATTENTION:
         raise UnavailableError(f"not written for {problem}")
 
     def attention(q: Any, k: Any, v: Any) -> Any:
-        trace = contract("bhxa,bhla,bhlb,bhxb->bh", q, k, k, q)
-        return contract("bhia,bhla,bhlb,bhjb,bhjc->bhic", q, k, k, q, v) / trace[..., None, None]
+        trace = contract("zhxa,zhla,zhlb,zhxb->zh", q, k, k, q)
+        return contract("zhia,zhla,zhlb,zhjb,zhjc->zhic", q, k, k, q, v) / trace[..., None, None]
 
     return attention
 

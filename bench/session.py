@@ -15,7 +15,7 @@ from typing import Any, Self
 from rich.progress import Progress, TaskID
 
 from . import machine, memory, worker
-from .case import Contender, Figures, Race, Task, UnavailableError
+from .case import CEILING, Contender, Figures, Race, Task, UnavailableError
 from .runners import installed
 
 TRIAL_BLOCKS = 2
@@ -178,7 +178,7 @@ class Session:
             return "no setting fits this length"
         shape, there = race.shape, machine.memory()
         needed = TENSORS_AT_ONCE * shape.batch * shape.heads * shape.features * 4 * n
-        if there is not None and needed > there:
+        if race.kind != CEILING and there is not None and needed > there:
             return f"would need about {needed / 2**30:.0f} GiB"
         return None
 

@@ -43,8 +43,8 @@ _BY_HAND = tuple(replace(c, implementation="by hand", ours=False) for c in _OURS
 _DENSE = Contender("torch", "dense", "eager", stops=DENSE_UP_TO, why="n×n")
 _LIBRARIES = (
     Contender("torch", "opt_einsum", "eager"),
-    Contender("torch", "einx", "eager", stops=DENSE_UP_TO, why="n×n"),
-    Contender("torch", "cuequivariance", "eager", stops=1024, why="n×n×heads, and a module a length"),
+    Contender("torch", "einx", "eager"),
+    Contender("torch", "cuequivariance", "eager"),
 )
 _TVM = Contender("torch", "dtn tvm", "eager", ours=True)
 

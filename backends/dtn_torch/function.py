@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,20 @@ from dtn_core.operators import PARAMETER, Operator, catalogue
 from dtn_core.passes.pipeline import candidates
 
 from .operation import in_turns, operation
+
+LARGEST = 2**25 - 2**16
+"""Bytes just below the largest block whose release glibc learns from (mallopt(3), M_MMAP_THRESHOLD)."""
+
+
+@lru_cache(maxsize=1)
+def keep_freed_memory() -> None:
+    """Let the C library keep a few megabytes that are freed and asked for again in every turn of a chunked operator.
+
+    glibc gives memory back to the system, and maps large blocks anew, above thresholds that follow the largest block
+    that was released so far; fresh pages are filled with zeros first, which can cost more than what is computed there.
+    Any program that releases a tensor of this size has the same thresholds; no page of this one is ever touched.
+    """
+    torch.empty(LARGEST, dtype=torch.uint8)
 
 
 class TorchArrays:
@@ -62,6 +77,8 @@ class TorchFunction(Function):
 
     def __init__(self, operator: Operator, layout: str = "... n d", implementation: str | None = None) -> None:
         super().__init__(operator, layout, implementation)
+        if self._streamed is not None:
+            keep_freed_memory()
         self._prepared: dict[tuple[bool, bool, bool], tuple[Callable[..., Any], Streamed | None]] = {}
 
     def convert(self, tensors: Sequence[Any]) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from dtn_codegen.python import HEADS, has_heads
+from dtn_codegen.python import HEADS, has_heads, ir_hash
 from dtn_core.ir.nodes import Param, Program
 from dtn_core.passes.pipeline import AT_ONCE
 
@@ -46,7 +46,7 @@ def operation(program: Program, generated: Callable[..., Any], layout: str) -> C
     callable
         Called as ``generated`` is, without options.
     """
-    name = f"dtn::{program.name}_{next(_NUMBERS)}"
+    name = f"dtn::{program.name}_{ir_hash(program)}_{next(_NUMBERS)}"
     tensors = len(program.tensors)
 
     @torch.library.custom_op(name, mutates_args=(), schema="(Tensor[] tensors, float[] numbers) -> Tensor[]")

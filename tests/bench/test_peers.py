@@ -3,9 +3,19 @@
 import numpy as np
 import pytest
 
-from bench.case import SECOND_ORDER
+from bench.case import SECOND_ORDER, UnavailableError
+from bench.libraries import LIBRARIES
 from bench.oracle import relative_error
-from bench.problems import CAUSAL_1, CAUSAL_3, CAUSAL_ASYMMETRIC, CAUSAL_INTERACTION, PROBLEMS, second_order_gradients
+from bench.problems import (
+    ATTENTION,
+    CAUSAL_1,
+    CAUSAL_3,
+    CAUSAL_ASYMMETRIC,
+    CAUSAL_INTERACTION,
+    ORDER_1,
+    PROBLEMS,
+    second_order_gradients,
+)
 
 torch = pytest.importorskip("torch")
 from bench import by_hand, chunked, modules  # noqa: E402 - needs torch
@@ -69,3 +79,14 @@ def test_modules_have_this_librarys_weights_and_values(name):
     x = torch.from_numpy(RNG.normal(size=(2, 8, 8) if name == "classifier" else (1, 512, 512))).float()
     with torch.no_grad():
         assert relative_error(other(x).numpy(), ours(x).numpy()) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["opt_einsum", "einx", "cuequivariance"])
+@pytest.mark.parametrize("problem", [ORDER_1, ATTENTION])
+def test_libraries_compute_the_oracles_function_where_they_are_installed(name, problem):
+    try:
+        function = LIBRARIES[name](problem)
+    except UnavailableError as missing:
+        pytest.skip(str(missing))
+    q, k, v = map(torch.from_numpy, TENSORS[:3])
+    assert relative_error(function(q, k, v).numpy(), value(problem)) < 1e-6

@@ -111,7 +111,11 @@ class TorchFunction(Function):
         return generated(*arguments, **options)
 
     tracing = staticmethod(torch.compiler.is_compiling)
-    packed = torch.compiler.disable(Function.packed)  # cu_seqlens decide what is computed, they are read here
+
+    def packed(self, *arguments: Any) -> Any:
+        """Outside what ``torch.compile`` traces: ``cu_seqlens`` decide what is computed, they are read here."""
+        packed = Function.packed
+        return (torch.compiler.disable(packed) if torch.compiler.is_compiling() else packed)(self, *arguments)
 
     def select(
         self, arrays: Sequence[Any], padded: bool, *, streaming: bool = False
@@ -127,7 +131,16 @@ class TorchFunction(Function):
         return (*self._prepared[padded, complex_input, alone], None)
 
 
-@torch._dynamo.assume_constant_result  # plain Python while tracing: the passes run, they are not traced
+def _constant(function: Callable[..., bool]) -> Callable[..., bool]:
+    """``torch.compiler.assume_constant_result``, which would import the compiler: twice the time of ``import torch``.
+
+    Plain Python while tracing: the passes run, they are not traced.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@_constant
 def _prepare(function: TorchFunction, padded: bool, complex_input: bool, alone: bool) -> bool:
     """Compile for these arguments; whether as an operation of its own, which has no rule under ``torch.func``."""
     form = candidates(function.program(padded), complex_input)[0]
@@ -160,7 +173,7 @@ class TorchFunctional(Functional):
         self.prepared: dict[tuple[Any, ...], Function] = {}
 
 
-@torch._dynamo.assume_constant_result
+@_constant
 def _prepare_catalogue(
     functional: TorchFunctional,
     name: str,

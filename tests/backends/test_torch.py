@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import subprocess
+import sys
 import warnings
 
 import frameworks
@@ -125,6 +127,13 @@ class TestTransforms:
         q, k, v = (x[0, :3, :2] for x in tensors)
         hessian = torch.func.hessian(lambda q: dtn.tensor_attention(q, k, v).sum())(q).reshape(6, 6)
         assert torch.allclose(hessian, hessian.T, rtol=1e-8, atol=1e-12)
+
+
+def test_importing_the_backend_does_not_import_torchs_compiler():
+    """It takes twice as long as PyTorch itself."""
+    code = "import torch, sys; before = set(sys.modules); import dtn_torch; print(*(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not [name for name in done.stdout.split() if name.startswith("torch.")]
 
 
 class TestCompile:

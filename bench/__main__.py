@@ -48,6 +48,13 @@ def terminal(*, stderr: bool = False) -> Console:
     return console if console.is_terminal else Console(stderr=stderr, highlight=False, markup=False, width=PLAIN_WIDTH)
 
 
+@app.callback(invoke_without_command=True)
+def run_all(context: typer.Context) -> None:
+    """Timings, side by side with what a user would pick instead; without a command: run."""
+    if context.invoked_subcommand is None:
+        run_suites(None)
+
+
 @app.command("run")
 def run_suites(
     suites: Annotated[list[Suite] | None, typer.Argument(help="Which; all but gpu by default.")] = None,
@@ -135,7 +142,8 @@ def run_summary(*, out: Out = None) -> None:
         promised = target_table(suite.targets(figures_of(own)))
         if promised.rows:
             typer.echo(replace(promised, title=suite.HEADING).markdown())
-    typer.echo("\n".join(dict.fromkeys(machine_line(result.about) for result in results)))
+    last = max(results, key=lambda result: str(result.about["date"]))
+    typer.echo(f"The last race that ran: {machine_line(last.about)}")
 
 
 @app.command("compare")

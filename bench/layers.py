@@ -28,7 +28,9 @@ _BY_HAND = Contender("torch", "by hand", "eager")
 
 def races(scale: str) -> list[Race]:
     """Everything that is measured, at ``scale``."""
-    modes = ("eager",) if scale == "quick" else ("eager", "compiled")
+    modes = {MODULE: ("eager",) if scale == "quick" else ("eager", "compiled"), TRAINING: ("eager",)}
+    if scale == "full":
+        modes[TRAINING] = ("eager", "compiled")
     found = []
     for kind, name, sizes in (
         (MODULE, ATTENTION, _LENGTHS[scale]),
@@ -38,7 +40,7 @@ def races(scale: str) -> list[Race]:
         for n in sizes:
             entries = tuple(
                 (replace(c, mode=mode, computes=name), n)
-                for mode in (modes if name != CAUSAL else ("eager",))
+                for mode in (modes[kind] if name != CAUSAL else ("eager",))
                 for c in (_OURS, _BY_HAND)
             )
             found.append(Race(f"{name}, {kind}", kind, entries, _ROUNDS[scale]))

@@ -17,10 +17,8 @@ from .results import Result
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-OURS, OTHERS = (
-    ("#0b62a4", "#1f9e89", "#6a51a3", "#2b8cbe", "#74a9cf"),
-    ("#d95f02", "#a6761d", "#e7298a", "#666666", "#e6ab02"),
-)
+OURS = {"torch": "#0b62a4", "jax": "#1f9e89", "tensorflow": "#6a51a3", "numpy": "#7f7f7f"}
+OTHERS = ("#d95f02", "#a6761d", "#e7298a", "#333333", "#e6ab02", "#e41a1c")
 TITLES = {SECOND_ORDER: "Causal attention", ATTENTION: "Tensor Attention, unmasked"}
 SHOWN = {
     "scaled_dot_product_attention": "softmax attention of PyTorch",
@@ -68,13 +66,13 @@ def draw(results: Sequence[Result], folder: Path) -> list[tuple[str, Path]]:
 
 
 def label(f: Figures) -> str:
-    """What a line is called: chunk sizes are left out, they are the fastest at each length."""
+    """What a line is called: one for each framework of ours, one for each of the others."""
     name = SHOWN.get(f.implementation, f.implementation)
-    return f"{name} ({f.framework}{'' if f.mode == 'eager' else f', {f.mode}'})"
+    return f"{name}, {f.framework}" if f.ours else name
 
 
 def series(figures: Iterable[Figures], problem: str, *, memory: bool) -> dict[str, list[tuple[int, float, bool]]]:
-    """``(n, value, ours)`` by label, at the usual shape."""
+    """``(n, value, ours)`` by label, at the usual shape: of several modes and settings the best at each n."""
     found: dict[str, dict[int, tuple[float, bool]]] = {}
     wanted = {problem, SOFTMAX} if problem == SECOND_ORDER else {problem}
     for f in figures:
@@ -83,7 +81,8 @@ def series(figures: Iterable[Figures], problem: str, *, memory: bool) -> dict[st
         if memory and f.peak_memory is None:
             continue
         value = float(f.peak_memory or 1) if memory else median(f.rounds)
-        found.setdefault(label(f), {}).setdefault(f.n, (value, f.ours))
+        points = found.setdefault(label(f), {})
+        points[f.n] = min(points.get(f.n, (value, f.ours)), (value, f.ours))
     return {name: sorted((n, v, ours) for n, (v, ours) in points.items()) for name, points in found.items()}
 
 
@@ -110,19 +109,19 @@ def _lines(figures: Sequence[Figures], path: Path, about: dict[str, Any], *, mem
 
 
 def _panel(axis: Axes, lines: dict[str, list[tuple[int, float, bool]]], *, memory: bool) -> None:
-    ours, others = iter(OURS * 3), iter(OTHERS * 3)
+    others = iter(OTHERS * 3)
     scale = 2**20 if memory else 1e-3
     for name, points in sorted(lines.items(), key=lambda item: (not item[1][-1][2], item[0])):
         own = points[-1][2]
         x, y = [n for n, _, _ in points], [value / scale for _, value, _ in points]
         style = {"lw": 2.4, "marker": "o"} if own else {"lw": 1.3, "ls": "--", "marker": "s"}
-        axis.plot(x, y, color=next(ours if own else others), ms=4, label=name, **style)  # type: ignore[arg-type]
+        axis.plot(x, y, color=OURS[name.rpartition(", ")[2]] if own else next(others), ms=4, label=name, **style)  # type: ignore[arg-type]
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
     axis.set_xlabel("tokens n")
     axis.set_ylabel("MiB" if memory else "milliseconds")
     axis.grid(visible=True, which="major", alpha=0.3)
-    axis.legend(fontsize=7, title="solid: this library; dashed: others", title_fontsize=7)
+    axis.legend(fontsize=7, title="solid: this library; dashed: others; of several modes the best", title_fontsize=8)
 
 
 def _roofline(figures: Sequence[Figures], path: Path, about: dict[str, Any]) -> Path | None:
@@ -139,15 +138,19 @@ def _roofline(figures: Sequence[Figures], path: Path, about: dict[str, Any]) -> 
         mine = best.setdefault(key, {})
         mine[f.ours] = min((g for g in (mine.get(f.ours), f) if g is not None), key=lambda g: median(g.rounds))
     xs = [_intensity(f) or 0.0 for f in points]
-    low, high = min(xs) / 2, max(*xs, limits["flops"] / limits["bytes"]) * 2
+    ridge = limits["flops"] / limits["bytes"]
+    low, high = min(*xs, ridge) / 2, max(*xs, ridge) * 2
     grid = [low * (high / low) ** (i / 100) for i in range(101)]
     roof = [min(limits["flops"], x * limits["bytes"]) / 1e9 for x in grid]
     axis.plot(grid, roof, color="black", lw=1.5)
     axis.annotate(
-        f"large matrix product, {limits['flops'] / 1e9:.0f} GFLOP/s", (high, roof[-1]), ha="right", va="bottom"
+        f"large matrix product of PyTorch, {limits['flops'] / 1e9:.0f} GFLOP/s",
+        (high, roof[-1]),
+        ha="right",
+        va="bottom",
     )
     axis.annotate(f" large copy, {limits['bytes'] / 1e9:.0f} GB/s", (grid[5], roof[5]), va="top")
-    for ours, marker, color in ((True, "o", OURS[0]), (False, "s", OTHERS[0])):
+    for ours, marker, color in ((True, "o", OURS["torch"]), (False, "s", OTHERS[0])):
         shown = [pair[ours] for pair in best.values() if ours in pair]
         axis.scatter(
             [_intensity(f) for f in shown],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -51,6 +53,7 @@ class Process:
     def __init__(self, log: Path) -> None:
         self.log = log
         self.pool = ProcessPoolExecutor(1, get_context("spawn"), worker.print_to, (log,))
+        self.number: int | None = None
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """The function's value.
@@ -60,6 +63,8 @@ class Process:
         CallFailedError
             If it raised, or the process is gone.
         """
+        if self.number is None:
+            self.number = self.pool.submit(os.getpid).result()
         future: Future[Any] = self.pool.submit(function, *arguments)
         error = future.exception()
         if error is None:
@@ -77,9 +82,12 @@ class Process:
         lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.exists() else []
         return lines[-1] if lines else ""
 
-    def close(self) -> None:
-        """End the process."""
-        self.pool.shutdown()
+    def close(self, *, at_once: bool = False) -> None:
+        """End the process, when it has done what it does or ``at_once``."""
+        if at_once and self.number is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.number, signal.SIGKILL)
+        self.pool.shutdown(wait=not at_once, cancel_futures=True)
 
 
 @dataclass
@@ -123,7 +131,7 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for process in self.processes.values():
-            process.close()
+            process.close(at_once=error is not None)  # Ctrl-C does not wait for a compiler
 
     def run(self, race: Race) -> list[Figures]:
         """Measure a race.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ _process = _Process()
 
 
 def print_to(log: Path) -> None:
-    """Send everything this process prints to a file, what libraries print in C included."""
+    """Send everything this process prints to a file, what libraries print in C included; Ctrl-C is not for it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     with log.open("wb") as file:
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import time
+from concurrent.futures import wait
 
 import pytest
 from rich.progress import Progress
@@ -94,3 +96,14 @@ def test_an_exception_in_a_process_is_a_failure_of_one_line(tmp_path):
         process.call(int, "x")
     assert process.call(os.getpid) != os.getpid()
     process.close()
+
+
+def test_an_interruption_ends_processes_that_are_busy(tmp_path):
+    process = Process(tmp_path / "log")
+    process.call(os.getpid)
+    waiting = process.pool.submit(time.sleep, 60)
+    while not waiting.running():
+        time.sleep(0.01)
+    process.close(at_once=True)
+    done, _ = wait([waiting], timeout=10)
+    assert done

@@ -107,7 +107,7 @@ class TorchFunction(Function):
 
 @torch._dynamo.assume_constant_result  # plain Python while tracing: the passes run, they are not traced
 def _prepare(function: TorchFunction, padded: bool, complex_input: bool) -> bool:
-    generated = function.load(candidates(function.program(padded), complex_input)[0])
+    generated = function.load(function.choose(candidates(function.program(padded), complex_input), None))
     function._prepared[padded, complex_input] = generated, function.streams(complex_input=complex_input)
     return True
 

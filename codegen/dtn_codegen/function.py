@@ -88,8 +88,8 @@ class Function:
         form = candidates(operator.program)[0]
         self._streamed = self.streams(complex_input=False)
         self._why_whole = form.dense_reasons.get("order", "nothing in it is ordered")
-        self._places = [self.place(param.axes) for param in operator.program.tensors]
-        self._result_places = [self.place(output.axes) for output in operator.program.outputs]
+        self.places = [self.place(param.axes) for param in operator.program.tensors]
+        self.result_places = [self.place(output.axes) for output in operator.program.outputs]
         self.load(form)
 
     # ---------------------------------------------------------------- calling
@@ -262,7 +262,7 @@ class Function:
         found, scalars = self.bind(tensors, named)
         none = [
             x[(..., slice(0, 0), *[slice(None)] * (-place - 1))] if place else x
-            for x, place in zip(self.convert(found), self._places, strict=True)
+            for x, place in zip(self.convert(found), self.places, strict=True)
         ]
         return self(*none, return_state=True, **scalars)[1]
 
@@ -285,12 +285,12 @@ class Function:
         found, scalars = self.bind(tensors, named)
         one = [
             self.arrays.expand(x, place) if place else x
-            for x, place in zip(self.convert(found), self._places, strict=True)
+            for x, place in zip(self.convert(found), self.places, strict=True)
         ]
         result, state = self(*one, initial_state=state, return_state=True, **scalars)
         outputs = result if isinstance(result, tuple) else (result,)
         last = [
-            self.arrays.squeeze(y, place) if place else y for y, place in zip(outputs, self._result_places, strict=True)
+            self.arrays.squeeze(y, place) if place else y for y, place in zip(outputs, self.result_places, strict=True)
         ]
         return (last[0] if len(last) == 1 else tuple(last)), state
 
@@ -399,11 +399,15 @@ class Function:
         complex_input = self.check_dtypes(arrays)
         forms = candidates(program, complex_input)
         known = not streaming and all(size is not None for size in sizes.values())
-        form = choose(forms, sizes) if known else forms[0]
+        form = self.choose(forms, sizes if known else None)
         streams = self.streams(complex_input=complex_input)
         if streaming and (form.chunked is None or streams is None or form.chunked.stream.resumable < streams.resumable):
             raise ValueError(f"{self.__name__}: with a padding_mask it needs the whole sequence at once")
         return self.load(form, widen=not self.is_wide(self.typed(arrays)[1])), streams, sizes
+
+    def choose(self, forms: tuple[Lowered, ...], sizes: Mapping[str, int] | None) -> Lowered:
+        """The form to compute: the cheapest at ``sizes``, the one for long sequences where they are not known."""
+        return forms[0] if sizes is None else choose(forms, sizes)
 
     def typed(self, arrays: Sequence[Any]) -> tuple[list[str], list[Any]]:
         """Names and arrays of the tensors that are not masks."""

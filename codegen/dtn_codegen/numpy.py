@@ -10,9 +10,10 @@ def _expm(x):
     """Matrix exponential over the last two axes, by scaling and squaring a [13/13] Padé approximant."""
     coefficients = [64764752532480000, 32382376266240000, 7771770303897600, 1187353796428800, 129060195264000,
                     10559470521600, 670442572800, 33522128640, 1323241920, 40840800, 960960, 16380, 182, 1]
-    norm = np.max(np.sum(np.abs(x), axis=-2), initial=0.0)
-    squarings = max(0, int(np.ceil(np.log2(norm / 2.0)))) if 2.0 < norm < np.inf else 0
-    x = x / 2.0 ** squarings
+    norm = np.max(np.sum(np.abs(x), axis=-2), axis=-1, initial=0.0)[..., None, None]
+    large = (norm > 2.0) & np.isfinite(norm)
+    squarings = np.where(large, np.ceil(np.log2(np.where(large, norm, 2.0) / 2.0)), 0.0)
+    x = x * np.exp2(-squarings).astype(norm.dtype)
     power = np.broadcast_to(np.eye(x.shape[-1], dtype=x.dtype), x.shape)
     even, odd = coefficients[0] * power, 0 * x
     for k in range(1, 14):
@@ -22,8 +23,9 @@ def _expm(x):
         else:
             even = even + coefficients[k] * power
     result = np.linalg.solve(even - odd, even + odd)
-    for _ in range(squarings):
-        result = result @ result
+    for done in range(int(np.max(squarings, initial=0.0))):
+        rest = np.where(done < squarings, result, 0)
+        result = np.where(done < squarings, rest @ rest, result)
     return result
 '''
 

@@ -71,6 +71,42 @@ def _broadcast(*shapes):
     return tf.unstack(result)
 '''
 
+# A [13/13] Padé approximant with scaling and squaring: Higham, SIAM J. Matrix Anal. Appl. 26 (2005) 1179.
+# tf.linalg.expm takes one squaring too few at most norms (floor where the paper has ceil): 1e-10 in float64; and XLA
+# has no gradient of its loop, whose length is not bounded.
+_EXPM = '''
+import math
+
+
+def _expm(x):
+    """Matrix exponential over the last two axes, by scaling and squaring a [13/13] Padé approximant."""
+    coefficients = [64764752532480000.0, 32382376266240000.0, 7771770303897600.0, 1187353796428800.0,
+                    129060195264000.0, 10559470521600.0, 670442572800.0, 33522128640.0, 1323241920.0, 40840800.0,
+                    960960.0, 16380.0, 182.0, 1.0]
+    norm = tf.stop_gradient(tf.reduce_max(tf.reduce_sum(tf.abs(x), axis=-2), axis=-1))[..., None, None]
+    large = (norm > 2.0) & tf.math.is_finite(norm)
+    squarings = tf.where(large, tf.math.ceil(tf.math.log(tf.where(large, norm, 2.0) / 2.0) / math.log(2.0)), 0.0)
+    x = x * tf.cast(2.0 ** -squarings, x.dtype)
+    power = tf.eye(tf.shape(x)[-1], batch_shape=tf.shape(x)[:-2], dtype=x.dtype)
+    even, odd = coefficients[0] * power, 0 * x
+    for k in range(1, 14):
+        power = power @ x
+        if k % 2:
+            odd = odd + coefficients[k] * power
+        else:
+            even = even + coefficients[k] * power
+
+    def more(done, result):
+        return done < tf.reduce_max(squarings)
+
+    def square(done, result):
+        rest = tf.where(done < squarings, result, 0)
+        return done + 1, tf.where(done < squarings, rest @ rest, result)
+
+    start = (tf.zeros((), norm.dtype), tf.linalg.solve(even - odd, even + odd))
+    return tf.while_loop(more, square, start, maximum_iterations=SQUARINGS)[1]
+'''.replace("SQUARINGS", "64")
+
 _AT_ONCE = '''
 def _at_once(x, length, size):
     """How many chunks to compute at once: as many as a processor's cache holds, all of them in a graph."""
@@ -125,9 +161,14 @@ def _pasts(first, added, whole, rank, reverse=False):
     if whole is None:
         axis = added.shape.rank - 1 - rank
         last = first + tf.reduce_sum(added, axis=axis)
-        return tf.expand_dims(first, -1 - rank) + tf.cumsum(added, axis=axis, exclusive=True, reverse=reverse), last
+        parts = (tf.math.real(added), tf.math.imag(added)) if added.dtype.is_complex else (added,)
+        sums = [tf.cumsum(part, axis=axis, exclusive=True, reverse=reverse) for part in parts]
+        total = tf.complex(*sums) if len(sums) > 1 else sums[0]  # XLA has no cumulative sum of complex numbers
+        return tf.expand_dims(first, -1 - rank) + total, last
     factor = _lift(whole[..., 0] if whole.shape.rank else whole, rank)
     pieces = tf.experimental.numpy.moveaxis(added, -1 - rank, 0)
+    for _ in range(first.shape.rank + 1 - pieces.shape.rank):  # leading axes that it lacks
+        pieces = tf.expand_dims(pieces, 1)
     pieces = tf.reverse(pieces, [0]) if reverse else pieces
     nothing = tf.zeros_like(first)[None]  # one piece more: tf.scan cannot stack none
     pieces = tf.concat([pieces + nothing, nothing], 0)
@@ -227,7 +268,7 @@ TARGET = Target(
     cast="tf.cast(_x, _dtype)",
     heads="tf.experimental.numpy.swapaxes(_x, -2, -3)",
     quotient="tf.math.divide_no_nan(_a, _d)",
-    expm="tf.linalg.expm(_x)",
+    expm="_expm(_x)",
     scalar="tf.cast(_x, wide) if tf.is_tensor(_x) else tf.constant(_x, wide)",
     arrays="tf.convert_to_tensor(_x)",
     shape="tf.shape(_x)",
@@ -236,6 +277,7 @@ TARGET = Target(
     zeros="tf.zeros(_shape, wide)",
     broadcast="_broadcast(_shapes)",
     prelude={
+        "_expm": _EXPM,
         "_einsum": _EINSUM,
         "_decayed": _DECAYED,
         "_scan": _SCAN,

@@ -35,8 +35,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_report_header() -> str:
-    """Which backend the suite in tests/backends runs against."""
-    return f"DTN_BACKEND: {os.environ.get('DTN_BACKEND', 'numpy')}"
+    """Which backend the suites in tests/backends and tests/conformance run against, and which sample."""
+    seed = os.environ.get("DTN_CONFORM_SEED", "0")
+    return f"DTN_BACKEND: {os.environ.get('DTN_BACKEND', 'numpy')}, seed of the conformance sample: {seed}"
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,22 +17,29 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dtn_core.demo.atomic import replaced
 
-from . import causal, machine
-from .case import Figures, Task
+from . import causal, ceilings, gpu, layers, machine, startup, unmasked
+from .case import CEILING, MODULE, START, TRAINING, Race, Task, UnavailableError
 from .compare import compare, comparison_table
 from .oracle import check_oracle, write_references
-from .report import markdown, name
-from .results import UnreadableError, read, write
+from .plots import draw
+from .report import machine_line, markdown, name, target_table
+from .results import Result, UnreadableError, figures_of, merged, read, write
 from .runners import FRAMEWORKS
 from .session import Session
 
-SUITES = {suite.NAME: suite for suite in (causal,)}
+SUITES = {suite.NAME: suite for suite in (unmasked, causal, layers, startup, gpu)}
+DAILY = ("unmasked", "causal", "layers", "startup")
 BLOCK_SECONDS = {"quick": 0.02, "usual": 0.05, "full": 0.2}
 PLAIN_WIDTH = 160
+NO_REFERENCE = (MODULE, TRAINING, START, CEILING)
 
 Framework = StrEnum("Framework", list(FRAMEWORKS))
+Suite = StrEnum("Suite", {name: name for name in SUITES})
 
-app = typer.Typer(help="Timings, side by side with what a user would write by hand.", add_completion=False)
+app = typer.Typer(help="Timings, side by side with what a user would pick instead.", add_completion=False)
+
+Out = Annotated[Path | None, typer.Option(help="Results; by default bench/results/MACHINE.json.", show_default=False)]
+Folder = Annotated[Path, typer.Option(help="Where report.md and the plots go.", file_okay=False)]
 
 
 def terminal(*, stderr: bool = False) -> Console:
@@ -39,114 +48,243 @@ def terminal(*, stderr: bool = False) -> Console:
     return console if console.is_terminal else Console(stderr=stderr, highlight=False, markup=False, width=PLAIN_WIDTH)
 
 
-@app.command("causal")
-def run_causal(
+@app.callback(invoke_without_command=True)
+def run_all(context: typer.Context) -> None:
+    """Timings, side by side with what a user would pick instead; without a command: run."""
+    if context.invoked_subcommand is None:
+        run_suites(None)
+
+
+@app.command("run")
+def run_suites(
+    suites: Annotated[list[Suite] | None, typer.Argument(help="Which; all but gpu by default.")] = None,
     *,
-    quick: Annotated[bool, typer.Option("--quick", help="Short sequences.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Short sequences, few peers: under three minutes.")] = False,
     full: Annotated[bool, typer.Option("--full", help="Longer sequences and more rounds.")] = False,
+    race: Annotated[list[str] | None, typer.Option(help="Only races with this in the name; may be repeated.")] = None,
     framework: Annotated[list[Framework] | None, typer.Option(help="Only this one; may be repeated.")] = None,
-    out: Annotated[Path, typer.Option(help="Figures, as JSON.")] = Path("bench/results/causal.json"),
-    report: Annotated[Path, typer.Option(help="Tables, as Markdown.")] = Path("bench/report.md"),
+    out: Out = None,
+    folder: Folder = Path("bench"),
 ) -> None:
-    """Measure the causal second-order operator."""
+    """Measure, and take the results into those that are there: a race that runs again replaces itself.
+
+    For example: python -m bench run causal --race "forward, n = 8192"
+    """
     if quick and full:
         raise typer.BadParameter("--quick and --full exclude each other")
     scale = "quick" if quick else "full" if full else "usual"
     chosen = [str(each) for each in framework] if framework else list(FRAMEWORKS)
-    for path in (out, report):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    result, figures = measure(causal.NAME, scale, chosen)
-    write(out, result, figures)
-    with replaced(report) as beside:
-        beside.write_text(_report(causal.NAME, result, figures, out.parent))
-    console = terminal()
-    for table in causal.tables(figures):
-        console.print(table.rich())
-    failed = [found for found in figures if found.failed]
-    for found in failed:
-        console.print(f"{found.case}, n = {found.n}, {name(found)}: {found.absent}")
-    console.print(f"written to {out} and {report}")
-    raise typer.Exit(bool(failed))
+    picked = [
+        (str(suite), each)
+        for suite in suites or DAILY
+        for each in SUITES[str(suite)].races(scale)
+        if not race or any(text in each.name for text in race)
+    ]
+    if not picked:
+        raise typer.BadParameter("no race has such a name; python -m bench list shows them")
+    path = out or Path("bench/results") / f"{machine.slug()}.json"
+    _measure_and_write(picked, scale, chosen, path, folder)
+
+
+@app.command("gpu")
+def run_gpu(
+    *,
+    rehearse: Annotated[bool, typer.Option("--rehearse", help="On the processor, short; nothing is kept.")] = False,
+    out: Out = None,
+    folder: Folder = Path("bench"),
+) -> None:
+    """Everything worth running on one CUDA machine, in under eight minutes; needs torch, no network.
+
+    JAX, Triton, flash-linear-attention and TVM take part where they are there.
+    """
+    races = gpu.races("usual")
+    for line in gpu.missing():
+        terminal(stderr=True).print(line)
+    if rehearse:
+        with tempfile.TemporaryDirectory() as scratch:
+            picked = [(gpu.NAME, each) for each in gpu.rehearsal(races)]
+            _measure_and_write(picked, "quick", ["torch", "jax"], Path(scratch) / "gpu.json", Path(scratch))
+    try:
+        name_of_device = gpu.device_name()
+    except UnavailableError as error:
+        terminal(stderr=True).print(f"{error}; nothing is measured. --rehearse runs the same on the processor")
+        raise typer.Exit(2) from error
+    path = out or Path("bench/results") / f"{machine.slug(name_of_device)}.json"
+    picked = [(gpu.NAME, each) for each in races]
+    _measure_and_write(picked, "usual", ["torch", "jax"], path, folder, device="cuda", seconds=gpu.SECONDS)
+
+
+@app.command("list")
+def list_races(
+    *,
+    quick: Annotated[bool, typer.Option("--quick", help="As of run.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="As of run.")] = False,
+) -> None:
+    """Name every race."""
+    for suite_name, suite in SUITES.items():
+        for each in suite.races("quick" if quick else "full" if full else "usual"):
+            terminal().print(f"{suite_name}: {each.name}")
+
+
+@app.command("report")
+def run_report(*, out: Out = None, folder: Folder = Path("bench")) -> None:
+    """Write report.md and the plots again from results."""
+    _write_report(_results(out), folder)
+    terminal().print(f"written to {folder / 'report.md'}")
+
+
+@app.command("summary")
+def run_summary(*, out: Out = None) -> None:
+    """Print what was promised and what was found, as Markdown: the README's section on speed."""
+    results = _results(out)
+    for suite_name, suite in SUITES.items():
+        own = [result for result in results if result.suite == suite_name]
+        promised = target_table(suite.targets(figures_of(own)))
+        if promised.rows:
+            typer.echo(replace(promised, title=suite.HEADING).markdown())
+    last = max(results, key=lambda result: str(result.about["date"]))
+    typer.echo(f"The last race that ran: {machine_line(last.about)}")
 
 
 @app.command("compare")
 def run_compare(
-    old: Annotated[Path, typer.Argument(help="Figures from before a change.", exists=True, dir_okay=False)],
-    new: Annotated[Path, typer.Argument(help="Figures from after it.", exists=True, dir_okay=False)],
+    old: Annotated[Path, typer.Argument(help="Results from before a change.", exists=True, dir_okay=False)],
+    new: Annotated[Path, typer.Argument(help="Results from after it.", exists=True, dir_okay=False)],
     *,
     least: Annotated[float, typer.Option(help="Differences below this factor are not called any.")] = 1.03,
 ) -> None:
     """Say what became slower between two runs, beyond noise; the exit status is 1 if anything did."""
     try:
-        (before, old_figures), (after, new_figures) = read(old), read(new)
+        before, after = read(old), read(new)
     except UnreadableError as error:
         raise typer.BadParameter(str(error)) from error
     console = terminal()
-    for key in ("machine", "versions"):
-        different = {part for part, value in after[key].items() if before[key].get(part) != value} - {"load"}
-        if different:
-            console.print(f"{key} differ in {', '.join(sorted(different))}: compare with care")
-    comparisons = compare(old_figures, new_figures)
+    if before and after:
+        for key in ("machine", "versions"):
+            one, other = before[-1].about[key], after[-1].about[key]
+            different = {part for part, value in other.items() if one.get(part) != value} - {"load"}
+            if different:
+                console.print(f"{key} differ in {', '.join(sorted(different))}: compare with care")
+    comparisons = compare(figures_of(before), figures_of(after))
     if not comparisons:
         raise typer.BadParameter("the two runs have nothing in common")
     console.print(comparison_table(comparisons, least).rich())
     raise typer.Exit(any(found.slower(least) for found in comparisons))
 
 
-def measure(suite: str, scale: str, frameworks: list[str]) -> tuple[dict[str, Any], list[Figures]]:
-    """Run a suite.
+def _results(path: Path | None) -> list[Result]:
+    try:
+        return read(path or Path("bench/results") / f"{machine.slug()}.json")
+    except (OSError, UnreadableError) as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _measure_and_write(
+    picked: Sequence[tuple[str, Race]],
+    scale: str,
+    frameworks: list[str],
+    path: Path,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    seconds: float | None = None,
+) -> None:
+    console = terminal()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        before = read(path) if path.exists() else []
+    except UnreadableError as error:
+        raise typer.BadParameter(str(error)) from error
+    results: list[Result] = []
+    try:
+        measure(picked, scale, frameworks, results, device=device, seconds=seconds)
+    finally:  # what has been measured when Ctrl-C comes is kept
+        if results:
+            every = merged(before, results)
+            write(path, every)
+            _write_report(every, folder)
+    for suite_name in dict.fromkeys(result.suite for result in results):
+        for table in SUITES[suite_name].tables(figures_of(results, suite_name)):
+            if table.rows:
+                console.print(table.rich())
+    failed = [found for found in figures_of(results) if found.failed]
+    for found in failed:
+        console.print(f"{found.case}, n = {found.n}, {name(found)}: {found.absent}")
+    console.print(f"written to {path} and {folder / 'report.md'}")
+    raise typer.Exit(bool(failed))
+
+
+def measure(
+    picked: Sequence[tuple[str, Race]],
+    scale: str,
+    frameworks: list[str],
+    results: list[Result],
+    *,
+    device: str = "cpu",
+    seconds: float | None = None,
+) -> None:
+    """Run races.
 
     Parameters
     ----------
-    suite, scale : str
-        Which, and how much of it.
+    picked : sequence of (str, Race)
+        The suite and the race.
+    scale : str
+        How long blocks are.
     frameworks : list of str
         Where.
-
-    Returns
-    -------
-    tuple
-        What belongs to the figures (machine, versions, ...), and the figures.
+    results : list of Result
+        Filled race by race.
+    device : str
+        Whose ceilings are measured.
+    seconds : float, optional
+        No race starts later than this after the first.
     """
-    races = SUITES[suite].races(scale)
-    result: dict[str, Any] = {"suite": suite, "scale": scale, **machine.describe()}
-    figures: list[Figures] = []
+    about = {"scale": scale, **machine.describe()}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with (
         tempfile.TemporaryDirectory() as folder,
         Progress(*columns, console=terminal(stderr=True)) as progress,
         Session(frameworks, Path(folder), progress, BLOCK_SECONDS[scale]) as session,
     ):
-        bar = progress.add_task("all", total=len(races) + 1)
-        reference = progress.add_task("references, token by token in float64", total=None)
-        result["oracle_error"] = check_oracle()
-        asked = [(race, contender, n) for race in races for contender, n in race.entries]
-        write_references(
-            [
-                Task(race.kind, c.framework, c.implementation, c.mode, n, c.computes)
-                for race, c, n in asked
-                if session.why_not(c, n) is None
-            ],
-            Path(folder),
-        )
+        bar = progress.add_task("all", total=len(picked) + 1)
+        reference = progress.add_task("references in float64", total=None)
+        about["oracle_error"] = check_oracle()
+        write_references(_gated([race for _, race in picked], session), Path(folder))
         progress.remove_task(reference)
         progress.advance(bar)
-        for race in races:
-            figures += session.run(race)
+        about["ceilings"] = ceilings.ceilings(session.run(ceilings.race(device)))
+        for suite_name, race in picked:
+            if seconds is not None and (progress.tasks[0].elapsed or 0.0) > seconds:
+                terminal(stderr=True).print(f"left out, {seconds:.0f} s are over: {race.name}")
+                continue
+            figures = session.run(race)
+            results.append(Result(suite_name, race.name, {**about, "frameworks": dict(session.details)}, figures))
             progress.advance(bar)
-        result["frameworks"] = session.details
-    return result, figures
 
 
-def _report(newest: str, result: dict[str, Any], figures: list[Figures], folder: Path) -> str:
-    """The report on a suite that has just run, and on the others whose results lie in the folder."""
-    found = {name: read(path) for name in SUITES if (path := folder / f"{name}.json").exists()}
-    found[newest] = (result, figures)
+def _gated(races: Iterable[Race], session: Session) -> list[Task]:
+    """The calls whose outputs are held to references of their own."""
+    return [
+        contender.task(race, n, {})
+        for race in races
+        if race.kind not in NO_REFERENCE
+        for contender, n in race.entries
+        if session.why_not(race, contender, n) is None
+    ]
+
+
+def _write_report(results: Sequence[Result], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     sections = ["# Measured", "", "Written by `python -m bench`; do not edit. Rows in which we lose are bold.", ""]
-    for suite_name, (about, measured) in found.items():
-        suite = SUITES[suite_name]
-        sections.append(markdown(suite.HEADING, suite.INTRODUCTION, about, suite.tables(measured)))
-    return "\n".join(sections)
+    sections += [f"![{title}]({path.name})\n" for title, path in draw(results, folder)]
+    for suite_name, suite in SUITES.items():
+        own: list[dict[str, Any]] = [result.about for result in results if result.suite == suite_name]
+        if own:
+            tables = suite.tables(figures_of(results, suite_name))
+            sections.append(markdown(suite.HEADING, suite.INTRODUCTION, own, tables))
+    with replaced(folder / "report.md") as beside:
+        beside.write_text("\n".join(sections))
 
 
 def main() -> None:

@@ -10,6 +10,35 @@ Settings = Mapping[str, int]
 
 SECOND_ORDER, SOFTMAX = "second order", "softmax"
 FORWARD, GRADIENTS, STEP = "forward", "forward and gradients", "step"
+MODULE, TRAINING, START, CEILING = "module", "training step", "start", "ceiling"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of q, k and v, but for their length.
+
+    Parameters
+    ----------
+    batch, heads, features : int
+        ``[batch, heads, n, features]``.
+    dtype : str
+        Of the tensors; references are in float64, from the tensors as they were rounded.
+    """
+
+    batch: int = 1
+    heads: int = 8
+    features: int = 64
+    dtype: str = "float32"
+
+    def __str__(self) -> str:
+        return f"{self.batch}×{self.heads}×n×{self.features} {self.dtype}"
+
+
+USUAL = Shape()
+
+
+class UnavailableError(Exception):
+    """An optional contender cannot run here; the text says why. No fault."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +48,8 @@ class Task:
     Parameters
     ----------
     kind : str
-        ``FORWARD``, ``GRADIENTS``, or ``STEP`` (one more token after ``n``).
+        ``FORWARD``, ``GRADIENTS``, ``STEP`` (one more token after ``n``), ``MODULE`` (a layer),
+        ``TRAINING`` (one step of a model), ``START`` (a fresh process) or ``CEILING`` (what the machine can do).
     framework, implementation : str
         Where it runs, and its name in that framework's runner.
     mode : str
@@ -30,6 +60,10 @@ class Task:
         Which of the oracle's functions it has to agree with.
     settings : mapping of str to int
         Its own knobs, such as the chunk size.
+    shape : Shape
+        Of the tensors.
+    device : str
+        ``"cpu"`` or ``"cuda"``.
     """
 
     kind: str
@@ -39,6 +73,8 @@ class Task:
     n: int
     computes: str = SECOND_ORDER
     settings: Settings = field(default_factory=dict)
+    shape: Shape = USUAL
+    device: str = "cpu"
 
     @property
     def label(self) -> str:
@@ -80,9 +116,10 @@ class Contender:
     stops: int | None = None
     why: str = ""
 
-    def task(self, kind: str, n: int, settings: Settings) -> Task:
+    def task(self, race: Race, n: int, settings: Settings) -> Task:
         """The call to measure."""
-        return Task(kind, self.framework, self.implementation, self.mode, n, self.computes, settings)
+        names = self.framework, self.implementation, self.mode
+        return Task(race.kind, *names, n, self.computes, settings, race.shape, race.device)
 
 
 @dataclass(frozen=True)
@@ -99,17 +136,33 @@ class Race:
         Who runs, and at which n.
     rounds : int
         How often.
+    shape : Shape
+        Of the tensors.
+    device : str
+        Where.
     """
 
     case: str
     kind: str
     entries: tuple[tuple[Contender, int], ...]
     rounds: int
+    shape: Shape = USUAL
+    device: str = "cpu"
+
+    @property
+    def name(self) -> str:
+        """Such as ``forward, n = 128``; a race is asked for, and its results are kept, under it."""
+        lengths = sorted({n for _, n in self.entries})
+        shown = f"{lengths[0]}" if len(lengths) == 1 else f"{lengths[0]} … {lengths[-1]}"
+        shape = "" if self.shape == USUAL else f", {self.shape}"
+        return f"{self.case}, n = {shown}{shape}"
 
 
 @dataclass
 class Figures:
     """What was found out about one entry of a race; times in seconds, memory in bytes.
+
+    ``peak_memory`` is the largest extra memory of a call.
 
     ``absent`` says why there are no times; ``failed`` that this is a fault.
     """
@@ -128,6 +181,8 @@ class Figures:
     peak_memory: int | None = None
     absent: str | None = None
     failed: bool = False
+    shape: Shape = USUAL
+    device: str = "cpu"
 
     def as_json(self) -> dict[str, Any]:
         """As it is written."""

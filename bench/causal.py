@@ -9,8 +9,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from .case import FORWARD, GRADIENTS, SOFTMAX, STEP, Contender, Figures, Race, Settings
+from .case import FORWARD, GRADIENTS, SOFTMAX, STEP, Contender, Figures, Race, Settings, Shape
 from .measure import median, ratio
+from .problems import CAUSAL_1, CAUSAL_3, CAUSAL_ASYMMETRIC, CAUSAL_INTERACTION
 from .report import Table, Target, contest, everything, fastest, measured, rivals, series, target_table
 
 NAME = "causal"
@@ -26,6 +27,8 @@ HEADLINE = 8192
 STEP_LIMIT, DOUBLING_LIMIT = 1.1, 2.2
 CHUNKS = (32, 64, 128)
 GROUPS = ((32, 256), (64, 256), (64, 512), (64, 1024), (128, 512), (128, 1024))
+OTHERS = (CAUSAL_1, CAUSAL_3, CAUSAL_ASYMMETRIC, CAUSAL_INTERACTION)
+WIDTHS = (32, 128)
 DENSE_UP_TO, SOFTMAX_UP_TO = 2048, 32768
 
 _SCALES: dict[str, dict[str, tuple[int, ...]]] = {
@@ -51,6 +54,7 @@ GROWTH, STEPS = "forward, n doubled", "one token more"
 
 _EAGER = Contender("torch", "dtn", "eager", ours=True)
 _COMPILED = replace(_EAGER, mode="compiled")
+_TVM = replace(_EAGER, implementation="dtn tvm")
 _OURS_ELSEWHERE = (
     Contender("numpy", "dtn", "eager", ours=True),
     Contender("jax", "dtn", "jit", ours=True),
@@ -96,8 +100,26 @@ def races(scale: str) -> list[Race]:
     found = []
     for n in sizes[FORWARD]:
         again = full or n == HEADLINE
-        contenders = [_EAGER, _COMPILED, softmax, dense, *_by_hand(n, compiled=True, again=again), *_OURS_ELSEWHERE]
+        contenders = [
+            _EAGER,
+            _COMPILED,
+            _TVM,
+            softmax,
+            dense,
+            *_by_hand(n, compiled=True, again=again),
+            *_OURS_ELSEWHERE,
+        ]
+        if scale != "quick":
+            contenders = [replace(c, memory=(c.framework, c.mode) == ("torch", "eager")) for c in contenders]
         found.append(Race(FORWARD, FORWARD, tuple((contender, n) for contender in contenders), rounds))
+    for problem in () if scale == "quick" else OTHERS:
+        n, twin = 4096, Contender("torch", "twin", "eager", grid=_chunks(4096))
+        others = [replace(c, computes=problem) for c in (_EAGER, _TVM, twin, *_OURS_ELSEWHERE)]
+        found.append(Race(f"{problem}, {FORWARD}", FORWARD, tuple((c, n) for c in others), rounds))
+    for width in () if scale == "quick" else WIDTHS:
+        n, shape = 4096, Shape(features=width)
+        others = [_EAGER, *_by_hand(n, compiled=False, again=False)]
+        found.append(Race(FORWARD, FORWARD, tuple((c, n) for c in others), rounds, shape))
     for n in sizes[GRADIENTS]:
         contenders = [replace(c, memory=True) for c in (_EAGER, *_by_hand(n, compiled=False, again=False))]
         if full:
@@ -114,6 +136,7 @@ def tables(figures: Sequence[Figures]) -> list[Table]:
         target_table(targets(figures)),
         contest(figures, FORWARD),
         contest(figures, GRADIENTS),
+        *(contest(figures, f"{problem}, {FORWARD}") for problem in OTHERS),
         series(figures, GROWTH, column="n", limit=DOUBLING_LIMIT),
         series(figures, STEPS, column="tokens before", limit=STEP_LIMIT),
         everything(figures, FORWARD),
@@ -131,13 +154,13 @@ def targets(figures: Sequence[Figures]) -> list[Target]:
 
 
 def _headline(figures: Iterable[Figures]) -> list[Figures]:
-    return [f for f in figures if f.n == HEADLINE]
+    return [f for f in figures if f.n == HEADLINE and f.shape == Shape()]
 
 
 def _forward_targets(figures: Sequence[Figures]) -> list[Target]:
     found = []
     forward = _headline(figures)
-    ours = [f for f in forward if f.ours and f.framework == "torch"]
+    ours = [f for f in forward if f.ours and f.framework == "torch" and f.implementation == "dtn"]
     for f in ours:
         for softmax in (s for s in forward if s.computes == SOFTMAX):
             name = f"forward, n = {f.n}, torch {f.mode}: times faster than scaled_dot_product_attention"

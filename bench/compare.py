@@ -38,8 +38,9 @@ class Comparison:
         return self.estimate.high < 1 and self.estimate.value <= 1 / least
 
 
-def _key(figures: Figures) -> tuple[str, str, str, str, int]:
-    return (figures.case, figures.framework, figures.implementation, figures.mode, figures.n)
+def _key(figures: Figures) -> tuple[str, str, str, str, str, str, int]:
+    names = figures.case, figures.framework, figures.implementation, figures.mode
+    return (*names, str(figures.shape), figures.device, figures.n)
 
 
 def _relative(ours: Figures, others: Sequence[Figures]) -> list[float]:
@@ -67,9 +68,11 @@ def compare(old: Iterable[Figures], new: Iterable[Figures]) -> list[Comparison]:
         beside = [
             other
             for other in both
-            if (other[0], other[-1]) == (key[0], key[-1])
+            if (other[0], *other[4:]) == (key[0], *key[4:])
             and not after[other].ours
             and before[other].settings == after[other].settings
+            and len(after[other].rounds) == len(after[key].rounds)
+            and len(before[other].rounds) == len(before[key].rounds)
         ]
         estimate = change(
             _relative(before[key], [before[other] for other in beside]),

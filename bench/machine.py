@@ -11,7 +11,20 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("deep-tensor-network", "numpy", "opt_einsum", "torch", "jax", "jaxlib", "tensorflow")
+PACKAGES = (
+    "deep-tensor-network",
+    "numpy",
+    "opt_einsum",
+    "einx",
+    "cuequivariance",
+    "torch",
+    "triton",
+    "flash-linear-attention",
+    "jax",
+    "jaxlib",
+    "tensorflow",
+    "apache-tvm",
+)
 
 
 def processor() -> str:
@@ -77,3 +90,15 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": versions(),
     }
+
+
+def slug(device: str | None = None) -> str:
+    """A file's name for this machine: its processor and cores, or its accelerator.
+
+    Examples
+    --------
+    >>> slug("NVIDIA H100 80GB HBM3")
+    'nvidia-h100-80gb-hbm3'
+    """
+    text = device or f"{processor()} {cores()} cores"
+    return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())

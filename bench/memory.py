@@ -1,4 +1,4 @@
-"""Peak memory of one call: the resident set of a fresh process, as the system counts it (Linux)."""
+"""Peak memory of one call: the resident set of a fresh process (Linux), or the allocator's own count (CUDA)."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ RESET_PEAK = "5"  # proc(5): resets VmHWM to the present resident set
 WARM_TOKENS = 128
 
 
-def measurable() -> bool:
-    """Whether the system keeps and resets the peak of a process."""
-    return STATUS.exists() and CLEAR.exists()
+def measurable(device: str) -> bool:
+    """Whether the system keeps and resets the peak of a process, or the device's allocator does."""
+    return device == "cuda" or (STATUS.exists() and CLEAR.exists())
 
 
 def status(field: str) -> int:
@@ -43,9 +43,25 @@ def peak(task: Task) -> int:
     small = replace(task, n=max(WARM_TOKENS, *task.settings.values(), 0))
     runner(task.framework).prepare(small, inputs(small))()
     call = runner(task.framework).prepare(task, inputs(task))
+    if task.device == "cuda":
+        return _allocated(call)
     CLEAR.write_text(RESET_PEAK)
     before = status("VmRSS")
     result = call()
     after = status("VmHWM")
     del result
     return after - before
+
+
+def _allocated(call: object) -> int:
+    import torch
+
+    assert callable(call)
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    result = call()
+    torch.cuda.synchronize()
+    after = torch.cuda.max_memory_allocated()
+    del result
+    return int(after - before)

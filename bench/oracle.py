@@ -1,12 +1,8 @@
-"""What the outputs have to be, in NumPy float64, by recurrence; held to the dense interpreter before it is used.
-
-Everything here is causal, so the value at a token is the same for every sequence that begins alike: one pass over the
-longest one serves all.
-"""
+"""Holds outputs to the float64 values of ``problems.py``, which are held to the dense interpreter first."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +10,20 @@ import numpy as np
 from dtn_core.interpret import interpret
 from dtn_core.notation import parse
 
-from .case import GRADIENTS, SECOND_ORDER, SOFTMAX, STEP, Task
+from .case import GRADIENTS, SOFTMAX, STEP, Shape, Task
 from .data import Array, tensors
+from .problems import BLOCK, PROBLEMS, second_order_gradients
 
-TOLERANCE = 1e-4
-"""Largest relative error, of any token's vector, that a float32 implementation may have."""
+PLAIN = parse("""second_order(q[n,d], k[n,d], v[n,e]) -> o[n,e]:
+    o[t,c] = q[t,a] * k[i,a] * k[i,b] * q[j,b] * v[j,c]   where i <= j <= t""")
+"""Without conjugates, so that it may be differentiated by a complex step."""
 
-SECOND_ORDER_NOTATION = """second_order(q[n,d], k[n,d], v[n,e]) -> o[n,e]:
-    o[t,c] = q[t,a] * k[i,a] * k[i,b] * q[j,b] * v[j,c]   where i <= j <= t"""
-BLOCK = 64
+TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-2}
+"""Largest relative error, of any token's vector, by the dtype of the tensors."""
+
 ALL_TOKENS, SAMPLED_TOKENS, SOFTMAX_TOKENS = 8192, 4096, 256
+LEADING = 8
+"""Batch entries and heads that are compared at most: they do not see one another."""
 
 
 class WrongOutputError(Exception):
@@ -35,88 +35,11 @@ def sampled(n: int, all_up_to: int = ALL_TOKENS, count: int = SAMPLED_TOKENS) ->
     return np.arange(n) if n <= all_up_to else np.unique(np.linspace(0, n - 1, count).astype(int))
 
 
-class Linear:
-    """The causal contraction ``o_t = Σ_{j<=t} (q_t·k_j) v_j``, a block of tokens at a time, in float64."""
-
-    def __init__(self) -> None:
-        self.state: Array | float = 0.0
-
-    def __call__(self, q: Array, k: Array, v: Array) -> Array:
-        """Output at the tokens that follow those of the calls before."""
-        o = np.tril(q @ k.mT) @ v
-        if isinstance(self.state, np.ndarray):
-            o += q @ self.state
-        self.state = self.state + k.mT @ v
-        return o
-
-
-def blocks(n: int) -> Iterator[slice]:
-    """The tokens, ``BLOCK`` at a time."""
-    return (slice(start, start + BLOCK) for start in range(0, n, BLOCK))
-
-
-def linear(q: Array, k: Array, v: Array) -> Array:
-    """:class:`Linear` of a whole sequence."""
-    step = Linear()
-    return np.concatenate([step(*(x[:, :, part] for x in (q, k, v))) for part in blocks(q.shape[2])], axis=2)
-
-
-def mirrored(q: Array, k: Array, v: Array) -> Array:
-    """The same with the order reversed, ``Σ_{j>=t}``."""
-    return linear(*(x[:, :, ::-1] for x in (q, k, v)))[:, :, ::-1]
-
-
-def second_order(q: Array, k: Array, v: Array, tokens: Array) -> Array:
-    """Causal second-order attention by its recurrence.
-
-    Parameters
-    ----------
-    q, k, v : numpy.ndarray
-        ``[batch, heads, n, d]``, ``[..., d]``, ``[..., e]``.
-    tokens : numpy.ndarray
-        Which tokens are asked for, in order.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``[batch, heads, len(tokens), e]``, float64.
-    """
-    inner, outer = Linear(), Linear()
-    found = []
-    for part in blocks(q.shape[2]):
-        q_b, k_b, v_b = (x[:, :, part].astype(np.float64) for x in (q, k, v))
-        o = outer(q_b, inner(q_b, k_b, k_b), v_b)
-        found.append(o[:, :, tokens[(tokens >= part.start) & (tokens < part.stop)] - part.start])
-    return np.concatenate(found, axis=2)
-
-
-def second_order_gradients(q: Array, k: Array, v: Array, g: Array) -> tuple[Array, Array, Array]:
-    """Derivatives of ``Σ g · second_order(q, k, v)``.
-
-    With ``A = L ⊙ (Q Kᵀ)`` of the inner and the outer contraction they are those of the matrix products ``A V``.
-
-    Returns
-    -------
-    tuple of numpy.ndarray
-        For q, k and v, float64.
-    """
-    q, k, v, g = (x.astype(np.float64) for x in (q, k, v, g))
-    r = linear(q, k, k)
-    dr = mirrored(v, g, q)
-    dq = linear(g, v, r) + linear(dr, k, k)
-    dk = mirrored(k, dr, q) + mirrored(k, q, dr)
-    return dq, dk, mirrored(r, q, g)
-
-
-def softmax(q: Array, k: Array, v: Array, tokens: Array) -> Array:
-    """Causal softmax attention, scaled by ``d**-0.5``, with arguments and result as of :func:`second_order`."""
-    out = np.empty((*q.shape[:2], len(tokens), v.shape[-1]))
-    for place, token in enumerate(tokens):
-        past = slice(0, int(token) + 1)
-        scores = (k[:, :, past] @ q[:, :, token, :, None].astype(np.float64))[..., 0] / q.shape[-1] ** 0.5
-        weights = np.exp(scores - scores.max(-1, keepdims=True))
-        out[:, :, place] = (weights[..., None, :] @ v[:, :, past])[..., 0, :] / weights.sum(-1, keepdims=True)
-    return out
+def leading(x: Array, shape: Shape) -> Array:
+    """The batch entries and heads of ``x[batch, heads, ...]`` that are compared, as one axis."""
+    every = shape.batch * shape.heads
+    chosen = np.unique(np.linspace(0, every - 1, min(every, LEADING)).astype(int))
+    return x.reshape(every, *x.shape[2:])[chosen]
 
 
 def relative_error(got: Array, expected: Array) -> float:
@@ -125,11 +48,20 @@ def relative_error(got: Array, expected: Array) -> float:
     return float(np.max(distance / np.maximum(np.linalg.norm(expected, axis=-1), np.finfo(np.float64).tiny)))
 
 
-def check_oracle(n: int = 2 * BLOCK + 22, seed: int = 0) -> float:
-    """Hold the recurrences to the dense interpreter.
+def check_oracle(names: Iterable[str] = (), n: int = BLOCK + 22, seed: int = 0) -> float:
+    """Hold formulas and recurrences to the dense interpreter.
 
     The gradient is compared along random directions with a complex step, ``Im f(x + ihu) / h``, which is exact because
     the operator is a polynomial.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Problems, all of them if none is given.
+    n : int
+        Tokens; more than a block.
+    seed : int
+        Of the numbers.
 
     Returns
     -------
@@ -141,44 +73,53 @@ def check_oracle(n: int = 2 * BLOCK + 22, seed: int = 0) -> float:
     WrongOutputError
         If it is not below 1e-10.
     """
-    program = parse(SECOND_ORDER_NOTATION)
     rng = np.random.default_rng(seed)
     q, k, v, g = rng.normal(size=(4, 1, 2, n, 5))
-    errors = [relative_error(second_order(q, k, v, np.arange(n)), interpret(program, q, k, v))]
+    errors = {}
+    for name in names or PROBLEMS:
+        operator = PROBLEMS[name].operator
+        if operator is not None:
+            expected = interpret(operator.program, q, k, v, **operator.scalars)
+            errors[name] = relative_error(PROBLEMS[name].value(q, k, v, np.arange(n)), expected)
     gradients = second_order_gradients(q, k, v, g)
     for _ in range(3):
         directions = rng.normal(size=(3, *q.shape))
         moved = [x + 1e-30j * u for x, u in zip((q, k, v), directions, strict=True)]
-        expected = float((interpret(program, *moved).imag / 1e-30 * g).sum())
-        got = float(sum((d * u).sum() for d, u in zip(gradients, directions, strict=True)))
-        errors.append(abs(got - expected) / abs(expected))
-    if not max(errors) < 1e-10:
-        raise WrongOutputError(f"the oracle's recurrences differ from the dense interpreter by {max(errors):.1e}")
-    return max(errors)
+        expected_slope = float((interpret(PLAIN, *moved).imag / 1e-30 * g).sum())
+        slope = float(sum((d * u).sum() for d, u in zip(gradients, directions, strict=True)))
+        key = "gradients of second order"
+        errors[key] = max(errors.get(key, 0.0), abs(slope - expected_slope) / abs(expected_slope))
+    worst = max(errors, key=errors.__getitem__)
+    if not errors[worst] < 1e-10:
+        raise WrongOutputError(f"the oracle's {worst} differs from the dense interpreter by {errors[worst]:.1e}")
+    return errors[worst]
 
 
 def reference_name(task: Task) -> str:
-    """The reference that a task's output is compared with."""
-    return f"gradients {task.n}" if task.kind == GRADIENTS else task.computes
+    """The reference that a task's output is compared with; one serves every length of a causal operator."""
+    what = f"gradients {task.n}" if task.kind == GRADIENTS else task.computes
+    length = "" if task.kind == GRADIENTS or PROBLEMS[task.computes].causal else f" {task.n}"
+    return f"{what}{length} {task.shape}"
 
 
 def write_references(tasks: Iterable[Task], folder: Path) -> None:
     """Compute what the outputs of ``tasks`` have to be, and write it for the workers to read."""
-    tasks = list(tasks)
-    for computes, function, tokens_of in (
-        (SECOND_ORDER, second_order, sampled),
-        (SOFTMAX, softmax, lambda n: sampled(n, SOFTMAX_TOKENS, SOFTMAX_TOKENS)),
-    ):
-        lengths = {
-            task.n + (task.kind == STEP) for task in tasks if task.kind != GRADIENTS and task.computes == computes
-        }
-        if lengths:
-            last = {n - 1 for n in lengths}
-            tokens = np.unique(np.concatenate([*(tokens_of(n) for n in lengths), sorted(last)]))
-            np.savez(folder / f"{computes}.npz", tokens=tokens, o=function(*tensors("qkv", max(lengths)), tokens))
-    for task in {reference_name(task): task for task in tasks if task.kind == GRADIENTS}.values():
-        dq, dk, dv = second_order_gradients(*tensors("qkvg", task.n))
-        np.savez(folder / f"{reference_name(task)}.npz", tokens=np.arange(task.n), q=dq, k=dk, v=dv)
+    groups: dict[str, list[Task]] = {}
+    for task in tasks:
+        groups.setdefault(reference_name(task), []).append(task)
+    for name, group in groups.items():
+        shape, computes = group[0].shape, group[0].computes
+        longest = max(task.n + (task.kind == STEP) for task in group)
+        if group[0].kind == GRADIENTS:
+            arrays = [leading(x, shape) for x in tensors("qkvg", longest, shape)]
+            dq, dk, dv = second_order_gradients(*arrays)
+            np.savez(folder / f"{name}.npz", tokens=np.arange(longest), q=dq, k=dk, v=dv)
+            continue
+        few = (SOFTMAX_TOKENS, SOFTMAX_TOKENS) if computes == SOFTMAX else ()
+        lengths = {task.n + (task.kind == STEP) for task in group}
+        tokens = np.unique(np.concatenate([*(sampled(n, *few) for n in lengths), [n - 1 for n in lengths]]))
+        arrays = [leading(x, shape) for x in tensors("qkv", longest, shape)]
+        np.savez(folder / f"{name}.npz", tokens=tokens, o=PROBLEMS[computes].value(*arrays, tokens))
 
 
 def check_output(task: Task, outputs: list[Array], folder: Path) -> float:
@@ -189,7 +130,7 @@ def check_output(task: Task, outputs: list[Array], folder: Path) -> float:
     task : Task
         What ran.
     outputs : list of numpy.ndarray
-        ``o[..., n, e]``; its three gradients; or one token's ``o[..., e]``.
+        ``o[batch, heads, n, e]``; its three gradients; or one token's ``o[batch, heads, e]``.
     folder : Path
         Where :func:`write_references` wrote.
 
@@ -201,11 +142,12 @@ def check_output(task: Task, outputs: list[Array], folder: Path) -> float:
     Raises
     ------
     WrongOutputError
-        If it is not below ``TOLERANCE``.
+        If it is not below the tolerance of the dtype.
     """
     with np.load(folder / f"{reference_name(task)}.npz") as reference:
         tokens = reference["tokens"]
         expected = [reference[name] for name in reference.files if name != "tokens"]
+    outputs = [leading(output, task.shape) for output in outputs]
     if task.kind == STEP:
         seen = tokens == task.n
         outputs = [output[..., None, :] for output in outputs]
@@ -213,6 +155,6 @@ def check_output(task: Task, outputs: list[Array], folder: Path) -> float:
         seen = tokens < task.n
         outputs = [output[..., tokens[seen], :] for output in outputs]
     error = max(relative_error(got, value[..., seen, :]) for got, value in zip(outputs, expected, strict=True))
-    if not error < TOLERANCE:
+    if not error < TOLERANCES[task.shape.dtype]:
         raise WrongOutputError(f"{task.label}: relative error {error:.1e}; no figure is taken")
     return error

@@ -9,8 +9,9 @@ from typing import Any
 from rich import box
 from rich.table import Table as RichTable
 
-from .case import Figures
+from .case import USUAL, Figures
 from .measure import median, ratio, spread
+from .problems import PROBLEMS
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,22 @@ def lengths(figures: Iterable[Figures]) -> list[int]:
     return sorted({found.n for found in figures})
 
 
+def length(f: Figures) -> str:
+    """The number of tokens, and the shape where it is not the usual one."""
+    return str(f.n) if f.shape == USUAL else f"{f.n} ({f.shape})"
+
+
+def rate(f: Figures) -> str:
+    """Operations a second of the compiler's form, and bytes a second of arguments and result, whoever computes."""
+    problem = PROBLEMS.get(f.computes)
+    if problem is None or not f.rounds or f.error is None or "gradients" in f.case or "token" in f.case:
+        return ""
+    seconds = median(f.rounds)
+    flops, moved = problem.flops(f.n, f.shape), problem.traffic(f.n, f.shape)
+    shown = "" if flops is None else f"{flops / seconds / 1e9:.3g} / "
+    return f"{shown}{moved / seconds / 1e9:.2g}"
+
+
 def fastest(figures: Iterable[Figures]) -> Figures | None:
     """The one with the smallest median."""
     return min(figures, key=lambda found: median(found.rounds), default=None)
@@ -110,7 +127,11 @@ def fastest(figures: Iterable[Figures]) -> Figures | None:
 
 def rivals(ours: Figures, figures: Iterable[Figures]) -> list[Figures]:
     """The others that compute the same at the same length: in our framework and mode, else anywhere."""
-    same = [f for f in figures if f.n == ours.n and f.computes == ours.computes and not f.ours]
+    same = [
+        f
+        for f in figures
+        if (f.n, f.computes, f.shape, f.device) == (ours.n, ours.computes, ours.shape, ours.device) and not f.ours
+    ]
     return [f for f in same if (f.framework, f.mode) == (ours.framework, ours.mode)] or same
 
 
@@ -127,7 +148,7 @@ def contest(figures: Sequence[Figures], case: str, note: str = "") -> Table:
             rows.append(
                 Row(
                     (
-                        str(n),
+                        length(ours),
                         name(ours),
                         duration(median(ours.rounds)),
                         name(best),
@@ -149,15 +170,21 @@ def everything(figures: Sequence[Figures], case: str) -> Table:
     for n in lengths(shown):
         for f in (f for f in shown if f.n == n):
             if f.rounds:
-                cells = [str(n), name(f), duration(median(f.rounds)), f"{spread(f.rounds):.0%}", f"{f.error:.0e}"]
+                error = "" if f.error is None else f"{f.error:.0e}"
+                cells = [length(f), name(f), duration(median(f.rounds)), f"{spread(f.rounds):.0%}", error, rate(f)]
             else:
-                cells = [str(n), name(f), f.absent or "", "", ""]
+                cells = [length(f), name(f), f.absent or "", "", "", ""]
             if with_memory:
                 cells.append("" if f.peak_memory is None else size(f.peak_memory))
             rows.append(Row(tuple(cells)))
-    columns = ("n", "implementation", "median", "spread", "error", *(("peak extra memory",) if with_memory else ()))
-    note = "Spread: interquartile range ÷ median. Error: largest of any token's vector, relative, against float64."
-    return Table(f"{case}: every entry", columns, tuple(rows), note)
+    columns = ["n", "implementation", "median", "spread", "error", "GFLOP/s / GB/s"]
+    if with_memory:
+        columns.append("peak extra memory")
+    note = (
+        "Spread: interquartile range ÷ median. Error: largest of any token's vector, relative, against float64. Rates "
+        "are of the operations of the compiler's form and of the bytes of arguments and result, whoever computes."
+    )
+    return Table(f"{case}: every entry", tuple(columns), tuple(rows), note)
 
 
 def series(figures: Sequence[Figures], case: str, *, column: str, limit: float, note: str = "") -> Table:
@@ -186,19 +213,32 @@ def target_table(targets: Sequence[Target]) -> Table:
     return Table("targets", ("what", "found", "target", ""), tuple(rows))
 
 
-def machine_line(result: dict[str, Any]) -> str:
+def machine_line(about: dict[str, Any]) -> str:
     """One sentence on where the figures come from."""
-    found = result["machine"]
-    packages = ", ".join(f"{package} {version}" for package, version in result["versions"].items())
-    commit = result["commit"]
+    found = about["machine"]
+    packages = ", ".join(f"{package} {version}" for package, version in about["versions"].items())
+    commit = about["commit"]
     at = f"commit {commit['hash'][:12]}{' with changes' if commit['changed'] else ''}" if commit else "no commit"
     load = "" if found["load"] is None else f", load {found['load']:.1f} at the start"
     return (
-        f"{found['processor']}, {found['cores']} cores{load}; Python {result['python']}, {packages}; {at}; "
-        f"{result['date']}."
+        f"{found['processor']}, {found['cores']} cores{load}; Python {about['python']}, {packages}; {at}; "
+        f"{about['date']}."
     )
 
 
-def markdown(heading: str, introduction: str, result: dict[str, Any], tables: Iterable[Table]) -> str:
-    """A section of the report."""
-    return "\n".join([f"## {heading}", "", introduction, "", machine_line(result), "", *(t.markdown() for t in tables)])
+def ceiling_line(about: dict[str, Any]) -> str:
+    """What the machine reached in the same run."""
+    found = about.get("ceilings") or {}
+    parts = [
+        *([f"a product of large matrices {found['flops'] / 1e9:.0f} GFLOP/s"] if "flops" in found else []),
+        *([f"a large copy {found['bytes'] / 1e9:.0f} GB/s"] if "bytes" in found else []),
+    ]
+    return f"In the same run: {', '.join(parts)}." if parts else ""
+
+
+def markdown(heading: str, introduction: str, abouts: Sequence[dict[str, Any]], tables: Iterable[Table]) -> str:
+    """A section of the report; its races may have been run at several commits."""
+    runs = {about["date"]: f"{machine_line(about)} {ceiling_line(about)}" for about in abouts}
+    lines = [f"- {line}" for line in runs.values()]
+    shown = [table.markdown() for table in tables if table.rows]
+    return "\n".join([f"## {heading}", "", introduction, "", *lines, "", *shown])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -15,8 +17,7 @@ from typing import Any, Self
 from rich.progress import Progress, TaskID
 
 from . import machine, memory, worker
-from .case import Contender, Figures, Race, Task
-from .data import BATCH, FEATURES, HEADS
+from .case import CEILING, Contender, Figures, Race, Task, UnavailableError
 from .runners import installed
 
 TRIAL_BLOCKS = 2
@@ -25,7 +26,19 @@ TENSORS_AT_ONCE = 16
 
 
 class CallFailedError(Exception):
-    """A call in another process did not return; the text is for a reader."""
+    """A call in another process did not return; the text is for a reader.
+
+    Parameters
+    ----------
+    text : str
+        One line.
+    fault : bool
+        Whether something is wrong; not where an optional contender is not there.
+    """
+
+    def __init__(self, text: str, *, fault: bool = True) -> None:
+        super().__init__(text)
+        self.fault = fault
 
 
 class Process:
@@ -40,6 +53,7 @@ class Process:
     def __init__(self, log: Path) -> None:
         self.log = log
         self.pool = ProcessPoolExecutor(1, get_context("spawn"), worker.print_to, (log,))
+        self.number: int | None = None
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """The function's value.
@@ -49,12 +63,16 @@ class Process:
         CallFailedError
             If it raised, or the process is gone.
         """
+        if self.number is None:
+            self.number = self.pool.submit(os.getpid).result()
         future: Future[Any] = self.pool.submit(function, *arguments)
         error = future.exception()
         if error is None:
             return future.result()
         if not isinstance(error, Exception):
             raise error
+        if isinstance(error, UnavailableError):
+            raise CallFailedError(str(error), fault=False) from error
         told = [str(error).strip()] if not isinstance(error, BrokenProcessPool) else [str(error), self.last_words()]
         lines = [line for text in told for line in text.splitlines()[:1]]
         raise CallFailedError(f"{type(error).__name__}: {' '.join(lines)}") from error
@@ -64,9 +82,12 @@ class Process:
         lines = self.log.read_text(errors="replace").strip().splitlines() if self.log.exists() else []
         return lines[-1] if lines else ""
 
-    def close(self) -> None:
-        """End the process."""
-        self.pool.shutdown()
+    def close(self, *, at_once: bool = False) -> None:
+        """End the process, when it has done what it does or ``at_once``."""
+        if at_once and self.number is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.number, signal.SIGKILL)
+        self.pool.shutdown(wait=not at_once, cancel_futures=True)
 
 
 @dataclass
@@ -110,7 +131,7 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for process in self.processes.values():
-            process.close()
+            process.close(at_once=error is not None)  # Ctrl-C does not wait for a compiler
 
     def run(self, race: Race) -> list[Figures]:
         """Measure a race.
@@ -123,7 +144,7 @@ class Session:
         bar = self.progress.add_task(race.case, total=_steps(race))
         runners = [_Runner(contender, n, _empty(race, contender, n)) for contender, n in race.entries]
         for runner in runners:
-            runner.figures.absent = self.why_not(runner.contender, runner.n)
+            runner.figures.absent = self.why_not(race, runner.contender, runner.n)
             if runner.figures.absent is None:
                 with self.recorded(runner.figures):
                     self.choose(race, runner, runners, bar)
@@ -135,8 +156,8 @@ class Session:
                         runner.figures.rounds.append(self.block(runner.contender.framework, runner.number))
                 self.tell(bar, f"{race.case}, n = {runner.n}: round {number + 1}")
         for runner in runners:
-            if runner.contender.memory and runner.figures.absent is None and memory.measurable():
-                task = runner.contender.task(race.kind, runner.n, runner.figures.settings)
+            if runner.contender.memory and runner.figures.absent is None and memory.measurable(race.device):
+                task = runner.contender.task(race, runner.n, runner.figures.settings)
                 self.tell(bar, f"{race.case}: memory of {task.label}")
                 with (
                     self.recorded(runner.figures),
@@ -153,7 +174,7 @@ class Session:
         self.progress.remove_task(bar)
         return [runner.figures for runner in runners]
 
-    def why_not(self, contender: Contender, n: int) -> str | None:
+    def why_not(self, race: Race, contender: Contender, n: int) -> str | None:
         """Why an entry does not take part."""
         if contender.framework not in self.frameworks:
             return "not asked for"
@@ -163,8 +184,9 @@ class Session:
             return contender.why
         if not contender.grid and not contender.like:
             return "no setting fits this length"
-        needed, there = TENSORS_AT_ONCE * BATCH * HEADS * FEATURES * 4 * n, machine.memory()
-        if there is not None and needed > there:
+        shape, there = race.shape, machine.memory()
+        needed = TENSORS_AT_ONCE * shape.batch * shape.heads * shape.features * 4 * n
+        if race.kind != CEILING and there is not None and needed > there:
             return f"would need about {needed / 2**30:.0f} GiB"
         return None
 
@@ -198,9 +220,9 @@ class Session:
         if not grid:
             figures.absent = f"there is no choice of {contender.like} to take over"
             return
-        tried: list[tuple[Task, int, float, list[float]]] = []
+        tried: list[tuple[Task, int, float | None, list[float]]] = []
         for settings in grid:
-            task = contender.task(race.kind, n, settings)
+            task = contender.task(race, n, settings)
             self.tell(bar, f"{race.case}: {task.label}", 0)
             number = next(self.numbers)
             error = self.process(contender.framework).call(worker.prepare, number, task, self.references)
@@ -221,7 +243,7 @@ class Session:
         try:
             yield
         except CallFailedError as failure:
-            figures.absent, figures.failed = str(failure), True
+            figures.absent, figures.failed = str(failure), failure.fault
             figures.rounds.clear()
 
     def tell(self, bar: TaskID, description: str | None = None, steps: int = 1) -> None:
@@ -239,6 +261,8 @@ def _empty(race: Race, contender: Contender, n: int) -> Figures:
         contender.ours,
         contender.computes,
         {},
+        shape=race.shape,
+        device=race.device,
     )
 
 

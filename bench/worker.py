@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .case import GRADIENTS, STEP, Task
+from .case import FORWARD, GRADIENTS, STEP, Shape, Task
 from .data import Array, tensors
 from .measure import Timer
 from .oracle import check_output
@@ -20,14 +21,15 @@ class _Process:
 
     runners: dict[str, Runner] = field(default_factory=dict)
     timers: dict[int, Timer] = field(default_factory=dict)
-    inputs: dict[tuple[str, int], list[Array]] = field(default_factory=dict)
+    inputs: dict[tuple[str, int, Shape], list[Array]] = field(default_factory=dict)
 
 
 _process = _Process()
 
 
 def print_to(log: Path) -> None:
-    """Send everything this process prints to a file, what libraries print in C included."""
+    """Send everything this process prints to a file, what libraries print in C included; Ctrl-C is not for it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     with log.open("wb") as file:
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)
@@ -47,19 +49,19 @@ def start(framework: str) -> dict[str, Any]:
 
 def inputs(task: Task) -> list[Array]:
     """The tensors a task is given, the same objects for every task of this size."""
-    key = ("qkvg" if task.kind == GRADIENTS else "qkv", task.n + (task.kind == STEP))
+    key = ("qkvg" if task.kind == GRADIENTS else "qkv", task.n + (task.kind == STEP), task.shape)
     if key not in _process.inputs:
         _process.inputs[key] = tensors(*key)
     return _process.inputs[key]
 
 
-def prepare(number: int, task: Task, references: Path) -> float:
+def prepare(number: int, task: Task, references: Path) -> float | None:
     """Run a task once and keep it for :func:`block`, if its output is right.
 
     Returns
     -------
-    float
-        The relative error.
+    float or None
+        The relative error; None of what has no output, such as a process that only starts.
 
     Raises
     ------
@@ -67,6 +69,9 @@ def prepare(number: int, task: Task, references: Path) -> float:
         If the output is not what the oracle says; the task is not kept.
     """
     found = _process.runners[task.framework]
+    if task.kind not in (FORWARD, GRADIENTS, STEP):
+        error, _process.timers[number] = found.special(task)
+        return error
     call = found.prepare(task, inputs(task))
     error = check_output(task, found.arrays(call()), references)
     _process.timers[number] = found.timer(call)

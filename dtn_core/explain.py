@@ -106,6 +106,7 @@ def explain(
     sizes: Mapping[str, int] | None = None,
     dtype: str = "float32",
     backend: str = "numpy",
+    long: bool = False,
 ) -> Explanation:
     """Explain how an operator is computed.
 
@@ -119,6 +120,8 @@ def explain(
         Dtype of the arguments.
     backend : str
         Named in the heading.
+    long : bool
+        Explain the form for long sequences, whatever the sizes; kernels have no other.
 
     Raises
     ------
@@ -141,7 +144,7 @@ def explain(
         raise ValueError(f"dtype {dtype!r} is not one of {', '.join(ITEM_SIZE)}")
     full = assumed_sizes(program, sizes)
     forms = candidates(program, dtype.startswith("complex"))
-    form = choose(forms, full)
+    form = forms[0] if long else choose(forms, full)
     item = ITEM_SIZE[dtype]
     if form.chunked is None:
         steps = _steps(form, form.program, item)

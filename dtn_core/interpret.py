@@ -9,7 +9,7 @@ can be checked to equality.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -96,30 +96,48 @@ def interpret(program: Program, *args: ArrayLike, exact: bool = False, **named: 
     >>> interpret(program, [1, 2, 3])
     array([1., 3., 6.])
     """
-    run = _Run(program, exact)
-    if len(args) > len(program.params):
-        raise TypeError(f"{program.name} takes {len(program.params)} argument(s), got {len(args)}")
-    for param, value in zip(program.params, args, strict=False):
-        run.bind(param.name, value)
-    for name, value in named.items():
-        run.bind(name, value)
-    for param in program.params:
-        if param.name not in run.values:
-            raise TypeError(f"{program.name}: argument {param.name} is missing")
-    with np.errstate(all="ignore"):
-        for statement in program.statements:
-            run.values[statement.name] = run.statement(statement)
-    results = tuple(run.values[output.name] for output in program.outputs)
-    return results[0] if len(results) == 1 else results
+    return Interpreter(program, exact).evaluate(args, named)
 
 
-class _Run:
-    def __init__(self, program: Program, exact: bool) -> None:
+class Interpreter:
+    """One evaluation of a program; a subclass says in which arithmetic (see :meth:`contract`, :meth:`rounded`)."""
+
+    def __init__(self, program: Program, exact: bool = False) -> None:
         self.program = program
         self.exact = exact
         self.sizes: dict[str, int] = {}
         self.values: dict[str, Array] = {}
         self.axes = {param.name: param.axes for param in program.params}
+
+    def evaluate(self, args: Sequence[ArrayLike], named: Mapping[str, ArrayLike]) -> Any:
+        """The outputs; arguments as for :func:`interpret`."""
+        program = self.program
+        if len(args) > len(program.params):
+            raise TypeError(f"{program.name} takes {len(program.params)} argument(s), got {len(args)}")
+        for param, value in zip(program.params, args, strict=False):
+            self.bind(param.name, value)
+        for name, value in named.items():
+            self.bind(name, value)
+        for param in program.params:
+            if param.name not in self.values:
+                raise TypeError(f"{program.name}: argument {param.name} is missing")
+        with np.errstate(all="ignore"):
+            for statement in program.statements:
+                self.values[statement.name] = self.rounded(self.statement(statement))
+        results = tuple(self.values[output.name] for output in program.outputs)
+        return results[0] if len(results) == 1 else results
+
+    def contract(self, operands: Sequence[tuple[Array, tuple[int, ...]]], out: tuple[int, ...]) -> Array:
+        """Sum of products over the labels of the last axes that are not in ``out``; leading axes broadcast."""
+        arguments: list[Any] = []
+        for array, labels in operands:
+            arguments += [array, [Ellipsis, *labels]]
+        optimize = not self.exact and len(operands) > 2
+        return np.asarray(np.einsum(*arguments, [Ellipsis, *out], optimize=optimize))
+
+    def rounded(self, x: Array) -> Array:
+        """What is stored of a value that was computed."""
+        return x
 
     def bind(self, name: str, value: ArrayLike) -> None:
         if name not in self.axes or name in self.values:
@@ -156,12 +174,8 @@ class _Run:
         carried = {index for _, indices in operands for index in indices}
         operands += [self.relation(relation) for relation in restrict(order, carried.union(out))]
         labels = {index: number for number, index in enumerate({i: None for _, ids in operands for i in ids})}
-        arguments: list[Any] = []
-        for array, indices in operands:
-            arguments += [array, [Ellipsis, *(labels[index] for index in indices)]]
-        present = [index for index in out if index in labels]
-        arguments.append([Ellipsis, *(labels[index] for index in present)])
-        value = np.asarray(np.einsum(*arguments, optimize=not self.exact and len(operands) > 2))
+        present = tuple(labels[index] for index in out if index in labels)
+        value = self.contract([(array, tuple(labels[index] for index in ids)) for array, ids in operands], present)
         missing = tuple(slice(None) if index in labels else None for index in out)
         return value[(Ellipsis, *missing)]
 
@@ -179,7 +193,7 @@ class _Run:
             case Apply(function, operands):
                 indices = indices_of(factor)
                 arrays = [self.elementwise(operand, indices) for operand in operands]
-                return np.asarray(_POINTWISE[function](*arrays)), indices
+                return self.rounded(np.asarray(_POINTWISE[function](*arrays))), indices
         raise CompileError(f"{type(factor).__name__} inside a product; write it as a statement of its own")
 
     def elementwise(self, expr: Expr, indices: tuple[Index, ...]) -> Array:
@@ -197,7 +211,7 @@ class _Run:
                         array = self.diagonal(array, own, kept)
                     array = self.transpose(array, kept, tuple(index for index in indices if index in kept))
                     array = array[(Ellipsis, *(slice(None) if index in kept else None for index in indices))]
-                value = np.asarray(value * array)
+                value = self.rounded(np.asarray(value * array))
             total = value if total is None else np.asarray(total + value)
         assert total is not None
         return np.asarray(total)
@@ -225,6 +239,10 @@ class _Run:
             weight = np.where(holds, decay[..., None, None] ** np.where(holds, gap, 0), 0)
         return weight, (relation.upper, relation.lower)
 
+    def product(self, a: Array, b: Array) -> Array:
+        """The product of two matrices."""
+        return self.contract([(a, (0, 1)), (b, (1, 2))], (0, 2))
+
     def cell(self, cell: Read, indices: tuple[Index, ...]) -> Array:
         return self.transpose(self.values[cell.tensor], cell.indices, indices)
 
@@ -239,16 +257,13 @@ class _Run:
             for row in expr.grid
         ]
         rows = [np.concatenate(row, axis=-1) for row in grid]
-        value = (
-            matrix_phi1(np.concatenate(rows, axis=-2))
-            if expr.function == "phi1"
-            else matrix_exp(np.concatenate(rows, axis=-2))
-        )
+        evaluate = matrix_phi1 if expr.function == "phi1" else matrix_exp
+        value = evaluate(np.concatenate(rows, axis=-2), self.product)
         size, (row, column) = shape[-1], expr.block
         return value[..., row * size : (row + 1) * size, column * size : (column + 1) * size]
 
 
-def matrix_exp(x: Array) -> Array:
+def matrix_exp(x: Array, product: Callable[[Array, Array], Array] = np.matmul) -> Array:
     """Matrix exponential by scaling, a Taylor series to rounding, and squaring; ``x[..., m, m]``."""
     norm = float(np.max(np.sum(np.abs(x), axis=-1), initial=0.0))
     if not np.isfinite(norm):
@@ -257,16 +272,16 @@ def matrix_exp(x: Array) -> Array:
     scaled = x / 2.0**squarings
     total = term = np.broadcast_to(np.eye(x.shape[-1]), x.shape)
     for k in range(1, 20):  # 0.5**20 / 20! is below 1e-24
-        term = term @ scaled / k
+        term = product(term, scaled) / k
         total = total + term
     for _ in range(squarings):
-        total = total @ total
+        total = product(total, total)
     return np.asarray(total)
 
 
-def matrix_phi1(x: Array) -> Array:
+def matrix_phi1(x: Array, product: Callable[[Array, Array], Array] = np.matmul) -> Array:
     """``φ₁(X) = (e^X − I) / X``, as the upper right block of ``exp([[X, I], [0, 0]])``."""
     m = x.shape[-1]
     eye = np.broadcast_to(np.eye(m), x.shape)
     top = np.concatenate([x, eye], axis=-1)
-    return matrix_exp(np.concatenate([top, np.zeros_like(top)], axis=-2))[..., :m, m:]
+    return matrix_exp(np.concatenate([top, np.zeros_like(top)], axis=-2), product)[..., :m, m:]

@@ -26,17 +26,25 @@ if settings is not None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--update-golden``."""
+    """Add ``--update-golden``, ``--programs`` and ``--first-seed``."""
     parser.addoption(
         "--update-golden",
         action="store_true",
         help="write the generated source to tests/codegen/golden instead of comparing",
     )
+    parser.addoption(
+        "--programs",
+        type=int,
+        default=int(os.environ.get("DTN_PROGRAMS", "0")),
+        help="how many random programs to hold to the interpreter (default: DTN_PROGRAMS, else a few)",
+    )
+    parser.addoption("--first-seed", type=int, default=0, help="where a long run of random programs starts")
 
 
 def pytest_report_header() -> str:
-    """Which backend the suite in tests/backends runs against."""
-    return f"DTN_BACKEND: {os.environ.get('DTN_BACKEND', 'numpy')}"
+    """Which backend the suites in tests/backends and tests/conformance run against, and which sample."""
+    seed = os.environ.get("DTN_CONFORM_SEED", "0")
+    return f"DTN_BACKEND: {os.environ.get('DTN_BACKEND', 'numpy')}, seed of the conformance sample: {seed}"
 
 
 @pytest.fixture

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -10,7 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from dtn_codegen.function import Function
+from dtn_codegen.implementations import Kernels
 from dtn_codegen.jax import TARGET
+from dtn_codegen.kernel_shapes import KernelShapes
+from dtn_core.operators import Operator
 
 
 class JaxArrays:
@@ -69,3 +74,33 @@ class JaxFunction(Function):
             if not jnp.issubdtype(array.dtype, jnp.inexact):
                 raise TypeError(f"{self.__name__}: {name} has dtype {array.dtype}; expected floating or complex")
         return any(jnp.issubdtype(array.dtype, jnp.complexfloating) for array in arrays)
+
+    def foreign_kernels(self, operator: Operator, layout: str, implementation: str | None) -> Kernels | None:
+        """As in every framework; kernels are called through jax-tvm-ffi."""
+        found = super().foreign_kernels(operator, layout, implementation)
+        if found is not None and importlib.util.find_spec("jax_tvm_ffi") is None:
+            raise ValueError(
+                f"implementation={implementation!r} cannot run {operator.name} in jax without jax-tvm-ffi: "
+                "pip install 'deep-tensor-network[jax,tvm]' jax-tvm-ffi"
+            )
+        return found
+
+    def run_kernels(
+        self, kernels: Kernels, arguments: Sequence[Any], leading: Sequence[Any], sizes: Mapping[str, Any]
+    ) -> Sequence[Any]:
+        """Call kernels from XLA."""
+        from .kernels import call
+
+        return call(KernelShapes(self.operator.program, self.layout, kernels), self.native, arguments, leading, sizes)
+
+    @cached_property
+    def native(self) -> Callable[..., Any]:
+        """The operator as generated source, its arguments in the kernels' order."""
+        function = JaxFunction(Operator(self.operator.program), self.layout)
+        names = [param.name for param in self.operator.program.params]
+
+        def call(*arguments: Any) -> Any:
+            named = dict(zip(names, arguments, strict=True))
+            return function(*[named.pop(name) for name in self._tensors], **named)
+
+        return call

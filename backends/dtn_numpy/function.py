@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from dtn_codegen.function import Function
+from dtn_codegen.implementations import Kernels
+from dtn_codegen.kernel_shapes import KernelShapes
 from dtn_codegen.numpy import TARGET
 
 
@@ -62,3 +64,24 @@ class NumpyFunction(Function):
             if not inexact:
                 raise TypeError(f"{self.__name__}: {name} has dtype {array.dtype}; expected floating or complex")
         return any(array.dtype.kind == "c" for array in arrays)
+
+    def run_kernels(
+        self, kernels: Kernels, arguments: Sequence[Any], leading: Sequence[Any], sizes: Mapping[str, Any]
+    ) -> Sequence[Any]:
+        """Call the forward kernel, with copies only of what is not contiguous or read-only."""
+        shapes = KernelShapes(self.operator.program, self.layout, kernels)
+        full = shapes.with_leading(leading, sizes)
+        tensor = next(x for p, x in zip(kernels.inputs, arguments, strict=True) if p.axes)
+        given = []
+        for param, x in zip(kernels.inputs, arguments, strict=True):
+            kind = tensor.dtype if param.axes else np.float32
+            whole = np.broadcast_to(np.asarray(x, kind), shapes.outside(param, leading, sizes))
+            array = np.ascontiguousarray(whole).reshape(shapes.inside(param, full))
+            given.append(array if array.flags.writeable else array.copy())  # DLPack cannot say that one is not
+        results = [np.empty(shapes.inside(p, full), tensor.dtype if p.axes else np.float32) for p in kernels.outputs]
+        if all(result.size for result in results):
+            kernels.forward(full, tensor.dtype.name, "cpu", given, results)
+        return [
+            result.reshape(shapes.outside(p, leading, sizes)).astype(tensor.dtype, copy=False)
+            for p, result in zip(kernels.outputs, results, strict=True)
+        ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,29 @@ import torch
 
 from dtn_codegen.function import Function
 from dtn_codegen.functional import SCALARS, Functional
+from dtn_codegen.implementations import Kernels
+from dtn_codegen.python import ir_hash
 from dtn_codegen.state import Streamed
 from dtn_codegen.torch import TARGET
 from dtn_core.operators import PARAMETER, Operator, catalogue
 from dtn_core.passes.pipeline import candidates
+
+from .kernels import ENTRIES, Entry, call
+from .operation import in_turns, operation
+
+LARGEST = 2**25 - 2**16
+"""Bytes just below the largest block whose release glibc learns from (mallopt(3), M_MMAP_THRESHOLD)."""
+
+
+@lru_cache(maxsize=1)
+def keep_freed_memory() -> None:
+    """Let the C library keep a few megabytes that are freed and asked for again in every turn of a chunked operator.
+
+    glibc gives memory back to the system, and maps large blocks anew, above thresholds that follow the largest block
+    that was released so far; fresh pages are filled with zeros first, which can cost more than what is computed there.
+    Any program that releases a tensor of this size has the same thresholds; no page of this one is ever touched.
+    """
+    torch.empty(LARGEST, dtype=torch.uint8)
 
 
 class TorchArrays:
@@ -60,7 +80,12 @@ class TorchFunction(Function):
 
     def __init__(self, operator: Operator, layout: str = "... n d", implementation: str | None = None) -> None:
         super().__init__(operator, layout, implementation)
-        self._prepared: dict[tuple[bool, bool], tuple[Callable[..., Any], Streamed | None]] = {}
+        if self._streamed is not None:
+            keep_freed_memory()
+        self._prepared: dict[tuple[bool, bool, bool], tuple[Callable[..., Any], Streamed | None]] = {}
+        self._entry = f"{ir_hash(operator.program)} {layout} {implementation}"
+        if self.kernels is not None and self._entry not in ENTRIES:
+            ENTRIES[self._entry] = Entry(self.kernels, TorchFunction(Operator(operator.program), layout))
 
     def convert(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
         """The tensors themselves; anything else is refused."""
@@ -91,8 +116,18 @@ class TorchFunction(Function):
                 return generated(*arguments, **options)
         return generated(*arguments, **options)
 
+    def run_kernels(
+        self, kernels: Kernels, arguments: Sequence[Any], leading: Sequence[Any], sizes: Mapping[str, Any]
+    ) -> Sequence[Any]:
+        """Call kernels through the operators that are registered for them."""
+        return call(self._entry, arguments, leading, dict(sizes))
+
     tracing = staticmethod(torch.compiler.is_compiling)
-    packed = torch.compiler.disable(Function.packed)  # cu_seqlens decide what is computed, they are read here
+
+    def packed(self, *arguments: Any) -> Any:
+        """Outside what ``torch.compile`` traces: ``cu_seqlens`` decide what is computed, they are read here."""
+        packed = Function.packed
+        return (torch.compiler.disable(packed) if torch.compiler.is_compiling() else packed)(self, *arguments)
 
     def select(
         self, arrays: Sequence[Any], padded: bool, *, streaming: bool = False
@@ -101,15 +136,34 @@ class TorchFunction(Function):
         if not torch.compiler.is_compiling():
             return super().select(arrays, padded, streaming=streaming)
         complex_input = any(array.is_complex() for array in arrays)
-        _prepare(self, padded, complex_input)
-        return (*self._prepared[padded, complex_input], None)
+        alone = False
+        if self._streamed is not None and not streaming and not complex_input and in_turns(arrays):
+            alone = True  # a branch makes a condition on a size that is a symbol a guard
+        alone = _prepare(self, padded, complex_input, alone)
+        return (*self._prepared[padded, complex_input, alone], None)
 
 
-@torch._dynamo.assume_constant_result  # plain Python while tracing: the passes run, they are not traced
-def _prepare(function: TorchFunction, padded: bool, complex_input: bool) -> bool:
-    generated = function.load(candidates(function.program(padded), complex_input)[0])
-    function._prepared[padded, complex_input] = generated, function.streams(complex_input=complex_input)
-    return True
+def _constant(function: Callable[..., bool]) -> Callable[..., bool]:
+    """``torch.compiler.assume_constant_result``, which would import the compiler: twice the time of ``import torch``.
+
+    Plain Python while tracing: the passes run, they are not traced.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@_constant
+def _prepare(function: TorchFunction, padded: bool, complex_input: bool, alone: bool) -> bool:
+    """Compile for these arguments; whether as an operation of its own, which has no rule under ``torch.func``."""
+    form = function.choose(candidates(function.program(padded), complex_input), None)
+    alone = alone and form.chunked is not None and torch._C._functorch.peek_interpreter_stack() is None
+    key = padded, complex_input, alone
+    if key not in function._prepared:
+        generated = function.load(form)
+        if alone:
+            generated = operation(form.definition, generated, function.layout)
+        function._prepared[key] = generated, function.streams(complex_input=complex_input)
+    return alone
 
 
 class TorchFunctional(Functional):
@@ -131,7 +185,7 @@ class TorchFunctional(Functional):
         self.prepared: dict[tuple[Any, ...], Function] = {}
 
 
-@torch._dynamo.assume_constant_result
+@_constant
 def _prepare_catalogue(
     functional: TorchFunctional,
     name: str,

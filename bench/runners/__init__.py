@@ -28,6 +28,9 @@ class Runner(Protocol):
             q, k, v, and for gradients g; for a step with one token more than ``task.n``.
         """
 
+    def special(self, task: Task) -> tuple[float | None, Timer]:
+        """The error and the timer of what is no function of q, k and v: a layer, a training step, a start."""
+
     def arrays(self, result: Any) -> list[Array]:
         """What the call returned, as NumPy arrays."""
 

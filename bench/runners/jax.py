@@ -1,19 +1,34 @@
-"""JAX: this library's operator under ``jax.jit``."""
+"""JAX: this library's operators and what one writes by hand, under ``jax.jit``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import dtn_jax as dtn
-from dtn_core.operators import tensor_attention
 
-from ..case import FORWARD, GRADIENTS, Task
+from .. import by_hand, start
+from ..case import FORWARD, GRADIENTS, Task, UnavailableError
 from ..data import Array
-from ..measure import TimeitTimer
+from ..libraries import LIBRARIES
+from ..measure import TimeitTimer, Timer
+from ..problems import PROBLEMS
+
+jax.config.update("jax_default_matmul_precision", "highest")  # on a GPU float32 products would be in TF32
+
+
+def _function(task: Task) -> Callable[..., Any]:
+    match task.implementation:
+        case "dtn":
+            return dtn.compile(PROBLEMS[task.computes].operator).__call__  # type: ignore[no-any-return]
+        case "by hand":
+            return partial(by_hand.LINEAR[task.computes], jnp)
+    return LIBRARIES[task.implementation](task.computes)
 
 
 class JaxRunner:
@@ -21,18 +36,24 @@ class JaxRunner:
 
     def prepare(self, task: Task, tensors: Sequence[Array]) -> Callable[[], Any]:
         """The call to measure."""
-        arguments = jax.block_until_ready([jax.device_put(x) for x in tensors])
-        operator = dtn.compile(tensor_attention(mask="causal", normalize=None))
+        if task.device == "cuda" and jax.default_backend() != "gpu":
+            raise UnavailableError(f"JAX computes on {jax.default_backend()} here, it sees no CUDA device")
+        arguments = jax.block_until_ready([jax.device_put(jnp.asarray(x, task.shape.dtype)) for x in tensors])
+        operator = _function(task)
 
         def gradients(q: jax.Array, k: jax.Array, v: jax.Array, above: jax.Array) -> tuple[jax.Array, ...]:
             return jax.vjp(operator, q, k, v)[1](above)
 
-        function = jax.jit({FORWARD: operator.__call__, GRADIENTS: gradients}[task.kind])
+        function = jax.jit({FORWARD: operator, GRADIENTS: gradients}[task.kind])
         return lambda: jax.block_until_ready(function(*arguments))
+
+    def special(self, task: Task) -> tuple[float | None, Timer]:
+        """Starts."""
+        return None, start.timer(task)
 
     def arrays(self, result: Any) -> list[Array]:
         """What the call returned, as NumPy arrays."""
-        return [np.asarray(x) for x in jax.tree.leaves(result)]
+        return [np.asarray(x, np.float32) for x in jax.tree.leaves(result)]
 
     def timer(self, call: Callable[[], Any]) -> TimeitTimer:
         """A timer; the call waits for its result."""

@@ -1,4 +1,4 @@
-"""TensorFlow: this library's operator in a ``tf.function``, with and without XLA."""
+"""TensorFlow: this library's operators and what one writes by hand, in a ``tf.function``, with and without XLA."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import numpy as np
 import tensorflow as tf
 
 import dtn_tensorflow as dtn
-from dtn_core.operators import tensor_attention
 
+from .. import by_hand, start
 from ..case import FORWARD, GRADIENTS, Task
 from ..data import Array
-from ..measure import TimeitTimer
+from ..measure import TimeitTimer, Timer
+from ..problems import PROBLEMS
 
 _XLA = {"graph": False, "xla": True}
 
@@ -24,7 +25,10 @@ class TensorFlowRunner:
     def prepare(self, task: Task, tensors: Sequence[Array]) -> Callable[[], Any]:
         """The call to measure."""
         arguments = [tf.constant(x) for x in tensors]
-        operator = dtn.compile(tensor_attention(mask="causal", normalize=None))
+        if task.implementation == "dtn":
+            operator: Callable[..., Any] = dtn.compile(PROBLEMS[task.computes].operator)
+        else:
+            operator = by_hand.tensorflow_linear()[task.computes]
 
         def forward(q: Any, k: Any, v: Any) -> Any:
             return operator(q, k, v)
@@ -44,6 +48,10 @@ class TensorFlowRunner:
             return result
 
         return call
+
+    def special(self, task: Task) -> tuple[float | None, Timer]:
+        """Starts."""
+        return None, start.timer(task)
 
     def arrays(self, result: Any) -> list[Array]:
         """What the call returned, as NumPy arrays."""

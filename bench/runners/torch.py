@@ -1,42 +1,97 @@
-"""PyTorch: this library's operator, what is in PyTorch, and hand-written twins."""
+"""PyTorch: this library's operators and layers, what is in PyTorch, what one writes by hand, other libraries."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn import functional
 from torch.utils import benchmark
 
 import dtn_torch as dtn
-from dtn_core.operators import tensor_attention
+from dtn_core.layers.reference import evaluate
 
-from .. import peers
-from ..case import FORWARD, GRADIENTS, STEP, Task
+from .. import by_hand, chunked, modules, start
+from ..case import FORWARD, GRADIENTS, SECOND_ORDER, STEP, Task, UnavailableError
 from ..data import Array
+from ..libraries import LIBRARIES
+from ..measure import Timer
+from ..oracle import TOLERANCES, WrongOutputError, relative_error
+from ..problems import CAUSAL_1, CAUSAL_3, CAUSAL_ASYMMETRIC, CAUSAL_INTERACTION, PROBLEMS
 
 _MODES: dict[str, Callable[..., Any]] = {
     "eager": lambda function: function,
     "compiled": partial(torch.compile, dynamic=False),
 }
-
-
-def _ours() -> Any:
-    return dtn.compile(tensor_attention(mask="causal", normalize=None))
-
-
-_FORWARD: dict[str, Callable[..., Callable[..., Any]]] = {
-    "dtn": lambda mode: mode(_ours()),
-    "scaled_dot_product_attention": lambda mode: mode(partial(scaled_dot_product_attention, is_causal=True)),
-    "dense": lambda mode: mode(peers.dense),
-    "twin": lambda mode, **settings: mode(partial(peers.twin, **settings)),
-    "grouped twin": lambda mode, **settings: partial(peers.grouped_twin, step=mode(peers.group_step), **settings),
+_TWINS = {
+    SECOND_ORDER: chunked.twin,
+    CAUSAL_1: chunked.linear,
+    CAUSAL_3: chunked.third_order,
+    CAUSAL_ASYMMETRIC: chunked.asymmetric,
+    CAUSAL_INTERACTION: chunked.interaction,
 }
+GATE_TOKENS, GATE_IMAGES = 96, 16
+RATE = 1e-3
 
 
-class Timer:
+def _ours(task: Task) -> Any:
+    implementation = "tvm" if task.implementation == "dtn tvm" else None
+    try:
+        return dtn.compile(PROBLEMS[task.computes].operator, implementation=implementation)
+    except (ValueError, ImportError) as error:
+        if implementation is None:
+            raise
+        raise UnavailableError(str(error).partition("\n")[0]) from error
+
+
+def _fla(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+    from fla.ops.linear_attn import chunk_linear_attn
+
+    def linear(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        return chunk_linear_attn(q, k, v, scale=1.0, normalize=False)[0]  # type: ignore[no-any-return]
+
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return linear(q, linear(q, k, k), v).transpose(1, 2)
+
+
+def _function(task: Task) -> Callable[..., Any]:
+    """An implementation of a function of q, k and v."""
+    mode, name, settings = _MODES[task.mode], task.implementation, dict(task.settings)
+    match name:
+        case "dtn" | "dtn tvm":
+            return mode(_ours(task))  # type: ignore[no-any-return]
+        case "scaled_dot_product_attention":
+            return mode(partial(functional.scaled_dot_product_attention, is_causal=True))  # type: ignore[no-any-return]
+        case "dense":
+            if task.computes == SECOND_ORDER:
+                return mode(chunked.dense)  # type: ignore[no-any-return]
+            return mode(partial(by_hand.DENSE[task.computes], torch))  # type: ignore[no-any-return]
+        case "by hand":
+            return mode(partial(by_hand.LINEAR[task.computes], torch))  # type: ignore[no-any-return]
+        case "twin":
+            return mode(partial(_TWINS[task.computes], **settings))  # type: ignore[no-any-return]
+        case "grouped twin":
+            return partial(chunked.grouped_twin, step=mode(chunked.group_step), **settings)
+        case "triton twin":
+            from ..triton_twin import second_order
+
+            if task.device != "cuda":
+                raise UnavailableError("Triton compiles for a CUDA device only")
+
+            return partial(second_order, **settings)
+        case "flash-linear-attention":
+            try:
+                import fla  # noqa: F401
+            except ImportError as error:
+                raise UnavailableError("flash-linear-attention is not installed") from error
+            return _fla
+    return LIBRARIES[name](task.computes)
+
+
+class TorchTimer:
     """A timer over ``torch.utils.benchmark``, which sets threads and waits for devices."""
 
     def __init__(self, call: Callable[[], Any]) -> None:
@@ -52,10 +107,13 @@ class TorchRunner:
 
     def prepare(self, task: Task, tensors: Sequence[Array]) -> Callable[[], Any]:
         """The call to measure."""
-        q, k, v, *above = (torch.from_numpy(x) for x in tensors)
+        if task.device == "cuda" and not torch.cuda.is_available():
+            raise UnavailableError("PyTorch sees no CUDA device")
+        dtype = getattr(torch, task.shape.dtype)
+        q, k, v, *above = (torch.from_numpy(x).to(task.device, dtype) for x in tensors)
         if task.kind == STEP:
-            return self.step(_ours(), q, k, v)
-        function = _FORWARD[task.implementation](_MODES[task.mode], **task.settings)
+            return self.step(_ours(task), q, k, v)
+        function = _function(task)
         if task.kind == FORWARD:
             return lambda: function(q, k, v)
         if task.kind != GRADIENTS:
@@ -70,22 +128,130 @@ class TorchRunner:
         last = [x[..., -1, :].contiguous() for x in (q, k, v)]
         return lambda: function.step(state, *last)[0]
 
+    def special(self, task: Task) -> tuple[float | None, Timer]:
+        """Layers, training steps, starts, ceilings."""
+        match task.kind:
+            case "start":
+                return None, start.timer(task)
+            case "module":
+                return self.layer(task)
+            case "training step":
+                return self.training(task)
+            case "ceiling":
+                return None, TorchTimer(_ceiling(task))
+        raise ValueError(f"no way to run {task.kind!r}")
+
+    def layer(self, task: Task) -> tuple[float, Timer]:
+        """A layer on ``task.n`` tokens, once it is right on few."""
+        module = modules.ours(task.computes)
+        weights = dict(module.named_parameters())
+        run = module if task.implementation == "dtn" else modules.LAYERS[task.computes]()
+        if run is not module:
+            modules.load(run, weights)
+        run = _MODES[task.mode](run)
+        generator = torch.Generator().manual_seed(0)
+        few = torch.randn(1, 512, 512, generator=generator)[:, : 512 if "causal" in task.computes else GATE_TOKENS]
+        expected = evaluate(
+            module.definition, {n: w.detach().numpy() for n, w in weights.items()}, few[:, :GATE_TOKENS]
+        )
+        with torch.no_grad():
+            error = relative_error(run(few).numpy()[:, :GATE_TOKENS], expected)
+            _refuse(task, error)
+            if task.mode == "compiled":
+                torch.compiler.reset()
+                run = _MODES[task.mode](getattr(run, "_orig_mod", run))
+        x = torch.randn(1, task.n, 512, generator=generator)
+
+        def call() -> torch.Tensor:
+            with torch.no_grad():
+                return run(x)  # type: ignore[no-any-return]
+
+        call()
+        return error, TorchTimer(call)
+
+    def training(self, task: Task) -> tuple[float, Timer]:
+        """One step of the demo's classifier on ``task.n`` images, once its gradients are right.
+
+        They are held to the hand-written module in float64, whose logits are held to the dense interpreter.
+        """
+        module = modules.ours(task.computes)
+        weights = dict(module.named_parameters())
+        judge, run = modules.Classifier(), module if task.implementation == "dtn" else modules.Classifier()
+        for other in (judge, *([run] if run is not module else [])):
+            modules.load(other, weights)
+        judge.double()
+        generator = torch.Generator().manual_seed(0)
+        images, labels = torch.randn(task.n, 8, 8, generator=generator), torch.arange(task.n) % 10
+        few, truth = images[:GATE_IMAGES], labels[:GATE_IMAGES]
+        arrays = {name: weight.detach().numpy() for name, weight in weights.items()}
+        logits = judge(few.double())
+        _refuse(task, relative_error(logits.detach().numpy(), evaluate(module.definition, arrays, few.numpy())))
+        wanted = torch.autograd.grad(functional.cross_entropy(logits, truth), list(judge.parameters()))
+        expected = modules.Classifier().double()
+        for place, gradient in zip(expected.parameters(), wanted, strict=True):
+            place.data.copy_(gradient)
+        compiled = _MODES[task.mode](run)
+        parameters = list(run.parameters())
+        got = torch.autograd.grad(functional.cross_entropy(compiled(few), truth), parameters)
+        mine = modules.Classifier().double()
+        if run is module:
+            modules.load(mine, dict(zip(weights, got, strict=True)))
+        else:
+            for place, gradient in zip(mine.parameters(), got, strict=True):
+                place.data.copy_(gradient)
+        error = max(
+            float((one - other).norm() / expected.head.weight.norm())
+            for one, other in zip(mine.parameters(), expected.parameters(), strict=True)
+        )
+        _refuse(task, error)
+        optimiser = torch.optim.AdamW(parameters, lr=RATE)
+
+        def call() -> None:
+            optimiser.zero_grad(set_to_none=True)
+            functional.cross_entropy(compiled(images), labels).backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimiser.step()
+
+        call()
+        return error, TorchTimer(call)
+
     def arrays(self, result: Any) -> list[Array]:
         """What the call returned, as NumPy arrays."""
         results = result if isinstance(result, tuple) else (result,)
-        return [x.detach().numpy() for x in results]
+        return [x.detach().float().cpu().numpy() for x in results]
 
-    def timer(self, call: Callable[[], Any]) -> Timer:
+    def timer(self, call: Callable[[], Any]) -> TorchTimer:
         """A timer that waits for the result."""
-        return Timer(call)
+        return TorchTimer(call)
 
     def release(self) -> None:
         """Forget what was compiled: each shape is compiled for itself."""
         torch.compiler.reset()
+        with contextlib.suppress(AssertionError):
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
 
     def threads(self) -> int:
         """Threads of one operation."""
         return torch.get_num_threads()
+
+
+def _refuse(task: Task, error: float) -> None:
+    if not error < TOLERANCES[task.shape.dtype]:
+        raise WrongOutputError(f"{task.label}: relative error {error:.1e}; no figure is taken")
+
+
+def _ceiling(task: Task) -> Callable[[], Any]:
+    """The product of two large matrices, or a large copy: what the machine can do at all."""
+    if task.device == "cuda" and not torch.cuda.is_available():
+        raise UnavailableError("PyTorch sees no CUDA device")
+    dtype = getattr(torch, task.shape.dtype)
+    if task.implementation == "matrix product":
+        a = torch.ones(task.n, task.n, dtype=dtype, device=task.device)
+        return lambda: a @ a
+    x = torch.ones(task.n, dtype=dtype, device=task.device)
+    y = torch.empty_like(x)
+    return lambda: y.copy_(x)
 
 
 RUNNER = TorchRunner()

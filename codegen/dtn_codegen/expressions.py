@@ -67,8 +67,10 @@ class Expressions:
     def is_loose(self, value: Expr) -> bool:
         """Whether a value is made of numbers, sizes and scalars alone: then it may be a Python number."""
         match value:
-            case Number() | Extent() | Apply("recip", (Extent(),)):
+            case Number() | Extent():
                 return True
+            case Apply():
+                return _is_inverse_size(value)
             case Read(name):
                 return self.name(name) in self.loose
             case Product(parts) | Sum(parts):
@@ -109,20 +111,26 @@ class Expressions:
         for factor in factors_of(term):
             if isinstance(factor, Number):
                 coefficient *= factor.value
-            elif isinstance(factor, Extent) or (isinstance(factor, Apply) and isinstance(factor.operands[0], Extent)):
+            elif isinstance(factor, Extent) or _is_inverse_size(factor):
                 scale.append(factor)
             else:
                 tensors.append(factor)
         out = statement.indices
         value = self.tensor_product(tensors, out, statement.order) if tensors else None
+        first = scale[0] if scale else None
+        if value is None and isinstance(first, Extent) and abs(coefficient) == 1:
+            value = fill(self.target.extent, _n=self.extent(first.axis))  # n, not 1 * n
+            del scale[0]
         negative = coefficient < 0
         if abs(coefficient) != 1 or value is None:
             number = constant(abs(coefficient))
             value = number if value is None else ast.BinOp(number, ast.Mult(), value)
         for factor in scale:
-            axis = factor.axis if isinstance(factor, Extent) else factor.operands[0].axis  # type: ignore[union-attr]
-            size = fill(self.target.extent, _n=self.extent(axis))
-            value = ast.BinOp(value, ast.Mult() if isinstance(factor, Extent) else ast.Div(), size)
+            if isinstance(factor, Extent):
+                value = ast.BinOp(value, ast.Mult(), fill(self.target.extent, _n=self.extent(factor.axis)))
+            else:
+                axis = factor.operands[0].axis  # type: ignore[union-attr]
+                value = fill(self.target.per_extent, _a=value, _n=self.extent(axis))
         return value, negative
 
     def tensor_product(self, tensors: Sequence[Expr], out: tuple[Index, ...], order: tuple[Relation, ...]) -> ast.expr:
@@ -189,8 +197,9 @@ class Expressions:
     def pointwise(self, function: str, operands: Sequence[Expr], own: tuple[Index, ...]) -> ast.expr:
         values = []
         for operand in operands:
-            if isinstance(operand, Number):
-                values.append(constant(operand.value))
+            if isinstance(operand, Number | Extent):
+                number = constant(operand.value) if isinstance(operand, Number) else self.extent(operand.axis)
+                values.append(fill(self.target.scalar, _x=number, _like=self.like))
                 continue
             value, indices = self.value(operand)
             if isinstance(operand, Read) and not operand.indices:
@@ -418,6 +427,11 @@ class Expressions:
 
     def concat(self, blocks: Sequence[ast.expr], axis: int) -> ast.expr:
         return fill(self.target.concat, _blocks=ast.List(list(blocks), ast.Load()), _axis=ast.Constant(axis))
+
+
+def _is_inverse_size(expr: Expr) -> bool:
+    """Whether ``expr`` is one over the size of an axis."""
+    return isinstance(expr, Apply) and expr.function == "recip" and isinstance(expr.operands[0], Extent)
 
 
 def _covers(large: Polynomial, small: Polynomial) -> bool:

@@ -7,6 +7,7 @@ import linecache
 import sys
 import types
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
@@ -21,14 +22,15 @@ from dtn_core.passes.padding import MASK, pad
 from dtn_core.passes.pipeline import Lowered, candidates, choose
 
 from .arrays import Arrays
+from .implementations import Kernels
+from .kernel_calls import call_kernels, dtype_name, find_kernels
 from .packed import evaluate_packed
 from .python import LAYOUTS, emit_program, ir_hash, masks_of
-from .shapes import axes_of, axis_sizes, broadcasts, leading_axes
+from .shapes import axes_of, axis_sizes, broadcasts, flat_leading, leading_axes
 from .state import Streamed, check_state, streamed
 from .streaming import emit_chunked
 from .target import Target
 
-IMPLEMENTATIONS = (None, "native")
 MAX_REMEMBERED = 4096
 WIDE = ("float32", "float64", "complex64", "complex128")
 
@@ -52,8 +54,8 @@ class Function:
         The definition, with some scalars bound.
     layout : {"... n d", "... n h d"}
         Where the head axis of tensors with a sequence axis is.
-    implementation : {None, "native"}
-        ``"native"`` is generated source of the framework; None picks the best there is.
+    implementation : str, optional
+        ``"native"``, the default, is generated source of the framework; ``"tvm"`` is compiled kernels.
 
     Raises
     ------
@@ -67,11 +69,7 @@ class Function:
     def __init__(self, operator: Operator, layout: str = "... n d", implementation: str | None = None) -> None:
         if layout not in LAYOUTS:
             raise ValueError(f"layout={layout!r} is not one of {', '.join(map(repr, LAYOUTS))}")
-        if implementation not in IMPLEMENTATIONS:
-            raise ValueError(
-                f"implementation={implementation!r} cannot run {operator.name} in {self.target.framework}; "
-                f"available: {', '.join(map(repr, IMPLEMENTATIONS))}"
-            )
+        self.kernels = self.foreign_kernels(operator, layout, implementation)
         self.operator = operator
         self.layout = layout
         self.implementation = implementation
@@ -81,16 +79,21 @@ class Function:
         self._loaded: dict[tuple[Lowered, bool], Callable[..., Any]] = {}
         self._tensors = tuple(param.name for param in operator.program.tensors)
         self._scalars = tuple(param.name for param in operator.program.scalars)
-        self._known = set(self._scalars)
+        self.known = frozenset(self._scalars)
+        self.kernel_calls: dict[Any, Any] = {}
         self._decays = _decays(operator.program)
         self._masks = masks_of(operator.program)
         self._streams: dict[bool, Streamed | None] = {}
         form = candidates(operator.program)[0]
         self._streamed = self.streams(complex_input=False)
         self._why_whole = form.dense_reasons.get("order", "nothing in it is ordered")
-        self._places = [self.place(param.axes) for param in operator.program.tensors]
-        self._result_places = [self.place(output.axes) for output in operator.program.outputs]
+        self.places = [self.place(param.axes) for param in operator.program.tensors]
+        self.result_places = [self.place(output.axes) for output in operator.program.outputs]
         self.load(form)
+
+    def foreign_kernels(self, operator: Operator, layout: str, implementation: str | None) -> Kernels | None:
+        """The kernels that ``implementation`` computes with; None if it is generated source."""
+        return find_kernels(self.target.framework, operator, layout, implementation)
 
     # ---------------------------------------------------------------- calling
 
@@ -135,6 +138,12 @@ class Function:
             A decay outside (0, 1], sequences that are not packed one after another, or a state of an operator
             that has none.
         """
+        if self.kernels is not None:
+            given_options = {
+                "padding_mask": padding_mask, "cu_seqlens": cu_seqlens, "initial_state": initial_state,
+                "return_state": return_state or None, "chunk_size": chunk_size,
+            }  # fmt: skip
+            return call_kernels(self, self.kernels, tensors, named, given_options)
         if cu_seqlens is not None:
             if padding_mask is not None:
                 raise ValueError(
@@ -142,7 +151,7 @@ class Function:
                 )
             return self.packed(tensors, named, cu_seqlens, initial_state, return_state, chunk_size)
         plan, key = None, None
-        if not self.tracing() and named.keys() <= self._known:
+        if not self.tracing() and named.keys() <= self.known:
             try:  # repeated shapes cost one dictionary look-up
                 key = self.key(tensors, named, padding_mask, initial_state, return_state, chunk_size)
                 plan = self._remembered.get(key)
@@ -162,6 +171,23 @@ class Function:
         options = plan.options if initial_state is None else {**plan.options, "initial_state": initial_state}
         result = self.run(plan.generated, (*given, *scalars), options)
         return (result[0], plan.state(*result[1])) if plan.state is not None else result
+
+    def run_kernels(
+        self, kernels: Kernels, arguments: Sequence[Any], leading: Sequence[Any], sizes: Mapping[str, Any]
+    ) -> Sequence[Any]:
+        """Call kernels with the framework's arrays, the derivative registered; implemented by each backend.
+
+        Parameters
+        ----------
+        kernels : Kernels
+        arguments : sequence
+            Tensors ``[..., *axes]`` and scalars (numbers, or tensors ``[...]``) in the kernels' order.
+        leading : sequence
+            The leading axes that they broadcast to.
+        sizes : Mapping[str, Any]
+            Of the operator's axes.
+        """
+        raise ValueError(f"implementation={self.implementation!r} is not known to {self.target.framework}")
 
     def packed(
         self,
@@ -262,7 +288,7 @@ class Function:
         found, scalars = self.bind(tensors, named)
         none = [
             x[(..., slice(0, 0), *[slice(None)] * (-place - 1))] if place else x
-            for x, place in zip(self.convert(found), self._places, strict=True)
+            for x, place in zip(self.convert(found), self.places, strict=True)
         ]
         return self(*none, return_state=True, **scalars)[1]
 
@@ -285,12 +311,12 @@ class Function:
         found, scalars = self.bind(tensors, named)
         one = [
             self.arrays.expand(x, place) if place else x
-            for x, place in zip(self.convert(found), self._places, strict=True)
+            for x, place in zip(self.convert(found), self.places, strict=True)
         ]
         result, state = self(*one, initial_state=state, return_state=True, **scalars)
         outputs = result if isinstance(result, tuple) else (result,)
         last = [
-            self.arrays.squeeze(y, place) if place else y for y, place in zip(outputs, self._result_places, strict=True)
+            self.arrays.squeeze(y, place) if place else y for y, place in zip(outputs, self.result_places, strict=True)
         ]
         return (last[0] if len(last) == 1 else tuple(last)), state
 
@@ -399,11 +425,15 @@ class Function:
         complex_input = self.check_dtypes(arrays)
         forms = candidates(program, complex_input)
         known = not streaming and all(size is not None for size in sizes.values())
-        form = choose(forms, sizes) if known else forms[0]
+        form = self.choose(forms, sizes if known else None)
         streams = self.streams(complex_input=complex_input)
         if streaming and (form.chunked is None or streams is None or form.chunked.stream.resumable < streams.resumable):
             raise ValueError(f"{self.__name__}: with a padding_mask it needs the whole sequence at once")
         return self.load(form, widen=not self.is_wide(self.typed(arrays)[1])), streams, sizes
+
+    def choose(self, forms: tuple[Lowered, ...], sizes: Mapping[str, int] | None) -> Lowered:
+        """The form to compute: the cheapest at ``sizes``, the one for long sequences where they are not known."""
+        return forms[0] if sizes is None else choose(forms, sizes)
 
     def typed(self, arrays: Sequence[Any]) -> tuple[list[str], list[Any]]:
         """Names and arrays of the tensors that are not masks."""
@@ -486,8 +516,16 @@ class Function:
             arrays = self.convert(tensors)
             found = axis_sizes(self.operator.program, [tuple(array.shape) for array in arrays], self.layout)
             sizes = {axis: size for axis, size in found.items() if size is not None}
-            dtype = str(getattr(arrays[0].dtype, "name", arrays[0].dtype)).removeprefix("torch.")
-        return explain(self.operator, sizes, dtype=dtype, backend=self.target.name)
+            dtype = dtype_name(arrays[0])
+        long = self.kernels is not None
+        explained = explain(self.operator, sizes, dtype=dtype, backend=self.target.name, long=long)
+        if self.kernels is None:
+            return explained
+        leading = self.leading(arrays) if tensors else ()
+        batch, heads = flat_leading(leading)
+        given = {axis: explained.sizes[axis] for axis in self.operator.program.axes}
+        ran = self.kernels.describe({"batch": batch, "heads": heads, **given}, dtype)
+        return replace(explained, implementation=str(self.implementation), form=f"one kernel for all steps; {ran}")
 
     def __repr__(self) -> str:
         return f"<{self.__name__} compiled for {self.target.framework}, layout {self.layout!r}>"

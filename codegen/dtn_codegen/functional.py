@@ -44,8 +44,8 @@ class Functional:
             ``"f(x[n,d]) -> y[n]: y[i] = x[i,a] * x[i,a]"``, or ``dtn_core.operators.tensor_attention(...)``.
         layout : {"... n d", "... n h d"}
             Where the head axis of ``[n, d]`` tensors is.
-        implementation : {None, "native"}
-            None picks the best there is.
+        implementation : str, optional
+            ``"native"``, the default, is generated source; ``"tvm"`` is compiled kernels (extra ``[tvm]``).
 
         Returns
         -------
@@ -110,8 +110,8 @@ class Functional:
             ``[N + 1]`` integers from 0 to n: where each of N packed sequences starts and the last one ends.
         layout : {"... n d", "... n h d"}
             Where the head axis is.
-        implementation : {None, "native"}
-            None picks the best there is.
+        implementation : str, optional
+            ``"native"``, the default, is generated source; ``"tvm"`` is compiled kernels (extra ``[tvm]``).
 
         Returns
         -------

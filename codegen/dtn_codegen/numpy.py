@@ -10,9 +10,10 @@ def _expm(x):
     """Matrix exponential over the last two axes, by scaling and squaring a [13/13] Padé approximant."""
     coefficients = [64764752532480000, 32382376266240000, 7771770303897600, 1187353796428800, 129060195264000,
                     10559470521600, 670442572800, 33522128640, 1323241920, 40840800, 960960, 16380, 182, 1]
-    norm = np.max(np.sum(np.abs(x), axis=-2), initial=0.0)
-    squarings = max(0, int(np.ceil(np.log2(norm / 2.0)))) if 2.0 < norm < np.inf else 0
-    x = x / 2.0 ** squarings
+    norm = np.max(np.sum(np.abs(x), axis=-2), axis=-1, initial=0.0)[..., None, None]
+    large = (norm > 2.0) & np.isfinite(norm)
+    squarings = np.where(large, np.ceil(np.log2(np.where(large, norm, 2.0) / 2.0)), 0.0)
+    x = x * np.exp2(-squarings).astype(norm.dtype)
     power = np.broadcast_to(np.eye(x.shape[-1], dtype=x.dtype), x.shape)
     even, odd = coefficients[0] * power, 0 * x
     for k in range(1, 14):
@@ -22,8 +23,9 @@ def _expm(x):
         else:
             even = even + coefficients[k] * power
     result = np.linalg.solve(even - odd, even + odd)
-    for _ in range(squarings):
-        result = result @ result
+    for done in range(int(np.max(squarings, initial=0.0))):
+        rest = np.where(done < squarings, result, 0)
+        result = np.where(done < squarings, rest @ rest, result)
     return result
 '''
 
@@ -55,10 +57,22 @@ def _pasts(first, added, whole, rank):
     return pasts, first
 '''
 
+_PLACED = '''
+def _placed(whole, piece, place, start, length):
+    """A result of `length` tokens with a piece of it where it belongs; the first piece makes it."""
+    if whole is None:
+        if piece.shape[place] == length:
+            return piece
+        axis = piece.ndim + place
+        whole = np.empty((*piece.shape[:axis], length, *piece.shape[axis + 1:]), piece.dtype)
+    whole[(..., slice(start, start + piece.shape[place]), *[slice(None)] * (-place - 1))] = piece
+    return whole
+'''
+
 _JOINED = '''
-def _joined(pieces, place):
-    """Pieces as one tensor along the axis at `place`."""
-    return pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=place)
+def _joined(whole, place):
+    """What the pieces have become."""
+    return whole
 '''
 
 _DECAYED = '''
@@ -127,6 +141,7 @@ TARGET = Target(
         "_decayed": _DECAYED,
         "_at_once": _AT_ONCE,
         "_pasts": _PASTS,
+        "_placed": _PLACED,
         "_joined": _JOINED,
     },
 )

@@ -164,8 +164,8 @@ class _Call:
             if return_state:
                 found, state = found
                 states.append(state)
-            for column, result in zip(results, found if len(outputs) > 1 else (found,), strict=True):
-                column.append(result)
+            for column, result, output in zip(results, found if len(outputs) > 1 else (found,), outputs, strict=True):
+                column.append(self.each(result, output.axes, batch))
         made = tuple(self.unpacked(column, o.axes, packs) for column, o in zip(results, outputs, strict=True))
         value = made if len(outputs) > 1 else made[0]
         if not return_state:
@@ -220,6 +220,15 @@ class _Call:
                 )
 
     # ---------------------------------------------------------- out of batches
+
+    def each(self, result: Any, axes: tuple[str, ...], batch: Batch) -> Any:
+        """A result of a batch, repeated for every sequence where it does not depend on one (``y = d``)."""
+        place = self.place(axes)
+        if len(result.shape) >= -place:
+            return result
+        while len(result.shape) < -place:
+            result = self.arrays.expand(result, -len(result.shape) - 1)
+        return self.arrays.take(result, np.zeros(len(batch.members), int), place)
 
     def unpacked(self, pieces: list[Any], axes: tuple[str, ...], packs: Packing) -> Any:
         """The results of all batches, in the order of the tokens, or of the sequences."""

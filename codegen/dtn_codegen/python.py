@@ -10,12 +10,8 @@ from collections.abc import Mapping, Sequence
 from dtn_core.cost import freed_after
 from dtn_core.errors import CompileError
 from dtn_core.ir.axes import sequence_axes
-from dtn_core.ir.nodes import (
-    Apply,
-    Expr,
-    Program,
-    Read,
-)
+from dtn_core.ir.nodes import Program
+from dtn_core.passes.differentiate import masks
 from dtn_core.printer import to_notation
 
 from .expressions import Expressions
@@ -52,15 +48,15 @@ def _cut(x, place, start, stop, count):
     if count is None:
         return x
     axis = x.ndim + place
-    return x.reshape((*x.shape[:axis], count, -1, *x.shape[axis + 1:]))
+    return x.reshape((*x.shape[:axis], count, x.shape[axis] // count, *x.shape[axis + 1:]))
 ''',
     "_fold": '''
 def _fold(y, place, count):
     """Chunks as one sequence again."""
-    if count is None or y is None:
+    if count is None:
         return y
     axis = y.ndim + place
-    return y.reshape((*y.shape[:axis - 1], -1, *y.shape[axis + 1:]))
+    return y.reshape((*y.shape[:axis - 1], y.shape[axis - 1] * y.shape[axis], *y.shape[axis + 1:]))
 ''',
     "_spread": '''
 def _spread(constants, ranks, count):
@@ -73,42 +69,57 @@ def _spread(constants, ranks, count):
     ]
 ''',
     "_chunked": '''
-def _chunked(chunk, chunks, states, tokens, constants, places, joins, ranks, size):
-    """Chunks of `size` tokens, as many at once as a cache holds; hands the states on, joins results along `joins`."""
-    pieces = []
+def _chunked(chunk, chunks, states, tokens, constants, places, joins, ranks, size, walk=None):
+    """Chunks of `size` tokens, as many at once as a cache holds; hands the states on, joins results along `joins`.
+
+    The states before each turn are appended to `walk`.
+    """
+    length = tokens[0].shape[places[0]]
+    wholes = [None] * len(joins)
     for start, stop, count in _spans(tokens[0], places[0], size, chunks is None):
+        if walk is not None:
+            walk.append(states)
         part = [_cut(x, place, start, stop, count) for x, place in zip(tokens, places)]
         states, results = (chunk if count is None else chunks)(states, part, _spread(constants, ranks, count))
-        pieces.append([_fold(y, place, count) for y, place in zip(results, joins)])
-    return states, [_joined(column, place) for column, place in zip(zip(*pieces), joins)]
+        for index, (y, place) in enumerate(zip(results, joins)):
+            wholes[index] = _placed(wholes[index], _fold(y, place, count), place, start, length)
+        del part, results, y
+    return states, [_joined(whole, place) for whole, place in zip(wholes, joins)]
 ''',
     "_chunked_vjp": '''
 def _chunked_vjp(
-    advance, chunk_vjp, chunks_vjp, states, tokens, constants, d_states, d_results, places, joins, ranks, size
+    advance, chunk_vjp, chunks_vjp, states, tokens, constants, d_states, d_results, places, joins, ranks, size, walk=()
 ):
-    """Cotangents of states, tokens and constants: states forward again, then their cotangents backward."""
+    """Cotangents of states, tokens and constants: states forward again, then their cotangents backward.
+
+    `walk` has the states before each turn where they were kept.
+    """
     spans = _spans(tokens[0], places[0], size, chunks_vjp is None)
-    walk = [(*spans[0], states)]
-    for (start, stop, count), after in zip(spans, spans[1:]):
+    walk = [*walk] or [states]
+    for start, stop, count in spans[len(walk) - 1 : -1]:
         part = [_cut(x, place, start, stop, count) for x, place in zip(tokens, places)]
-        [states] = advance(states, part, _spread(constants, ranks, count))
-        walk.append((*after, states))
-    pieces, totals = [], [None] * len(constants)
-    for start, stop, count, states in reversed(walk):
+        [states] = advance(walk[-1], part, _spread(constants, ranks, count))
+        walk.append(states)
+    length = tokens[0].shape[places[0]]
+    wholes, totals = [None] * len(tokens), [None] * len(constants)
+    for (start, stop, count), states in zip(spans[::-1], walk[::-1]):
         part = [_cut(x, place, start, stop, count) for x, place in zip(tokens, places)]
         d_part = [_cut(y, place, start, stop, count) for y, place in zip(d_results, joins)]
         shared = _spread(constants, ranks, count)
         vjp = chunk_vjp if count is None else chunks_vjp
         d_states, d_tokens, d_shared = vjp(states, part, shared, d_states, d_part)
-        pieces.insert(0, [_fold(y, place, count) for y, place in zip(d_tokens, places)])
+        for index, (d, place) in enumerate(zip(d_tokens, places)):
+            if d is not None:
+                wholes[index] = _placed(wholes[index], _fold(d, place, count), place, start, length)
+        del part, d_part, d_tokens, d
         for index, (d, y, x) in enumerate(zip(d_shared, shared, constants)):
             if d is not None and hasattr(x, "shape"):
                 d = _reduced(d, y).reshape(x.shape)
                 totals[index] = d if totals[index] is None else totals[index] + d
-    joined = [None if column[0] is None else _joined(column, place) for column, place in zip(zip(*pieces), places)]
+    wholes = [None if whole is None else _joined(whole, place, True) for whole, place in zip(wholes, places)]
     return (
-        [_reduced(d, state) for d, state in zip(d_states, walk[0][3])],
-        [None if d is None else _reduced(d, x) for d, x in zip(joined, tokens)],
+        [_reduced(d, state) for d, state in zip(d_states, walk[0])],
+        [None if d is None else _reduced(d, x) for d, x in zip(wholes, tokens)],
         totals,
     )
 ''',
@@ -338,27 +349,12 @@ def has_heads(program: Program, axes: Sequence[str]) -> bool:
 
 
 def masks_of(program: Program) -> set[str]:
-    """The tensor parameters that are only ever tested (``select``'s first operand); any dtype will do."""
-    tested: set[str] = set()
-    other: set[str] = set()
+    """The tensor parameters that are only ever tested (``select``'s first operand); any dtype will do.
 
-    def walk(expr: Expr) -> None:
-        if isinstance(expr, Apply) and expr.function == "select" and isinstance(expr.operands[0], Read):
-            tested.add(expr.operands[0].tensor)
-            walk(expr.operands[1])
-        elif isinstance(expr, Read):
-            other.add(expr.tensor)
-        else:
-            for child in (
-                *getattr(expr, "operands", ()),
-                *getattr(expr, "factors", ()),
-                *getattr(expr, "terms", ()),
-            ):
-                walk(child)
-
-    for statement in program.statements:
-        walk(statement.value)
-    return {param.name for param in program.tensors if param.name in tested - other}
+    None where all of them are: then they say what dtype to compute in.
+    """
+    found = {param.name for param in program.tensors} & masks(program)
+    return found if len(found) < len(program.tensors) else set()
 
 
 def assign(name: str, value: ast.expr) -> ast.stmt:

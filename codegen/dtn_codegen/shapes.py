@@ -91,3 +91,17 @@ def broadcasts(shape: Sequence[Any], leading: Sequence[Any]) -> bool:
     """
     pairs = zip(reversed(shape), reversed(leading), strict=False)
     return all(a is None or b is None or 1 in (a, b) or a == b for a, b in pairs)
+
+
+def flat_leading(leading: Sequence[Any]) -> tuple[Any, Any]:
+    """Leading axes as two: everything but the last, and the last (the heads).
+
+    Examples
+    --------
+    >>> flat_leading((2, 3, 4)), flat_leading(())
+    ((6, 4), (1, 1))
+    """
+    batch = 1
+    for size in leading[:-1]:
+        batch = batch * size
+    return batch, leading[-1] if leading else 1

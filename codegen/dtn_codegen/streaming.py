@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from dtn_core.ir.build import pruned
-from dtn_core.ir.nodes import Param, Program
+from dtn_core.ir.nodes import Param, Program, Statement, statement_reads
 from dtn_core.passes.pipeline import Lowered
 from dtn_core.passes.schedule import Scan, schedule
 
 from .expressions import Expressions
-from .python import Module, assign, define
+from .python import PRELUDE, Module, assign, define
 from .target import Target, fill
 
 INITIAL, RETURN, SIZE = "initial_state", "return_state", "chunk_size"
@@ -127,7 +127,29 @@ class _ChunkedModule(Module):
         if not many:  # states before the chunk are given, and nobody asks for those after it
             program = pruned(replace(program, outputs=program.outputs[len(forward) :]))
             scans = reverse
-        return self.chunk_function(f"{self.chunk_name(many)}_vjp", text, program, scans, given, done, many)
+        first = self.stream.states[0]
+        start = reverse[0].start if many else reverse[0].carried
+        shared = [
+            self.over_batch(made.cotangents[p.name], len(p.axes) + many, start, len(first.axes))
+            for p in self.stateless()
+        ]
+        return self.chunk_function(f"{self.chunk_name(many)}_vjp", text, program, scans, given, done, many, shared)
+
+    def stateless(self) -> list[Param]:
+        """The results that read no state: they may lack leading axes, which states always have."""
+        differing = {state.name for state in self.stream.states}
+        for statement in self.chunked.chunk.statements:
+            if any(read.tensor in differing for read in statement_reads(statement)):
+                differing.add(statement.name)
+        return [param for param in self.stream.results if param.name not in differing]
+
+    def over_batch(self, cotangent: str, rank: int, state: str, state_rank: int) -> ast.stmt:
+        """The cotangent of such a result, divided evenly among the leading axes that it is added to others along."""
+        self.expressions.used["_over_batch"] = None
+        name = self.name(cotangent)
+        call = "_over_batch(_d, _rank, _state, _state_rank)"
+        holes = {"_rank": ast.Constant(rank), "_state_rank": ast.Constant(state_rank)}
+        return assign(name, fill(call, _d=name, _state=self.name(state), **holes))
 
     def chunk_function(
         self,
@@ -138,14 +160,24 @@ class _ChunkedModule(Module):
         given: Mapping[str, Sequence[str]],
         done: Sequence[Sequence[str | None]],
         many: bool,
+        prepared: Sequence[ast.stmt] = (),
     ) -> ast.FunctionDef:
         """A function over the tensors of one chunk, or over those of many with an axis of chunks before their own."""
         inner = Expressions(self.target, program, complex_input=self.form.complex_input)
         inner.tiles = {}
-        steps = self.chunk_steps(program, scans if many else (), inner)
-        if not many:
-            steps += [self.carry(scan) for scan in scans]
         like = self.name(self.stream.tokens[0].name)
+        if many:
+            alike = self.same_in_all(
+                program, scans, {n for source, names in given.items() if source != "constants" for n in names}
+            )
+            steps = self.chunk_steps(program, scans, inner, alike)
+            steps += [
+                self.repeated(s, inner)
+                for s in program.statements
+                if s.name in alike & {n for names in done[1:] for n in names}
+            ]
+        else:
+            steps = [*self.chunk_steps(program, (), inner, set()), *(self.carry(scan) for scan in scans)]
         tiles = [assign(self.name(tile), value) for tile, value in inner.tiles.values()]
         body = [*tiles, *steps]
         body = [*self.powers(inner, like, names_in(body)), *body]
@@ -155,17 +187,20 @@ class _ChunkedModule(Module):
         ]
         sizes = [assign(self.name(axis), self.size_in_chunk(axis)) for axis in inner.sizes]
         head = [unpack([self.name(n) for n in names], source) for source, names in given.items() if names]
-        if "wide" in names_in([*lifted, *body]):
+        values = [ast.Tuple([self.returned(n, inner, like) for n in names], ast.Load()) for names in done]
+        if "wide" in names_in([*lifted, *body, *values]):
             head.append(assign("wide", fill("_x.dtype", _x=self.name(given["states"][0]))))
-        values = [
-            ast.Tuple(
-                [ast.Constant(None) if n is None else ast.Name(self.name(n), ast.Load()) for n in names], ast.Load()
-            )
-            for names in done
-        ]
-        statements = [ast.Expr(ast.Constant(text)), *head, *lifted, *sizes, *body]
+        statements = [ast.Expr(ast.Constant(text)), *head, *prepared, *lifted, *sizes, *body]
         self.expressions.used.update(inner.used)
         return define(name, list(given), [*statements, ast.Return(ast.Tuple(list(values), ast.Load()))], [])
+
+    def returned(self, name: str | None, inner: Expressions, like: str) -> ast.expr:
+        """What a chunk returns as ``name``, always an array; None for the cotangent of what has none."""
+        if name is None:
+            return ast.Constant(None)
+        if self.name(name) in inner.loose:
+            return fill(self.target.scalar, _x=self.name(name), _like=like)
+        return ast.Name(self.name(name), ast.Load())
 
     def chunk_name(self, many: bool) -> str:
         return f"_{self.program.name}_chunk{'s' if many else ''}"
@@ -190,12 +225,35 @@ class _ChunkedModule(Module):
             made += [assign(name, value) for name, value in zip(names, values, strict=True) if name in used]
         return made
 
-    def chunk_steps(self, program: Program, scans: Sequence[Scan], inner: Expressions) -> list[ast.stmt]:
+    @staticmethod
+    def same_in_all(program: Program, scans: Sequence[Scan], own: set[str]) -> set[str]:
+        """The statements that are the same in every chunk: nothing they read differs, as what is in ``own`` does."""
+        differing = own | {scan.carried for scan in scans}
+        alike: set[str] = set()
+        for step in schedule(program, scans):
+            if isinstance(step.action, Statement):
+                differs = any(read.tensor in differing for read in statement_reads(step.action))
+                (differing if differs else alike).add(step.action.name)
+        return alike
+
+    def repeated(self, statement: Statement, inner: Expressions) -> ast.stmt:
+        """``x = zeros(chunks, …) + x``: what is the same in every chunk, once for each."""
+        token = self.stream.tokens[0]
+        count = fill(self.target.size, _x=self.name(token.name), _i=ast.Constant(-len(token.axes) - 1))
+        shape = ast.Tuple([count, *(inner.extent(axis) for axis in statement.axes)], ast.Load())
+        zeros = fill(self.target.zeros, _shape=shape, _like=self.name(token.name))
+        return assign(self.name(statement.name), fill("_zeros + _x", _zeros=zeros, _x=self.name(statement.name)))
+
+    def chunk_steps(
+        self, program: Program, scans: Sequence[Scan], inner: Expressions, alike: set[str]
+    ) -> list[ast.stmt]:
         """Statements and scans in the order of the schedule; what is not needed again is let go."""
         by_name = {statement.name: statement for statement in program.statements}
         statements: list[ast.stmt] = []
         for step in schedule(program, scans):
             if isinstance(step.action, Scan):
+                if step.action.added in alike:
+                    statements.append(self.repeated(by_name[step.action.added], inner))
                 statements.append(self.scan(step.action))
             else:
                 inner.spend(by_name, step.freed)
@@ -206,7 +264,7 @@ class _ChunkedModule(Module):
 
     def scan(self, scan: Scan) -> ast.stmt:
         """``carried, end = _pasts(start, added, whole, rank)``."""
-        self.expressions.used["_pasts"] = None
+        self.expressions.used.update(dict.fromkeys(name for name in ("_sums", "_pasts") if name in self.target.prelude))
         self.expressions.used["_lift"] = None
         call = fill(
             "_pasts(_first, _added, _whole, _rank)",
@@ -309,7 +367,8 @@ class _ChunkedModule(Module):
         tokens, results = self.stream.tokens, self.stream.results
         many = self.chunked.parallel
         helper = ("_chunked" if many or "_scan" not in self.target.prelude else "_scan") + ("_vjp" if reverse else "")
-        self.expressions.used.update(dict.fromkeys(WALKS[helper]))
+        known = {**PRELUDE, **self.target.prelude}
+        self.expressions.used.update(dict.fromkeys(name for name in WALKS[helper] if name in known))
         chunks = [self.chunk_name(many=False), self.chunk_name(many=True) if many else None]
         functions = chunks if not reverse else [f"{chunks[many]}_states", *(c and f"{c}_vjp" for c in chunks)]
         arguments: list[ast.expr] = [ast.Name(f, ast.Load()) if f else ast.Constant(None) for f in functions]
@@ -320,17 +379,26 @@ class _ChunkedModule(Module):
             for params in (tokens, results)
         ]
         arguments.append(ast.Tuple([ast.Constant(len(p.axes)) for p in self.stream.constants], ast.Load()))
-        call = ast.Call(ast.Name(helper, ast.Load()), [*arguments, ast.Name("size", ast.Load())], [])
+        arguments.append(ast.Name("size", ast.Load()))
+        defaults: list[ast.expr] = []
+        if self.recomputes:  # the states between turns may be kept for the gradient
+            defaults = [ast.Tuple([], ast.Load()) if reverse else ast.Constant(None)]
+            arguments.append(ast.Name("walk", ast.Load()))
+            given.append("walk")
+        call = ast.Call(ast.Name(helper, ast.Load()), arguments, [])
         text = f"All tokens of {self.program.name}, `size` in a chunk: `(states, results)`."
         if reverse:
             text = "Cotangents of what `_run` takes, from those of what it returns; each chunk is computed again."
         return define(
-            "_run_vjp" if reverse else "_run", ["size", *given], [ast.Expr(ast.Constant(text)), ast.Return(call)], []
+            "_run_vjp" if reverse else "_run",
+            ["size", *given],
+            [ast.Expr(ast.Constant(text)), ast.Return(call)],
+            defaults,
         )
 
 
 WALKS = {
-    "_chunked": ("_at_once", "_spans", "_cut", "_fold", "_spread", "_joined", "_chunked"),
+    "_chunked": ("_at_once", "_spans", "_cut", "_fold", "_spread", "_placed", "_joined", "_chunked"),
     "_scan": ("_scan",),
     "_chunked_vjp": ("_reduced", "_chunked_vjp"),
 }

@@ -73,7 +73,9 @@ class Target:
     tril, triu, ones, zeros_like, gaps : str
         Triangles of ``_x``; ones of ``_shape``; ``_gaps``: a vector 0 … ``_n`` − 1.
     size : str
-        Size of axis ``_i`` of ``_x``, for shapes; ``extent`` turns ``_n`` into a factor.
+        Size of axis ``_i`` of ``_x``, for shapes.
+    extent, per_extent : str
+        A size ``_n`` as a factor, and ``_a`` divided by it, which is 0 where the size is.
     arrays : str or None
         What turns an argument ``_x`` into an array, when calls may pass something else.
     dtype, wide, cast : str
@@ -129,6 +131,7 @@ class Target:
     nonzero: str = "_x"
     quotient: str = "_a / _d"
     extent: str = "_n"
+    per_extent: str = "_a / (_n or float('inf'))"
     scalar: str = "_x"
     arrays: str | None = None
     elementwise: bool = True

@@ -71,6 +71,42 @@ def _broadcast(*shapes):
     return tf.unstack(result)
 '''
 
+# A [13/13] Padé approximant with scaling and squaring: Higham, SIAM J. Matrix Anal. Appl. 26 (2005) 1179.
+# tf.linalg.expm takes one squaring too few at most norms (floor where the paper has ceil): 1e-10 in float64; and XLA
+# has no gradient of its loop, whose length is not bounded.
+_EXPM = '''
+import math
+
+
+def _expm(x):
+    """Matrix exponential over the last two axes, by scaling and squaring a [13/13] Padé approximant."""
+    coefficients = [64764752532480000.0, 32382376266240000.0, 7771770303897600.0, 1187353796428800.0,
+                    129060195264000.0, 10559470521600.0, 670442572800.0, 33522128640.0, 1323241920.0, 40840800.0,
+                    960960.0, 16380.0, 182.0, 1.0]
+    norm = tf.stop_gradient(tf.reduce_max(tf.reduce_sum(tf.abs(x), axis=-2), axis=-1))[..., None, None]
+    large = (norm > 2.0) & tf.math.is_finite(norm)
+    squarings = tf.where(large, tf.math.ceil(tf.math.log(tf.where(large, norm, 2.0) / 2.0) / math.log(2.0)), 0.0)
+    x = x * tf.cast(2.0 ** -squarings, x.dtype)
+    power = tf.eye(tf.shape(x)[-1], batch_shape=tf.shape(x)[:-2], dtype=x.dtype)
+    even, odd = coefficients[0] * power, 0 * x
+    for k in range(1, 14):
+        power = power @ x
+        if k % 2:
+            odd = odd + coefficients[k] * power
+        else:
+            even = even + coefficients[k] * power
+
+    def more(done, result):
+        return done < tf.reduce_max(squarings)
+
+    def square(done, result):
+        rest = tf.where(done < squarings, result, 0)
+        return done + 1, tf.where(done < squarings, rest @ rest, result)
+
+    start = (tf.zeros((), norm.dtype), tf.linalg.solve(even - odd, even + odd))
+    return tf.while_loop(more, square, start, maximum_iterations=SQUARINGS)[1]
+'''.replace("SQUARINGS", "64")
+
 _AT_ONCE = '''
 def _at_once(x, length, size):
     """How many chunks to compute at once: as many as a processor's cache holds, all of them in a graph."""
@@ -112,11 +148,37 @@ def _cut(x, place, start, stop, count):
 _FOLD = '''
 def _fold(y, place, count):
     """Chunks as one sequence again."""
-    if count is None or y is None:
+    if count is None:
         return y
     axis = y.shape.rank + place
     shape = tf.shape(y)
     return tf.reshape(y, tf.concat([shape[:axis - 1], [shape[axis - 1] * shape[axis]], shape[axis + 1:]], 0))
+'''
+
+_SUMS = '''
+def _sums(added, axis, reverse):
+    """For each chunk the sum of those before it; by products with triangles, quicker than a sum along an axis."""
+
+    def running(x, axis):
+        parts = (tf.math.real(x), tf.math.imag(x)) if x.dtype.is_complex else (x,)
+        sums = [tf.cumsum(part, axis=axis, exclusive=True, reverse=reverse) for part in parts]
+        return tf.complex(*sums) if len(sums) > 1 else sums[0]  # XLA has no cumulative sum of complex numbers
+
+    count, few = added.shape[axis], 32
+    if count is None or axis == added.shape.rank - 1:
+        return running(added, axis)
+    shape = tf.shape(added)
+    blocks = -(-count // few)
+    rest = blocks * few - count if blocks > 1 else 0
+    flat = tf.reshape(added, tf.concat([shape[:axis + 1], [-1]], 0))
+    if rest:
+        flat = tf.pad(flat, [*[[0, 0]] * axis, [0, rest], [0, 0]])
+    flat = tf.reshape(flat, tf.concat([shape[:axis], [blocks, -1], tf.shape(flat)[-1:]], 0))
+    ones = tf.ones([min(count, few)] * 2, added.dtype)
+    within = tf.matmul(ones - tf.linalg.band_part(ones, *((-1, 0) if reverse else (0, -1))), flat)
+    before = running(tf.reduce_sum(flat, -2), -2)
+    sums = tf.reshape(within + before[..., None, :], tf.concat([shape[:axis], [-1], tf.shape(flat)[-1:]], 0))
+    return tf.reshape(sums[..., :count, :], shape)
 '''
 
 _PASTS = '''
@@ -125,22 +187,30 @@ def _pasts(first, added, whole, rank, reverse=False):
     if whole is None:
         axis = added.shape.rank - 1 - rank
         last = first + tf.reduce_sum(added, axis=axis)
-        return tf.expand_dims(first, -1 - rank) + tf.cumsum(added, axis=axis, exclusive=True, reverse=reverse), last
+        return tf.expand_dims(first, -1 - rank) + _sums(added, axis, reverse), last
     factor = _lift(whole[..., 0] if whole.shape.rank else whole, rank)
+    added = added + tf.zeros_like(tf.expand_dims(first, -1 - rank))
     pieces = tf.experimental.numpy.moveaxis(added, -1 - rank, 0)
+    for _ in range(first.shape.rank + 1 - pieces.shape.rank):  # leading axes that it lacks
+        pieces = tf.expand_dims(pieces, 1)
     pieces = tf.reverse(pieces, [0]) if reverse else pieces
-    nothing = tf.zeros_like(first)[None]  # one piece more: tf.scan cannot stack none
-    pieces = tf.concat([pieces + nothing, nothing], 0)
+    pieces = tf.concat([pieces, tf.zeros_like(first)[None]], 0)  # one piece more: tf.scan cannot stack none
     states = tf.scan(lambda state, piece: factor * state + piece, pieces, first)
     pasts = tf.concat([first[None], states[:-2]], 0)[:tf.shape(added)[-1 - rank]]
     pasts = tf.reverse(pasts, [0]) if reverse else pasts
     return tf.experimental.numpy.moveaxis(pasts, 0, -1 - rank), tf.concat([first[None], states[:-1]], 0)[-1]
 '''
 
+_PLACED = '''
+def _placed(whole, piece, place, start, length):
+    """The pieces of a result, one more."""
+    return [*(whole or ()), piece]
+'''
+
 _JOINED = '''
-def _joined(pieces, place):
-    """Pieces as one tensor along the axis at `place`."""
-    return pieces[0] if len(pieces) == 1 else tf.concat(pieces, axis=place)
+def _joined(whole, place, reverse=False):
+    """Pieces, listed from the first or the last, as one tensor along the axis at `place`."""
+    return whole[0] if len(whole) == 1 else tf.concat(whole[::-1] if reverse else whole, axis=place)
 '''
 
 _REDUCED = '''
@@ -150,6 +220,14 @@ def _reduced(d, x):
     d = tf.broadcast_to(d, tf.broadcast_dynamic_shape(tf.shape(d), shape))
     axes, _ = tf.raw_ops.BroadcastGradientArgs(s0=shape, s1=tf.shape(d))
     return tf.reshape(tf.reduce_sum(d, axis=axes), shape)
+'''
+
+_OVER_BATCH = '''
+def _over_batch(d, rank, state, state_rank):
+    """A cotangent of `rank` own axes, divided evenly among the leading axes of a state."""
+    batch = tf.shape(state)[:state.shape.rank - state_rank]
+    full = tf.broadcast_to(d, tf.broadcast_dynamic_shape(tf.shape(d), tf.concat([batch, [1] * rank], 0)))
+    return full * tf.cast(tf.size(d) / tf.maximum(tf.size(full), 1), d.dtype)
 '''
 
 _RECOMPUTED = '''
@@ -222,12 +300,13 @@ TARGET = Target(
     gaps="tf.range(_n)",
     size="tf.shape(_x)[_i]",
     extent="tf.cast(_n, wide)",
+    per_extent="_a * tf.math.reciprocal_no_nan(tf.cast(_n, wide))",
     dtype="_first.dtype",
     wide="tf.float32 if dtype in (tf.float16, tf.bfloat16) else dtype",
     cast="tf.cast(_x, _dtype)",
     heads="tf.experimental.numpy.swapaxes(_x, -2, -3)",
     quotient="tf.math.divide_no_nan(_a, _d)",
-    expm="tf.linalg.expm(_x)",
+    expm="_expm(_x)",
     scalar="tf.cast(_x, wide) if tf.is_tensor(_x) else tf.constant(_x, wide)",
     arrays="tf.convert_to_tensor(_x)",
     shape="tf.shape(_x)",
@@ -236,6 +315,7 @@ TARGET = Target(
     zeros="tf.zeros(_shape, wide)",
     broadcast="_broadcast(_shapes)",
     prelude={
+        "_expm": _EXPM,
         "_einsum": _EINSUM,
         "_decayed": _DECAYED,
         "_scan": _SCAN,
@@ -243,10 +323,13 @@ TARGET = Target(
         "_spans": _SPANS,
         "_cut": _CUT,
         "_fold": _FOLD,
+        "_sums": _SUMS,
         "_pasts": _PASTS,
+        "_placed": _PLACED,
         "_joined": _JOINED,
         "_broadcast": _BROADCAST,
         "_reduced": _REDUCED,
+        "_over_batch": _OVER_BATCH,
         "_recomputed": _RECOMPUTED,
     },
     differentiate=("_recomputed",),

@@ -17,6 +17,12 @@ def _pasts(first, added, whole, rank, reverse=False):
     """The states before each chunk and the one after the last, decayed by `whole` a chunk."""
     axis = -1 - rank
     first = first.unsqueeze(axis)
+    count = added.shape[axis]
+    if whole is None and rank and count <= 16:  # few chunks: a triangular product is quicker than a sum along an axis
+        ones = torch.ones(count, count, dtype=added.dtype, device=added.device)
+        sums = (ones.triu(1) if reverse else ones.tril(-1)) @ added.flatten(-rank)
+        pasts = first + sums.unflatten(-1, added.shape[-rank:])
+        return pasts, (first + added.sum(axis, keepdim=True)).squeeze(axis)
     if whole is None:
         added = added.expand(torch.broadcast_shapes(first.shape, added.shape))
         first = first.expand(added.narrow(axis, 0, 1).shape)
@@ -31,10 +37,34 @@ def _pasts(first, added, whole, rank, reverse=False):
     return torch.cat(torch.broadcast_tensors(*pasts), dim=axis), states[-1].squeeze(axis)
 '''
 
+_CUT = '''
+def _cut(x, place, start, stop, count):
+    """Tokens from `start` to `stop` along the axis at `place`, as `count` chunks."""
+    x = x[(..., slice(start, stop), *[slice(None)] * (-place - 1))]
+    if count is None:
+        return x
+    axis = x.ndim + place  # in memory of their own: a batched product would copy them each time
+    return x.reshape((*x.shape[:axis], count, -1, *x.shape[axis + 1:])).contiguous()
+'''
+
+_PLACED = '''
+def _placed(whole, piece, place, start, length):
+    """A result of `length` tokens with a piece of it where it belongs; a list of pieces where that is recorded."""
+    if whole is None and piece.shape[place] == length:
+        return piece
+    if isinstance(whole, list) or torch.compiler.is_compiling() or (torch.is_grad_enabled() and piece.requires_grad):
+        return [*(whole or ()), piece]
+    if whole is None:
+        axis = piece.ndim + place
+        whole = piece.new_empty((*piece.shape[:axis], length, *piece.shape[axis + 1:]))
+    whole.narrow(place, start, piece.shape[place]).copy_(piece)
+    return whole
+'''
+
 _JOINED = '''
-def _joined(pieces, place):
-    """Pieces as one tensor along the axis at `place`."""
-    return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=place)
+def _joined(whole, place, reverse=False):
+    """Pieces, listed from the first or the last, as one tensor along the axis at `place`."""
+    return torch.cat(whole[::-1] if reverse else whole, dim=place) if isinstance(whole, list) else whole
 '''
 
 _REDUCED = '''
@@ -43,38 +73,54 @@ def _reduced(d, x):
     return d.expand(torch.broadcast_shapes(d.shape, x.shape)).sum_to_size(x.shape)
 '''
 
+_OVER_BATCH = '''
+def _over_batch(d, rank, state, state_rank):
+    """A cotangent of `rank` own axes, divided evenly among the leading axes of a state."""
+    batch = state.shape[:state.ndim - state_rank]
+    full = d.expand(torch.broadcast_shapes(d.shape, (*batch, *[1] * rank)))
+    return full * (d.numel() / max(1, full.numel()))
+'''
+
 _RECOMPUTED = '''
 class _Recomputed(torch.autograd.Function):
-    """`_run`, which for its gradient keeps its arguments only and computes everything else again."""
+    """`_run`, whose gradient keeps the arguments and the states between turns, and computes all else again."""
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(size, counts, *tensors):
-        states, results = _run(size, *_parted(tensors, counts))
-        return (*states, *results)
+        walk = []
+        states, results = _run(size, *_parted(tensors, counts), walk)
+        return (*states, *results, *_stacked(walk))
 
     @staticmethod
     def setup_context(ctx, inputs, output):
         ctx.size, ctx.counts, *tensors = inputs
-        ctx.save_for_backward(*tensors)
+        kept = output[len(output) - ctx.counts[0]:]
+        ctx.mark_non_differentiable(*kept)
+        ctx.save_for_backward(*tensors, *kept)
         ctx.save_for_forward(*tensors)
 
     @staticmethod
     def jvp(ctx, size, counts, *tangents):
         def run(*tensors):
-            states, results = _run(ctx.size, *_parted(tensors, ctx.counts))
-            return (*states, *results)
+            walk = []
+            states, results = _run(ctx.size, *_parted(tensors, ctx.counts), walk)
+            return (*states, *results, *_stacked(walk))
 
-        given = ctx.saved_tensors
+        given = ctx.saved_tensors[: len(tangents)]
         tangents = tuple(torch.zeros_like(x) if t is None else t for t, x in zip(tangents, given))
-        return torch.func.jvp(run, given, tangents)[1]
+        moved = torch.func.jvp(run, given, tangents)[1]
+        return (*moved[: len(moved) - ctx.counts[0]], *[None] * ctx.counts[0])
 
     @staticmethod
     def backward(ctx, *cotangents):
-        parts = _parted(ctx.saved_tensors, ctx.counts)
         count = ctx.counts[0]
-        d_states, d_tokens, d_constants = _run_vjp(ctx.size, *parts, cotangents[:count], cotangents[count:])
+        given, kept = ctx.saved_tensors[:-count], ctx.saved_tensors[-count:]
+        parts = _parted(given, ctx.counts)
+        cotangents = cotangents[:-count]
+        walk = () if torch.is_grad_enabled() else [parts[0], *zip(*kept)]  # a second derivative does not go through it
+        d_states, d_tokens, d_constants = _run_vjp(ctx.size, *parts, cotangents[:count], cotangents[count:], walk)
         missing = [wanted and d is None for wanted, d in zip(ctx.needs_input_grad[-len(d_constants):], d_constants)]
         if any(missing):  # a decay: by the framework's own rules
 
@@ -86,6 +132,11 @@ class _Recomputed(torch.autograd.Function):
         return (None, None, *d_states, *d_tokens, *d_constants)
 
 
+def _stacked(walk):
+    """For each state, what it was before each turn but the first."""
+    return [torch.stack(column[1:]) if len(column) > 1 else column[0].new_empty(0) for column in zip(*walk)]
+
+
 def _parted(tensors, counts):
     """States, tokens and constants."""
     states, tokens = counts
@@ -93,7 +144,7 @@ def _parted(tensors, counts):
 
 
 def _recomputed(size, states, tokens, constants):
-    """`_run` with a gradient that keeps the arguments only."""
+    """`_run` with a gradient that keeps little more than the arguments."""
     given = (*states, *tokens, *constants)
     if not torch.is_grad_enabled() or torch.compiler.is_compiling() or not any(
         getattr(x, "requires_grad", False) for x in given
@@ -101,7 +152,7 @@ def _recomputed(size, states, tokens, constants):
         return _run(size, states, tokens, constants)
     constants = [torch.as_tensor(x, dtype=tokens[0].dtype, device=tokens[0].device) for x in constants]
     done = _Recomputed.apply(size, (len(states), len(tokens)), *states, *tokens, *constants)
-    return tuple(done[: len(states)]), list(done[len(states):])
+    return tuple(done[: len(states)]), list(done[len(states): len(done) - len(states)])
 '''
 
 TARGET = Target(
@@ -160,8 +211,11 @@ TARGET = Target(
     prelude={
         "_at_once": _AT_ONCE,
         "_pasts": _PASTS,
+        "_cut": _CUT,
+        "_placed": _PLACED,
         "_joined": _JOINED,
         "_reduced": _REDUCED,
+        "_over_batch": _OVER_BATCH,
         "_recomputed": _RECOMPUTED,
     },
     differentiate=("_recomputed",),

@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..conform.cells import Choice
+    from ..conform.operators import Case
     from ..operators import Operator
 
 _SIZE = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*(\d+)\s*", re.ASCII)
+_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|)", re.ASCII)
+_ADDRESS = re.compile(r"\[?([^\s\[\]]+)\]?:(\d{1,5})", re.ASCII)
 MAX_SIZE = 10**15
 
 
@@ -84,3 +90,112 @@ def backend(name: str) -> str:
         return target(name).name
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--backend") from None
+
+
+def names(text: str | None) -> list[str] | None:
+    """A list of names from ``"a,b"``.
+
+    Examples
+    --------
+    >>> names("torch, jax")
+    ['torch', 'jax']
+    """
+    return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def one_of(name: str, known: Sequence[str], hint: str) -> str:
+    """``name`` if it is known.
+
+    Raises
+    ------
+    typer.BadParameter
+        Lists the ones there are.
+    """
+    if name not in known:
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(known)}", param_hint=hint)
+    return name
+
+
+def cases(text: str | None) -> list[Case]:
+    """The operators of the conformance matrix that ``--ops`` names; all of them for None.
+
+    A name alone stands for all its combinations of knobs; several are separated by ``;``, or by commas where none has
+    knobs.
+
+    Raises
+    ------
+    typer.BadParameter
+        For an operator that is not known, or knobs that clash.
+    """
+    from ..conform.operators import case
+    from ..conform.operators import cases as every
+    from ..errors import DtnError
+
+    if text is None:
+        return list(every())
+    parts = [part.strip() for piece in text.split(";") for part in ([piece] if ":" in piece else piece.split(","))]
+    found: dict[str, Case] = {}
+    for part in parts:
+        own = [each for each in every() if ":" not in part and each.name == part]
+        try:
+            found.update({each.text: each for each in own or [case(part)]})
+        except (DtnError, ValueError) as error:
+            raise typer.BadParameter(str(error), param_hint="--ops") from None
+    return list(found.values())
+
+
+def choice(*, dtypes: str | None, forms: str | None, modes: str | None, checks: str | None) -> Choice:
+    """The part of the conformance matrix that is asked for.
+
+    Raises
+    ------
+    typer.BadParameter
+        For a name that is not on its axis.
+    """
+    from ..conform.cells import CHECKS, DTYPES, FORMS, MODES, Choice
+
+    given = {"dtypes": (dtypes, DTYPES), "forms": (forms, FORMS), "modes": (modes, MODES), "checks": (checks, CHECKS)}
+    chosen = {}
+    for axis, (text, known) in given.items():
+        chosen[axis] = names(text)
+        for name in chosen[axis] or ():
+            one_of(name, list(known), f"--{axis}")
+    return Choice(**chosen)
+
+
+def seconds(text: str, option: str) -> float:
+    """A time from ``"90"``, ``"90s"``, ``"10m"`` or ``"1h"``.
+
+    Raises
+    ------
+    typer.BadParameter
+        If it is none, or nothing.
+
+    Examples
+    --------
+    >>> seconds("10m", "--time-budget")
+    600.0
+    """
+    match = _TIME.fullmatch(text.strip())
+    if match is None or float(match[1]) == 0:
+        raise typer.BadParameter(f"{text!r} is not a time, as in 90s, 10m, 1h", param_hint=option)
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def address(text: str, option: str) -> tuple[str, int]:
+    """Host and port from ``"10.0.0.5:9190"``.
+
+    Raises
+    ------
+    typer.BadParameter
+        If there is no port, or none that can be.
+
+    Examples
+    --------
+    >>> address("localhost:9190", "--rpc")
+    ('localhost', 9190)
+    """
+    match = _ADDRESS.fullmatch(text.strip())
+    if match is None or not 0 < int(match[2]) < 65536:
+        raise typer.BadParameter(f"{text!r} is not host:port, as in 10.0.0.5:9190", param_hint=option)
+    return match[1], int(match[2])

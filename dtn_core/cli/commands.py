@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import arguments
+from . import arguments, records, tuning
 
 app = typer.Typer(
     name="dtn",
@@ -33,6 +33,10 @@ Backend = Annotated[
 ]
 Complex = Annotated[bool, typer.Option("--complex", help="The source for complex arguments.")]
 Layout = Annotated[str, typer.Option(metavar="LAYOUT", help='"... n d" or "... n h d": where the head axis is.')]
+
+
+app.add_typer(tuning.app)
+app.add_typer(records.app)
 
 
 @app.command(epilog="Example: dtn ops")
@@ -140,6 +144,53 @@ def demo(
     from ..demo import run
 
     raise typer.Exit(run(frameworks=names, epochs=30 if epochs is None else epochs, out=out, seed=seed))
+
+
+@app.command(epilog="Example: dtn conform --ops tensor_attention,ahla --jobs 2 --out conform")
+def conform(
+    backends: Annotated[
+        str | None,
+        typer.Option(metavar="B,…", help="numpy, torch, jax, tensorflow, tvm; by default all that are installed."),
+    ] = None,
+    dtypes: Annotated[str | None, typer.Option(metavar="T,…", help="float64, float32, bfloat16, float16, …")] = None,
+    ops: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OP;…",
+            help="Names of `dtn ops`, with all their knobs; or tensor_attention:order=3,mask=causal; or a file.",
+        ),
+    ] = None,
+    forms: Annotated[str | None, typer.Option(metavar="F,…", help="dense, linear, chunked, recurrent.")] = None,
+    modes: Annotated[str | None, typer.Option(metavar="M,…", help="eager, jit, vmap, export.")] = None,
+    checks: Annotated[str | None, typer.Option(metavar="C,…", help="value, gradient, second gradient, …")] = None,
+    device: Annotated[str, typer.Option(metavar="D", help="cpu or cuda.")] = "cpu",
+    jobs: Annotated[int, typer.Option(min=1, max=256, metavar="N", help="Processes at a time.")] = 1,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Keeps the matrix; a second run does what is missing.")
+    ] = Path("conform"),
+    sample: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Only N cells of each backend, drawn by the seed.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, metavar="S", help="Of what is drawn.")] = 0,
+    backend_module: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODULE", help="Somebody else's backend: a module with an ADAPTER; see CONTRIBUTING.md."),
+    ] = None,
+) -> None:
+    """Hold every operator, form, mode and dtype of every backend to one oracle, and write the matrix."""
+    from ..conform.backends import chosen
+    from ..conform.run import Request, run
+
+    request = Request(
+        backends=chosen(arguments.names(backends), backend_module or ()),
+        cases=arguments.cases(ops),
+        choice=arguments.choice(dtypes=dtypes, forms=forms, modes=modes, checks=checks),
+        device=arguments.one_of(device, ("cpu", "cuda"), "--device"),
+        jobs=jobs,
+        sample=sample,
+        seed=seed,
+    )
+    raise typer.Exit(run(request, out))
 
 
 def _source(op: str, backend: str, complex_input: bool, layout: str) -> str:

@@ -59,9 +59,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(given: list[str]) -> str:
-    """The command that was meant, with a space after it, or nothing."""
-    known = {command.callback.__name__ for command in app.registered_commands if command.callback}
-    return f"{given[0]} " if given[0] in known else ""
+    """The command that was meant, of a group with the group's name, and a space after it; or nothing."""
+    groups = {
+        group.typer_instance.info.name: group.typer_instance for group in app.registered_groups if group.typer_instance
+    }
+    here = groups.get(given[0])
+    if here is None:
+        return f"{given[0]} " if given[0] in _names(app) else ""
+    return f"{given[0]} {given[1]} " if given[1:] and given[1] in _names(here) else f"{given[0]} "
+
+
+def _names(group: typer.Typer) -> set[str]:
+    return {command.name or str(getattr(command.callback, "__name__", "")) for command in group.registered_commands}
 
 
 def _complain(message: str, status: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from ..errors import VerificationError
 from .nodes import Index, Relation
@@ -46,22 +47,24 @@ def restrict(relations: tuple[Relation, ...], indices: Iterable[Index]) -> tuple
     kept = set(indices)
     rest = list(relations)
     for missing in dict.fromkeys(i for r in relations for i in (r.lower, r.upper) if i not in kept):
-        below = [r for r in rest if r.upper == missing or (r.equal and r.lower == missing)]
-        above = [r for r in rest if r.lower == missing or (r.equal and r.upper == missing)]
+        same = next((r for r in rest if r.equal and missing in (r.lower, r.upper) and r.lower != r.upper), None)
+        if same is not None:  # the other one stands for it: a decay must not weigh twice
+            other = same.upper if same.lower == missing else same.lower
+            names = {missing: other}
+            rest = [replace(r, lower=names.get(r.lower, r.lower), upper=names.get(r.upper, r.upper)) for r in rest]
+            rest = _once([r for r in rest if r.lower != r.upper])
+            continue
         implied = []
-        for first in below:
-            for second in above:
-                start = first.lower if first.upper == missing else first.upper
-                stop = second.upper if second.lower == missing else second.lower
-                if first is second or start == stop:
+        for first in (r for r in rest if r.upper == missing):
+            for second in (r for r in rest if r.lower == missing):
+                if first.lower == second.upper:
                     continue
-                decays = [r.decay for r in (first, second) if not r.equal]
-                if len(set(decays)) > 1:
+                if first.decay != second.decay:
                     raise VerificationError(
                         f"a term without index {missing.name} is ordered through it with two different decays; "
-                        f"order {start.name} and {stop.name} directly"
+                        f"order {first.lower.name} and {second.upper.name} directly"
                     )
-                implied.append(Relation(start, stop, decays[0] if decays else None, first.equal and second.equal))
+                implied.append(Relation(first.lower, second.upper, first.decay))
         rest = _once([r for r in rest if missing not in (r.lower, r.upper)] + implied)
     return tuple(_once(rest))
 

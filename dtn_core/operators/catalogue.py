@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .knobs import KNOBS, KnobDoc
+from .knobs import CHOICES, INTERACTION_MASKS, KNOBS, KnobDoc, check
 from .operator import Operator, as_operator
 from .tensor_attention import tensor_attention
 from .tensor_interaction import tensor_interaction
@@ -51,6 +51,8 @@ class Entry:
         The knobs it takes.
     build : callable
         ``build(**knobs) -> Operator``.
+    masks : tuple
+        The values that its knob ``mask`` takes.
     """
 
     name: str
@@ -58,11 +60,22 @@ class Entry:
     signature: str
     knobs: dict[str, KnobDoc]
     build: Callable[..., Operator]
+    masks: tuple[str | None, ...] = CHOICES["mask"]
+
+    def check(self, knobs: Mapping[str, Any]) -> None:
+        """Refuse knobs that clash, without building anything.
+
+        Raises
+        ------
+        ValueError
+            As ``build``.
+        """
+        check(self.name, knobs, self.masks)
 
 
-def _knobbed(build: Callable[..., Operator], summary: str, signature: str) -> Entry:
+def _knobbed(build: Callable[..., Operator], summary: str, signature: str, masks: tuple[str | None, ...]) -> Entry:
     knobs = {name: KNOBS[name] for name in inspect.signature(build).parameters}
-    return Entry(build.__name__, summary, signature, knobs, build)
+    return Entry(build.__name__, summary, signature, knobs, build, masks)
 
 
 def _written(name: str, summary: str, text: str) -> Entry:
@@ -81,11 +94,13 @@ catalogue: dict[str, Entry] = {
             tensor_attention,
             "Token mixing by a product of score matrices",
             "q[n,d], k[n,d], v[n,e] -> o[n,e]",
+            CHOICES["mask"],
         ),
         _knobbed(
             tensor_interaction,
             "Channel mixing by a product of feature matrices",
             "q[n,d], k[n,d], v[n,d] -> o[n,d]",
+            INTERACTION_MASKS,
         ),
         *(_written(name, summary, text) for name, (summary, text) in _WRITTEN.items()),
     )

@@ -49,16 +49,20 @@ KNOBS: dict[str, KnobDoc] = {
 
 MAX_ORDER = 64
 
-_CHOICES: dict[str, tuple[Any, ...]] = {
+CHOICES: dict[str, tuple[Any, ...]] = {
     "side": ("q", "k"),
     "product": ("matmul", "hadamard"),
     "normalize": ("trace", "diag", "row", None),
     "activation": (None, "relu", "exp", "expm"),
     "mask": (None, "tril", "causal"),
 }
+"""The values of the knobs that have a few."""
+
+INTERACTION_MASKS: tuple[str | None, ...] = (None, "causal")
+"""The masks of an operator that mixes channels: it has no matrix over tokens to take the triangle of."""
 
 
-def check(operator: str, knobs: Mapping[str, Any], masks: tuple[str | None, ...] = (None, "tril", "causal")) -> None:
+def check(operator: str, knobs: Mapping[str, Any], masks: tuple[str | None, ...] = CHOICES["mask"]) -> None:
     """Refuse values and combinations that make no sense.
 
     Raises
@@ -70,7 +74,7 @@ def check(operator: str, knobs: Mapping[str, Any], masks: tuple[str | None, ...]
     def refuse(message: str) -> None:
         raise ValueError(f"{operator}: {message}")
 
-    for name, choices in _CHOICES.items():
+    for name, choices in CHOICES.items():
         if name in knobs and knobs[name] not in (masks if name == "mask" else choices):
             expected = ", ".join(map(repr, masks if name == "mask" else choices))
             refuse(f"{name}={knobs[name]!r} is not one of {expected}")
@@ -90,7 +94,7 @@ def check(operator: str, knobs: Mapping[str, Any], masks: tuple[str | None, ...]
         refuse("product='hadamard' clashes with asymmetric=True: A ⊙ Aᴴ has no asymmetric form")
     if knobs.get("decay") is not None and knobs.get("mask") != "causal":
         refuse(f"decay clashes with mask={knobs.get('mask')!r}: decay needs mask='causal'")
-    if knobs.get("normalize") is None and knobs.get("eps") != 0.0:
+    if knobs.get("normalize") is None and knobs.get("eps", 0.0) != 0.0:
         refuse("eps clashes with normalize=None: there is no denominator to add it to")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .definition import Definition
-from .knobs import Scalar, check
+from .knobs import INTERACTION_MASKS, Scalar, check
 from .operator import Operator
 
 
@@ -55,7 +55,7 @@ def tensor_interaction(
         "side": side, "product": product, "scale": scale, "normalize": normalize, "activation": activation,
         "mask": mask, "residual": residual, "decay": decay, "eps": eps,
     }  # fmt: skip
-    check("tensor_interaction", knobs, masks=(None, "causal"))
+    check("tensor_interaction", knobs, masks=INTERACTION_MASKS)
     define = Definition("tensor_interaction", knobs, ("q[n,d]", "k[n,d]", "v[n,d]"), "o[n,d]")
     causal = mask == "causal"
     own = "t," if causal else ""

@@ -50,7 +50,7 @@ def backward(stream: Stream, chunk: Program) -> Backward:
     vjp = differentiate(chunk, wrt)
     given = vjp.params[len(chunk.params) :]
     added = tuple(Param(state.added, state.axes) for state in stream.states)
-    statements = tuple(replace(s, value=_real(s.value)) for s in vjp.statements)
+    statements = tuple(replace(s, value=real_valued(s.value)) for s in vjp.statements)
     return Backward(
         pruned(replace(vjp, outputs=(*added, *vjp.outputs), statements=statements)),
         {output.name: param.name for output, param in zip(chunk.outputs, given, strict=True)},
@@ -58,15 +58,15 @@ def backward(stream: Stream, chunk: Program) -> Backward:
     )
 
 
-def _real(expr: Expr) -> Expr:
+def real_valued(expr: Expr) -> Expr:
     """``expr`` of real tensors: ``conj`` and ``real`` are the identity."""
     match expr:
         case Apply("conj" | "real", (inner,)):
-            return _real(inner)
+            return real_valued(inner)
         case Apply(function, operands):
-            return Apply(function, tuple(map(_real, operands)))
+            return Apply(function, tuple(map(real_valued, operands)))
         case Product(factors):
-            return product(*map(_real, factors))
+            return product(*map(real_valued, factors))
         case Sum(terms):
-            return sum_of(*map(_real, terms))
+            return sum_of(*map(real_valued, terms))
     return expr

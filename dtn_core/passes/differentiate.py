@@ -41,6 +41,7 @@ from ..ir.nodes import (
     Relation,
     Statement,
     Sum,
+    children,
     factors_of,
     indices_of,
     product,
@@ -230,9 +231,9 @@ class _Reverse:
             case Apply(function, operands):
                 made: list[Expr] = []
                 for operand in map(self.separated, operands):
-                    simple = not isinstance(operand, Sum) and sum(bool(r.indices) for r in reads(operand)) < 2
                     own = tuple(dict.fromkeys(indices_of(operand)))
-                    made.append(operand if simple else self.define("slope_arg", own, operand))
+                    compound = isinstance(operand, Sum | Product)
+                    made.append(self.define("slope_arg", own, operand) if compound else operand)
                 return Apply(function, tuple(made))
             case Product(factors):
                 return product(*map(self.separated, factors))
@@ -323,15 +324,20 @@ def _one(indices: tuple[Index, ...]) -> Read:
 
 
 def masks(program: Program) -> set[str]:
-    """The tensors that ``select`` tests; nothing is differentiated by them."""
-    tested = set()
+    """The tensors that ``select`` tests and nothing else reads; nothing is differentiated by them."""
+    tested: set[str] = set()
+    other: set[str] = set()
+
+    def walk(expr: Expr) -> None:
+        if isinstance(expr, Apply) and expr.function == "select" and isinstance(expr.operands[0], Read):
+            tested.add(expr.operands[0].tensor)
+            walk(expr.operands[1])
+            return
+        if isinstance(expr, Read):
+            other.add(expr.tensor)
+        for child in children(expr):
+            walk(child)
+
     for statement in program.statements:
-        stack: list[Expr] = [statement.value]
-        while stack:
-            expr = stack.pop()
-            if isinstance(expr, Apply) and expr.function == "select" and isinstance(expr.operands[0], Read):
-                tested.add(expr.operands[0].tensor)
-                stack.append(expr.operands[1])
-            elif isinstance(expr, Apply | Product):
-                stack.extend(expr.operands if isinstance(expr, Apply) else expr.factors)
-    return tested
+        walk(statement.value)
+    return tested - other

@@ -7,6 +7,7 @@ from dataclasses import replace
 from ..errors import CompileError
 from ..ir.axes import sequence_axes
 from ..ir.nodes import (
+    MINUS_ONE,
     ONES,
     Apply,
     Expr,
@@ -18,6 +19,7 @@ from ..ir.nodes import (
     Program,
     Read,
     Statement,
+    Sum,
     factors_of,
     indices_of,
     map_statement,
@@ -28,7 +30,9 @@ from ..ir.nodes import (
 
 MASK = "padding_mask"
 
-_KEEPS_ZERO = {"conj", "real", "abs", "select", "relu", "gelu", "silu", "tanh", "sqrt", "erf", "step"}
+_KEEPS_ZERO = {"conj", "real", "abs", "select", "relu", "gelu", "silu", "tanh", "erf", "step"}
+_ENDLESS_AT_ZERO = {"log", "sqrt"}
+"""Functions that have no finite value or slope at 0: at padded tokens they are taken at 1 instead."""
 
 
 def pad(program: Program) -> Program:
@@ -70,13 +74,14 @@ class _Padding:
                 self.vanishing[names[param.name]] = {i for i, a in enumerate(param.axes) if a == self.axis}
         outputs = {o.name: self.fresh(f"{o.name}_all") for o in self.program.outputs if self.axis in o.axes}
         names.update(outputs)
-        body = []
+        body: list[Statement] = []
         for statement in self.program.statements:
             renamed = map_statement(
                 replace(statement, name=names.get(statement.name, statement.name)),
                 lambda read: Read(names.get(read.tensor, read.tensor), read.indices),
             )
-            body.append(self.counting(renamed))
+            finite = replace(renamed, value=self.finite(renamed.value, body))
+            body.append(self.counting(finite))
         last = [self.selected(o.name, outputs[o.name], o.axes) for o in self.program.outputs if o.name in outputs]
         params = (*self.program.params, Param(MASK, (self.axis,)))
         return replace(self.program, params=params, statements=(*self.first, *body, *last))
@@ -94,6 +99,29 @@ class _Padding:
             if index.axis == self.axis:
                 value = Apply("select", (Read(MASK, (index,)), value))
         return Statement(name, indices, value)
+
+    def finite(self, expr: Expr, body: list[Statement]) -> Expr:
+        """``expr`` with the operands of logarithms and roots 1 at padded tokens, where nothing times 0 is NaN then."""
+        match expr:
+            case Sum(terms):
+                return sum_of(*(self.finite(term, body) for term in terms))
+            case Product(factors):
+                return product(*(self.finite(factor, body) for factor in factors))
+            case Apply(function, operands):
+                inner = tuple(self.finite(operand, body) for operand in operands)
+                own = tuple(dict.fromkeys(indices_of(expr)))
+                tokens = [index for index in own if index.axis == self.axis]
+                if function not in _ENDLESS_AT_ZERO or not tokens:
+                    return Apply(function, inner)
+                kept = inner[0]
+                for index in tokens:
+                    kept = Apply("select", (Read(MASK, (index,)), kept))
+                real = product(MINUS_ONE, *(Read(self.real_tokens(), (index,)) for index in tokens))
+                made = Statement(self.fresh("finite"), own, sum_of(kept, Read(ONES, tuple(tokens)), real))
+                body.append(made)
+                self.vanishing[made.name] = set()
+                return Apply(function, (Read(made.name, own),))
+        return expr
 
     def counting(self, statement: Statement) -> Statement:
         """The statement with its sums over tokens restricted to real ones."""

@@ -24,11 +24,11 @@ LONG = 65_536
 FEATURES = 64
 SHORT = 16
 CHUNKS = (16, 32, 64, 128, 256)
-CHUNK_OVERHEAD = 2_000_000
-"""What starting one more chunk costs, in flops."""
+CHUNK_OVERHEAD, MANY_OVERHEAD = 2_000_000, 500_000
+"""What one more chunk costs, in flops: called by itself, and among many that are computed at once."""
 
 
-AT_ONCE = 2**18
+AT_ONCE = 2**17
 """Elements of the first argument whose chunks are computed at once: their tiles stay in a processor's cache."""
 
 
@@ -61,8 +61,9 @@ class Chunked:
 
     @property
     def parallel(self) -> bool:
-        """Whether all chunks may be computed at once: no tensor along the tokens has two feature axes."""
-        return self.narrow(self.chunk)
+        """Whether all chunks may be computed at once: tensors begin with their tokens, none has two feature axes."""
+        along = (*self.stream.tokens, *self.stream.results)
+        return all(p.axes[0] == self.stream.axis for p in along) and self.narrow(self.chunk)
 
     def narrow(self, program: Program) -> bool:
         """Whether no tensor of ``program`` along the tokens has two feature axes, nor two of tokens and one more."""
@@ -119,7 +120,7 @@ class Chunked:
         length = sizes[self.stream.axis]
         inside = {**sizes, self.stream.axis: min(self.size, length)}
         count = -(-length // self.size)
-        total = (score(self.chunk, inside) + CHUNK_OVERHEAD) * count
+        total = (score(self.chunk, inside) + (MANY_OVERHEAD if self.parallel else CHUNK_OVERHEAD)) * count
         return total + sum(score(part, sizes) for part in self.wholes)
 
     def walk(self, sizes: Mapping[str, int]) -> dict[str, int]:
@@ -143,9 +144,8 @@ class Chunked:
         inside = held(self.steps, {p.name for p in self.chunk.params} - own, axis, full)
         results = sum(map(_elements, self.stream.results), Polynomial())
         states = sum((_elements(Param(state.name, state.axes)) for state in self.stream.states), Polynomial())
-        if walk["G"] < sizes[axis]:  # pieces, then the whole that they are joined to
-            earlier = results + results.rename(axis, "G") * -1
-            inside = max(inside + states + earlier, results + results, key=lambda p: p.at(full))
+        if walk["G"] < sizes[axis]:  # a turn's tensors beside the whole results that its own are written to
+            inside = inside + states + results
         early = sum((_elements(p) for p in self.before.outputs), Polynomial()) if self.before else Polynomial()
         peaks = [early + inside]
         if self.before is not None:

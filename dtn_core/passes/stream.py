@@ -12,19 +12,26 @@ tokens is the dense form.  Full sums over the sequence (``mask="tril"``) are com
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from ..errors import CompileError
 from ..ir.build import canonical_key
 from ..ir.nodes import (
+    ONES,
+    Apply,
     Expr,
+    Extent,
     Index,
     Number,
     Param,
+    Product,
     Program,
     Read,
     Statement,
+    Sum,
     all_indices,
+    children,
     product,
     statement_reads,
     sum_of,
@@ -124,6 +131,7 @@ class _Splitter:
 
     def run(self) -> Stream:
         before, inside, after = self.sorted()
+        before, inside = self.counted(before, inside)
         for statement in inside:
             if statement.order:
                 self.split(statement)
@@ -137,6 +145,7 @@ class _Splitter:
         needed = dict.fromkeys(r.tensor for s in self.made for r in statement_reads(s))
         local = {s.name for s in self.made} | internal | weight_names
         inputs = [Param(name, shapes[name]) for name in needed if name in shapes and name not in local]
+        inputs += self.carriers(self.made, [*inputs, *(Param(s.name, s.axes) for s in self.states)])
         tokens = tuple(p for p in inputs if self.axis in p.axes)
         decays = [w.decay.tensor for w in self.weights.values() if isinstance(w.decay, Read)]
         constants = [p for p in inputs if self.axis not in p.axes]
@@ -209,10 +218,47 @@ class _Splitter:
         needed = dict.fromkeys(r.tensor for s in statements for r in statement_reads(s))
         own = {s.name for s in statements}
         shapes = {p.name: p.axes for p in self.program.params} | {n: s.axes for n, s in self.statements.items()}
-        params = tuple(Param(name, shapes[name]) for name in needed if name not in own and name in shapes)
+        inputs = [Param(name, shapes[name]) for name in needed if name not in own and name in shapes]
+        params = (*inputs, *self.carriers(statements, inputs))
+        if not any(param.axes for param in params):  # a tensor says what arrays are like
+            params = (*self.program.tensors[:1], *params)
         used = {r.tensor for s in readers for r in statement_reads(s)} | {o.name for o in self.program.outputs}
         outputs = tuple(Param(s.name, s.axes) for s in statements if s.name in used)
         return verify(Program(f"{self.program.name}_{suffix}", params, outputs, tuple(statements)))
+
+    def counted(self, before: list[Statement], inside: list[Statement]) -> tuple[list[Statement], list[Statement]]:
+        """The size of the sequence, and its inverse, as numbers computed before: within a chunk it is another."""
+        names: dict[Expr, Read] = {}
+
+        def sized(expr: Expr) -> Expr:
+            match expr:
+                case Extent(axis) | Apply("recip", (Extent(axis),)) if axis == self.axis:
+                    if expr not in names:
+                        names[expr] = Read(self.fresh(f"{axis}_whole" if expr == Extent(axis) else f"inv_{axis}_whole"))
+                    return names[expr]
+                case Apply(function, operands):
+                    return Apply(function, tuple(map(sized, operands)))
+                case Product(factors):
+                    return product(*map(sized, factors))
+                case Sum(terms):
+                    return sum_of(*map(sized, terms))
+            return expr
+
+        inside = [replace(statement, value=sized(statement.value)) for statement in inside]
+        added = [Statement(read.tensor, (), size) for size, read in names.items()]
+        self.statements.update({statement.name: statement for statement in (*added, *inside)})
+        return [*added, *before], inside
+
+    def carriers(self, statements: list[Statement], inputs: list[Param]) -> list[Param]:
+        """Parameters of the program that give axes their sizes where none of ``inputs`` does."""
+        known = {axis for param in inputs for axis in param.axes}
+        found: list[Param] = []
+        for axis in dict.fromkeys(axis for s in statements for axis in _sizes_read(s.value)):
+            if axis not in known:
+                able = [p for p in self.program.params if axis in p.axes]
+                found.append(min(able, key=lambda p: (self.axis in p.axes, len(p.axes))))
+                known.update(found[-1].axes)
+        return found
 
     # -------------------------------------------------------------- splitting
 
@@ -283,3 +329,14 @@ class _Splitter:
         if decay not in self.weights:
             self.weights[decay] = Weights(decay, self.fresh("rise"), self.fresh("fall"), self.fresh("whole"))
         return self.weights[decay]
+
+
+def _sizes_read(expr: Expr) -> Iterator[str]:
+    """The axes whose size ``expr`` depends on: as a number, or as that of a tensor of ones."""
+    match expr:
+        case Extent(axis):
+            yield axis
+        case Read(tensor, indices) if tensor == ONES:
+            yield from (index.axis for index in indices)
+    for child in children(expr):
+        yield from _sizes_read(child)

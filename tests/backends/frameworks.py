@@ -113,8 +113,11 @@ class Torch(Framework):
     def gradients(self, function, arrays, wrt=None):
         wrt = tuple(range(len(arrays))) if wrt is None else wrt
         leaves = [self.array(x).requires_grad_(place in wrt) for place, x in enumerate(arrays)]
-        function(*leaves).backward()
-        return [self.numpy(leaves[place].grad) for place in wrt]
+        result = function(*leaves)
+        if result.requires_grad:  # else it is a constant
+            result.backward()
+        grads = [leaves[place].grad for place in wrt]
+        return [np.zeros_like(arrays[p]) if g is None else self.numpy(g) for p, g in zip(wrt, grads, strict=True)]
 
     def second(self, function, arrays, directions):
         leaves = [self.array(x).requires_grad_() for x in arrays]

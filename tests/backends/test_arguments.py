@@ -393,7 +393,7 @@ class TestRefusals:
         with pytest.raises(TypeError, match="q"):
             backend.dtn.compile(tensor_attention())(q, k, v, q=q)
 
-    @pytest.mark.parametrize("implementation", ["cuda", "tvm", "", "Native", 3])
+    @pytest.mark.parametrize("implementation", ["cuda", "", "Native", 3])
     def test_an_unknown_implementation(self, backend, implementation):
         with pytest.raises(
             ValueError, match="implementation=.* cannot run tensor_attention in .*; available: None, 'native'"

@@ -100,6 +100,18 @@ def test_in_several_turns_as_in_one(gradients, rng, name):
         np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9 * abs(other).max())
 
 
+def test_a_second_time_in_several_turns_as_in_one(gradients, rng):
+    tensors, c = rng.normal(size=(3, 64, 150, 32)), rng.normal(size=(64, 150, 32))
+    directions = list(rng.normal(size=(3, 64, 150, 32)))
+    compiled = gradients.dtn.compile(tensor_attention(mask="causal", normalize=None))
+    found = [
+        gradients.second(lambda *t, s=size: gradients.loss(compiled(*t, chunk_size=s), c), list(tensors), directions)
+        for size in (4, 150)
+    ]
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9 * abs(other).max())
+
+
 @pytest.mark.parametrize("normalize", ["trace", None])
 def test_through_the_state_and_by_the_decay(gradients, rng, normalize):
     operator = tensor_attention(mask="causal", normalize=normalize, decay=PARAMETER)

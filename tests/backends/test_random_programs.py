@@ -1,52 +1,57 @@
-"""Random programs, of every construct of the notation, in every backend against the dense interpreter."""
+"""Random programs, of every construct of the notation, in every backend against the dense interpreter.
+
+``--programs 10000`` (or ``DTN_PROGRAMS=10000``) draws as many instead of a few, in pieces with seeds of their own,
+shrinks what fails and prints how far it is; ``--first-seed`` starts elsewhere.
+"""
 
 from __future__ import annotations
 
+import time
+from collections import Counter
+
 import frameworks
-import numpy as np
 import pytest
 
 pytest.importorskip("hypothesis")
 
-from hypothesis import HealthCheck, assume, given, note, settings
-from hypothesis import strategies as st
+from agreement import Agreement
+from hypothesis import HealthCheck, Phase, assume, given, seed, settings
 
-from dtn_core.interpret import interpret
-from dtn_core.printer import to_notation
-from oracle.programs import PARAMS, SIZES, programs
+from oracle.cases import cases
 
-FUNCTIONS = ("conj", "real", "relu", "abs", "tanh", "sigmoid", "silu", "gelu", "erf")
-EXAMPLES = {"numpy": 120, "torch": 80, "jax": 25, "tensorflow": 25}[frameworks.chosen()]
-fixtures_are_fine = settings(
-    max_examples=EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
-)
+SHORT = {"numpy": 150, "torch": 80, "jax": 15, "tensorflow": 15}[frameworks.chosen()]
+PIECE = 250
+LOOSE = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.filter_too_much]
 
 
-def values(seed, batch=()):
-    """One array a parameter, none near 0, the scalar below 1."""
-    rng = np.random.default_rng(seed)
-    found = {}
-    for param in PARAMS:
-        shape = (*batch, *(SIZES[axis] for axis in param.axes))
-        found[param.name] = rng.choice([-1, 1], shape) * rng.uniform(0.3, 1.0, shape) if param.axes else 0.7
-    return found
+def test_a_program_agrees_with_the_interpreter(backend, request, capsys):
+    wanted = request.config.getoption("--programs")
+    first = request.config.getoption("--first-seed")
+    seen, start = Counter(), time.monotonic()
 
+    def check(case):
+        assume(Agreement(backend, case, seen).check())
+        seen["programs"] += 1
 
-def as_tuple(value):
-    return value if isinstance(value, tuple) else (value,)
-
-
-@fixtures_are_fine
-@given(programs(functions=FUNCTIONS), st.integers(0, 9), st.sampled_from([(), (2,)]))
-def test_value(backend, program, seed, batch):
-    given_values = values(seed, batch)
-    expected = as_tuple(interpret(program, **given_values))
-    assume(all(np.max(np.abs(x), initial=0) < 1e6 for x in expected))
-    note(to_notation(program))
-    tensors = {name: backend.array(x) for name, x in given_values.items() if name != "g"}
-    got = as_tuple(backend.dtn.compile(program)(**tensors, g=backend.array(np.array(0.7))))
-    for a, b in zip(map(backend.numpy, got), expected, strict=True):
-        a = np.broadcast_to(
-            a, np.broadcast_shapes(a.shape, b.shape)
-        )  # an output that reads no batched tensor has no batch
-        assert np.allclose(a, b, rtol=1e-8, atol=1e-8 * max(1.0, np.max(np.abs(b), initial=0)))
+    if not wanted:
+        few = settings(max_examples=SHORT, suppress_health_check=LOOSE)
+        few(given(cases())(check))()
+        assert seen["programs"] >= SHORT // 2
+        return
+    many = settings(
+        derandomize=False, suppress_health_check=LOOSE, phases=[Phase.generate, Phase.shrink], print_blob=False
+    )
+    piece = 0
+    while seen["programs"] < wanted:
+        count = min(PIECE, wanted - seen["programs"])
+        seed(first + piece)(settings(many, max_examples=count)(given(cases())(check)))()
+        piece += 1
+        with capsys.disabled():
+            took = time.monotonic() - start
+            left = took / seen["programs"] * (wanted - seen["programs"])
+            counts = ", ".join(f"{what} {number:,}" for what, number in sorted(seen.items()) if what != "programs")
+            print(
+                f"\n{backend.name}: {seen['programs']:,} of {wanted:,} programs, {took:.0f} s, {left:.0f} s left ({counts})",
+                end="",
+                flush=True,
+            )

@@ -197,3 +197,10 @@ def test_a_device_scope(tensors):
     with tf.device("/CPU:0"):
         result = dtn.tensor_attention(*tensors)
     assert "CPU:0" in result.device
+
+
+def test_xla_computes_chunks_of_complex_numbers(rng):
+    x = [tf.constant(part[0] + 1j * part[1]) for part in rng.normal(size=(3, 2, 11, 3))]
+    run = dtn.compile(tensor_attention(mask="causal"))
+    compiled = tf.function(lambda *t: run(*t, chunk_size=4), jit_compile=True)
+    assert close(compiled(*x), run(*x, chunk_size=11))

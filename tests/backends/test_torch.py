@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import subprocess
+import sys
 import warnings
 
 import frameworks
@@ -127,6 +129,13 @@ class TestTransforms:
         assert torch.allclose(hessian, hessian.T, rtol=1e-8, atol=1e-12)
 
 
+def test_importing_the_backend_does_not_import_torchs_compiler():
+    """It takes twice as long as PyTorch itself."""
+    code = "import torch, sys; before = set(sys.modules); import dtn_torch; print(*(set(sys.modules) - before))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not [name for name in done.stdout.split() if name.startswith("torch.")]
+
+
 class TestCompile:
     """``torch.compile`` with ``fullgraph=True``: no graph break, the same values, gradients too."""
 
@@ -176,6 +185,42 @@ class TestCompile:
             gradients += [x.grad for x in leaves]
         for a, b in zip(found, expected, strict=True):
             assert torch.allclose(a, b, rtol=1e-8)
+
+    @pytest.mark.parametrize("layout", ["... n d", "... n h d"])
+    @pytest.mark.parametrize("knobs", [{"normalize": None}, {"decay": 0.9}], ids=str)
+    def test_a_causal_operator_that_runs_in_turns_is_one_operation(self, knobs, layout):
+        shape = (1, 2, 4200, 32) if layout == "... n d" else (1, 4200, 2, 32)
+        tensors = torch.rand(3, *shape, dtype=torch.float64).unbind(0)
+        operator = dtn.compile(tensor_attention(mask="causal", **knobs), layout=layout)
+        graphs = []
+
+        def backend(graph, _):
+            graphs.append([str(node.target) for node in graph.graph.nodes])
+            return graph.forward
+
+        torch.compile(operator, fullgraph=True, backend=backend)(*tensors)
+        assert sum("dtn.tensor_attention" in target for target in graphs[0]) == 1
+        assert not any("matmul" in target for target in graphs[0])
+        compiled = torch.compile(operator, fullgraph=True, backend="aot_eager")
+        assert torch.allclose(compiled(*tensors), operator(*tensors), rtol=1e-9)
+        mapped = torch.vmap(lambda q: operator(q, *tensors[1:]))
+        stacked = torch.stack([tensors[0], 2 * tensors[0]])
+        assert torch.allclose(torch.compile(mapped, fullgraph=True, backend="aot_eager")(stacked), mapped(stacked))
+
+    def test_gradients_of_a_causal_operator_that_runs_in_turns(self):
+        tensors = torch.rand(3, 1, 2, 4200, 32, dtype=torch.float64).unbind(0)
+        operator = dtn.compile(tensor_attention(mask="causal"))
+
+        def loss(*t):
+            return (operator(*t) ** 2).sum()
+
+        leaves = [x.clone().requires_grad_() for x in tensors]
+        expected = torch.autograd.grad(loss(*leaves), leaves)
+        found = torch.autograd.grad(torch.compile(loss, fullgraph=True, backend="aot_eager")(*leaves), leaves)
+        by_func = torch.compile(torch.func.grad(loss, argnums=(0, 1, 2)), fullgraph=True, backend="aot_eager")(*tensors)
+        for a, b, c in zip(found, expected, by_func, strict=True):
+            assert torch.allclose(a, b, rtol=1e-8)
+            assert torch.allclose(c, b, rtol=1e-8)
 
     def test_a_padding_mask(self, tensors):
         keep = torch.tensor([[True, True, False, True, False], [True, True, True, True, False]])

@@ -1,12 +1,16 @@
 """A race in a process of its own, over the NumPy backend; no test looks at a time."""
 
 import os
+import shutil
+import time
+from concurrent.futures import wait
 
 import pytest
 from rich.progress import Progress
 
 from bench import oracle
-from bench.case import FORWARD, SECOND_ORDER, SOFTMAX, Contender, Race, Task
+from bench.case import FORWARD, SECOND_ORDER, START, Contender, Race, Task
+from bench.problems import ATTENTION, CAUSAL_1
 from bench.session import CallFailedError, Process, Session
 
 OURS = Contender("numpy", "dtn", "eager", ours=True)
@@ -14,8 +18,10 @@ OURS = Contender("numpy", "dtn", "eager", ours=True)
 
 @pytest.fixture
 def session(tmp_path):
-    computed = [Task(FORWARD, "numpy", "dtn", "eager", 32, computes) for computes in (SECOND_ORDER, SOFTMAX)]
-    oracle.write_references(computed, tmp_path)
+    right, other = (Task(FORWARD, "numpy", "dtn", "eager", 32, computes) for computes in (SECOND_ORDER, CAUSAL_1))
+    oracle.write_references([right], tmp_path)
+    expected = tmp_path / f"{oracle.reference_name(right)}.npz"
+    shutil.copy(expected, tmp_path / f"{oracle.reference_name(other)}.npz")  # so that order 1 looks wrong
     with Progress(disable=True) as progress, Session(["numpy"], tmp_path, progress, 1e-4) as made:
         yield made
 
@@ -33,7 +39,7 @@ def test_every_round_has_a_time_and_the_output_was_compared(session):
 
 
 def test_a_wrong_output_gets_no_times_and_the_others_go_on(session):
-    wrong, right = session.run(race(Contender("numpy", "dtn", "eager", SOFTMAX), OURS))
+    wrong, right = session.run(race(Contender("numpy", "dtn", "eager", CAUSAL_1), OURS))
     assert wrong.rounds == []
     assert wrong.failed
     assert "WrongOutputError: numpy dtn eager, n = 32: relative error" in wrong.absent
@@ -51,6 +57,18 @@ def test_a_wrong_output_gets_no_times_and_the_others_go_on(session):
 def test_who_does_not_take_part_says_why_and_is_no_failure(session, contender, why):
     (found,) = session.run(race(contender))
     assert (found.absent, found.failed, found.rounds) == (why, False, [])
+
+
+def test_a_library_that_cannot_express_the_operator_is_no_failure(session):
+    (found,) = session.run(race(Contender("numpy", "opt_einsum", "eager")))
+    assert (found.absent, found.failed, found.rounds) == ("not written for second order", False, [])
+
+
+def test_a_start_has_times_and_no_error(session):
+    entries = ((Contender("numpy", "look-up", "tensor attention", ours=True, computes=ATTENTION), 0),)
+    (found,) = session.run(Race("look-up", START, entries, 2))
+    assert len(found.rounds) == 2
+    assert found.error is None
 
 
 def test_every_trial_of_a_candidate_is_kept(session):
@@ -78,3 +96,14 @@ def test_an_exception_in_a_process_is_a_failure_of_one_line(tmp_path):
         process.call(int, "x")
     assert process.call(os.getpid) != os.getpid()
     process.close()
+
+
+def test_an_interruption_ends_processes_that_are_busy(tmp_path):
+    process = Process(tmp_path / "log")
+    process.call(os.getpid)
+    waiting = process.pool.submit(time.sleep, 60)
+    while not waiting.running():
+        time.sleep(0.01)
+    process.close(at_once=True)
+    done, _ = wait([waiting], timeout=10)
+    assert done

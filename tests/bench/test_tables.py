@@ -6,10 +6,11 @@ from itertools import count
 
 import pytest
 
-from bench import causal, results
-from bench.case import FORWARD, GRADIENTS, SECOND_ORDER, SOFTMAX, Figures
+from bench import causal, gpu, layers, plots, results, startup, unmasked
+from bench.case import FORWARD, GRADIENTS, SECOND_ORDER, SOFTMAX, Figures, Shape
 from bench.compare import compare
 from bench.report import Row, Table, contest, duration, everything
+from bench.results import Result
 
 OURS = Figures(FORWARD, "torch", "dtn", "eager", 8192, True, SECOND_ORDER, {}, [1.0, 1.1, 1.2], 1e-6)
 TWIN = replace(OURS, implementation="twin", ours=False, settings={"chunk": 64}, rounds=[2.0, 2.3, 2.4])
@@ -113,23 +114,72 @@ def test_more_figures_make_wider_intervals():
     assert together.estimate.high > alone.estimate.high
 
 
+def test_another_shape_is_not_compared_with():
+    found = compare([OURS, TWIN], [OURS, times(replace(TWIN, shape=Shape(features=32)), 0.5)])
+    assert [each.others for each in found] == [0]
+
+
 def test_results_come_back_as_they_were_written(tmp_path):
-    results.write(tmp_path / "a.json", {"suite": "causal"}, [OURS, TWIN])
-    assert results.read(tmp_path / "a.json") == ({"schema": 1, "suite": "causal"}, [OURS, TWIN])
+    wanted = [Result("causal", "forward, n = 8192", {"date": "now"}, [OURS, TWIN])]
+    results.write(tmp_path / "a.json", wanted)
+    assert results.read(tmp_path / "a.json") == wanted
+
+
+def test_a_race_that_runs_again_takes_the_place_of_the_one_before():
+    old = [Result("causal", "a", {}, [OURS]), Result("causal", "b", {}, [OURS])]
+    new = [Result("causal", "c", {}, [TWIN]), Result("causal", "a", {}, [TWIN])]
+    found = results.merged(old, new)
+    assert [(each.race, each.figures) for each in found] == [("a", [TWIN]), ("b", [OURS]), ("c", [TWIN])]
 
 
 def test_a_result_that_cannot_be_written_leaves_the_old_one(tmp_path):
     path = tmp_path / "a.json"
-    results.write(path, {}, [OURS])
+    old = [Result("causal", "a", {}, [OURS])]
+    results.write(path, old)
     with pytest.raises(TypeError):
-        results.write(path, {"suite": count()}, [TWIN])
-    assert results.read(path)[1] == [OURS]
+        results.write(path, [Result("causal", "a", {"number": count()}, [TWIN])])
+    assert results.read(path) == old
     assert [*tmp_path.iterdir()] == [path]
 
 
 def test_another_file_is_no_result(tmp_path):
     path = tmp_path / "a.json"
-    for text, why in ((json.dumps({"figures": []}), "not a result"), ("# text", "not JSON")):
+    for text, why in ((json.dumps({"races": []}), "not a result"), ("# text", "not JSON")):
         path.write_text(text)
         with pytest.raises(results.UnreadableError, match=why):
             results.read(path)
+
+
+@pytest.mark.parametrize("suite", [causal, unmasked, layers, startup, gpu])
+def test_races_have_names_of_their_own(suite):
+    for scale in ("quick", "usual", "full"):
+        names = [race.name for race in suite.races(scale)]
+        assert len(set(names)) == len(names)
+
+
+def test_startup_is_held_to_differences():
+    ours = replace(OURS, case="import, torch", implementation="dtn", n=0, rounds=[1.05])
+    framework = replace(ours, implementation="framework", ours=False, rounds=[1.0])
+    (target,) = startup.targets([ours, framework])
+    assert target.value == pytest.approx(50)
+    assert target.met
+
+
+def test_pictures_are_drawn_from_results(tmp_path):
+    pytest.importorskip("matplotlib")
+    figures = [replace(f, n=n, peak_memory=n) for n in (1024, 2048) for f in (OURS, TWIN)]
+    about = {
+        "machine": {"processor": "a processor", "cores": 2},
+        "date": "2026-01-01",
+        "ceilings": {"flops": 1e11, "bytes": 1e10},
+    }
+    drawn = plots.draw([Result("causal", "forward", about, figures)], tmp_path)
+    assert sorted(path.name for _, path in drawn) == ["memory.png", "roofline.png", "time.png"]
+    assert all(path.read_bytes().startswith(b"\x89PNG") for _, path in drawn)
+
+
+def test_the_gpu_suite_asks_for_flash_linear_attentions_shapes_on_the_device():
+    races = gpu.races("usual")
+    assert {race.device for race in races} == {"cuda"}
+    asked = {(race.shape.batch, n, race.shape.heads, race.shape.features) for race in races for _, n in race.entries}
+    assert set(gpu.FLA_SHAPES) <= asked

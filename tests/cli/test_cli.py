@@ -11,7 +11,7 @@ from dtn_core.cli.commands import app
 from dtn_core.operators import catalogue
 
 HEAVY = {"numpy", "sympy", "opt_einsum", "scipy", "sklearn", "matplotlib", "torch", "jax", "tensorflow", "keras"}
-COMMANDS = ("ops", "show", "explain", "emit", "doctor", "demo")
+COMMANDS = ("ops", "show", "explain", "emit", "doctor", "demo", "conform")
 
 
 @pytest.fixture
@@ -57,6 +57,7 @@ class TestHelp:
         arguments = epilog.removeprefix("Example: dtn ").partition(" >")[0].split()
         monkeypatch.setattr("dtn_core.demo.run", lambda **options: 0)
         monkeypatch.setattr("dtn_core.cli.doctor.print_report", lambda timeout: 0)
+        monkeypatch.setattr("dtn_core.conform.run.run", lambda request, out: 0)
         assert dtn(*arguments)[0] == 0
 
 

@@ -109,6 +109,15 @@ class TestOrder:
         ]
         assert evaluate("f(x[n]) -> y[n]: y[t] = x[j] * x[i] where j <= i <= t decay 0.5", x).tolist() == expected
 
+    def test_decay_along_a_chain_reaches_past_an_index_that_a_term_does_not_carry(self):
+        text = "f(x[n]) -> y[n]: y[t] = x[i] where i <= j <= t decay 0.5"
+        assert evaluate(text, [4, 2, 1]).tolist() == [4, 2 + 4 / 2, 1 + 2 / 2 + 4 / 4]
+
+    def test_an_index_that_is_equal_stands_for_one_that_a_term_does_not_carry(self):
+        # j is k and t: the decay from j to i weighs once
+        text = "f(x[n]) -> y[n]: y[k] = x[i] * x[t] where j <= i decay 0.5, k == j, t == j"
+        assert evaluate(text, [4, 2, 1]).tolist() == [4 * (4 + 2 / 2 + 1 / 4), 2 * (2 + 1 / 2), 1]
+
     def test_decays_of_two_chains_differ(self):
         x = [1.0, 2.0, 3.0]
         expected = [

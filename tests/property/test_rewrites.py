@@ -17,7 +17,8 @@ from dtn_core.passes.flatten import flatten
 from dtn_core.passes.padding import pad
 from dtn_core.passes.pipeline import lower
 from dtn_core.printer import to_notation
-from oracle.programs import programs, rational_arguments
+from oracle.exact import arguments_for
+from oracle.programs import SIZES, programs
 
 REGIMES = (
     {"n": 65_536, "d": 64, "e": 64},
@@ -25,6 +26,11 @@ REGIMES = (
     {"n": 4, "d": 1024, "e": 2},
     {"n": 3, "d": 2, "e": 2},
 )
+
+
+def rational_arguments(program, seed):
+    """Small rational arguments of both signs, zeros among them."""
+    return arguments_for(program, np.random.default_rng(seed), SIZES)
 
 
 def exactly(program, arguments):

@@ -1,4 +1,4 @@
-"""What a user of PyTorch would write by hand, or take from PyTorch, instead of the causal second-order operator.
+"""What a user of PyTorch would write by hand instead of the causal operators: dense, and chunked.
 
 All take ``q[..., n, d], k[..., n, d], v[..., n, e]`` and return ``o[..., n, e]``.
 """
@@ -17,16 +17,32 @@ def dense(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return (w @ w.mT).tril() @ v
 
 
+def linear(q: Tensor, k: Tensor, v: Tensor, *, chunk: int) -> Tensor:
+    """Causal linear attention in chunks, all of them at once."""
+    q, k, v = (x.unflatten(-2, (-1, chunk)) for x in (q, k, v))
+    sums = (k.mT @ v).to(torch.promote_types(v.dtype, torch.float32))
+    before = (sums.cumsum(-3) - sums).to(v.dtype)
+    return ((q @ k.mT).tril() @ v + q @ before).flatten(-3, -2)
+
+
 def twin(q: Tensor, k: Tensor, v: Tensor, *, chunk: int) -> Tensor:
     """The chunked form, all chunks at once: two causal linear attentions, ``Lin(q, Lin(q, k, k), v)``."""
+    return linear(q, linear(q, k, k, chunk=chunk), v, chunk=chunk)
 
-    def linear(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = (x.unflatten(-2, (-1, chunk)) for x in (q, k, v))
-        sums = k.mT @ v
-        before = sums.cumsum(-3) - sums
-        return ((q @ k.mT).tril() @ v + q @ before).flatten(-3, -2)
 
-    return linear(q, linear(q, k, k), v)
+def third_order(q: Tensor, k: Tensor, v: Tensor, *, chunk: int) -> Tensor:
+    """``Lin(q, Lin(q, k, k), Lin(q, k, v))``."""
+    return linear(q, linear(q, k, k, chunk=chunk), linear(q, k, v, chunk=chunk), chunk=chunk)
+
+
+def asymmetric(q: Tensor, k: Tensor, v: Tensor, *, chunk: int) -> Tensor:
+    """``Lin(q, k, Lin(q, k, v))``."""
+    return linear(q, k, linear(q, k, v, chunk=chunk), chunk=chunk)
+
+
+def interaction(q: Tensor, k: Tensor, v: Tensor, *, chunk: int) -> Tensor:
+    """``Lin(Lin(v, q, k), k, q)``."""
+    return linear(linear(v, q, k, chunk=chunk), k, q, chunk=chunk)
 
 
 def group_step(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor, Tensor]:

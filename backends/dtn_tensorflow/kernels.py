@@ -1,0 +1,179 @@
+"""Kernels of other implementations in TensorFlow: eager, and in ``tf.function`` as calls back into Python.
+
+XLA compiles no such call: ``jit_compile=True`` is TensorFlow's own error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from dtn_codegen.kernel_shapes import KernelShapes
+from dtn_core.ir.nodes import Param
+
+ALIGNMENT = 64
+"""Bytes that TensorFlow expects of memory that it did not allocate."""
+
+
+def call(
+    shapes: KernelShapes,
+    native: Callable[..., Any],
+    arguments: Sequence[Any],
+    leading: Sequence[Any],
+    sizes: Mapping[str, Any],
+) -> list[Any]:
+    """Call kernels with tensors of any leading axes.
+
+    Parameters
+    ----------
+    shapes : KernelShapes
+        Of the operator.
+    native : callable
+        The same operator as generated source, ``native(*arguments)`` in the kernels' order.
+    arguments : sequence
+        Tensors, and scalars that are numbers or tensors, in the kernels' order.  Scalars that are tensors get
+        gradients, which are native.
+    leading, sizes
+        The leading axes that they broadcast to, and the sizes of the operator's axes; None where not known yet.
+    """
+    kernels = shapes.kernels
+    like = next(x for p, x in zip(kernels.inputs, arguments, strict=True) if p.axes)
+    whole = _known(shapes, arguments, leading, sizes)
+    leading, sizes = whole
+    full = shapes.with_leading(leading, sizes)
+    given = [
+        tf.reshape(
+            tf.broadcast_to(tf.cast(x, like.dtype if p.axes else tf.float32), shapes.outside(p, leading, sizes)),
+            shapes.inside(p, full),
+        )
+        for p, x in zip(kernels.inputs, arguments, strict=True)
+    ]
+    moved = any(tf.is_tensor(x) for p, x in zip(kernels.inputs, arguments, strict=True) if not p.axes)
+    results = _differentiable(shapes, native, like.dtype, moved)(*given)
+    many = results if isinstance(results, list | tuple) else [results]
+    return [
+        tf.cast(tf.reshape(result, shapes.outside(p, leading, sizes)), like.dtype)
+        for p, result in zip(kernels.outputs, many, strict=True)
+    ]
+
+
+def _known(
+    shapes: KernelShapes, arguments: Sequence[Any], leading: Sequence[Any], sizes: Mapping[str, Any]
+) -> tuple[list[Any], dict[str, Any]]:
+    """Leading axes and sizes, as tensors where they are not known while tracing."""
+    if None not in leading and None not in sizes.values():
+        return list(leading), dict(sizes)
+    shape: Any = tf.constant([], tf.int32)
+    found: dict[str, Any] = {}
+    for param, x in zip(shapes.kernels.inputs, arguments, strict=True):
+        if not param.axes:
+            continue
+        dynamic = tf.shape(x)
+        places = list(range(-len(param.axes), 0))
+        own = dynamic[: -len(param.axes)]
+        if shapes.is_interleaved(param):
+            places[0] = -len(param.axes) - 1
+            own = tf.concat([dynamic[: places[0]], dynamic[-2:-1]], 0)
+        found.update({axis: dynamic[place] for axis, place in zip(param.axes, places, strict=True)})
+        shape = tf.broadcast_dynamic_shape(shape, own)
+    axes = {axis: sizes.get(axis) if sizes.get(axis) is not None else found[axis] for axis in found}
+    return [size if size is not None else shape[place] for place, size in enumerate(leading)], axes
+
+
+def _differentiable(shapes: KernelShapes, native: Callable[..., Any], dtype: Any, moved: bool) -> Callable[..., Any]:
+    """The kernel of ``[batch, heads, ...]`` tensors with its gradient."""
+    kernels = shapes.kernels
+
+    @tf.custom_gradient
+    def function(*arrays: Any) -> Any:
+        def gradient(*cotangents: Any) -> Any:
+            if moved or kernels.why_no_gradient:
+                return _native_gradient(native, arrays, cotangents)
+            return _kernel_gradient(shapes, native, dtype, arrays, cotangents)
+
+        return _run(shapes, "forward", dtype, kernels.outputs, arrays), gradient
+
+    return function
+
+
+def _kernel_gradient(
+    shapes: KernelShapes, native: Callable[..., Any], dtype: Any, arrays: Sequence[Any], cotangents: Sequence[Any]
+) -> list[Any]:
+    """A cotangent for every argument, by the kernel; its own gradient is native."""
+    kernels = shapes.kernels
+    count = len(arrays)
+    wanted = [p for name in kernels.gradients for p in kernels.inputs if p.name == name]
+
+    @tf.custom_gradient
+    def function(*given: Any) -> Any:
+        def gradient(*second: Any) -> Any:
+            with tf.GradientTape() as tape:
+                tape.watch(given)
+                first = _native_gradient(native, given[:count], given[count:])
+                chosen = [x for p, x in zip(kernels.inputs, first, strict=True) if p.name in kernels.gradients]
+            return tape.gradient(chosen, given, list(second), unconnected_gradients=tf.UnconnectedGradients.ZERO)
+
+        return _run(shapes, "backward", dtype, wanted, given), gradient
+
+    found = function(*arrays, *cotangents)
+    by_name = dict(zip(kernels.gradients, found if isinstance(found, list | tuple) else [found], strict=True))
+    return [by_name.get(p.name, tf.zeros_like(x)) for p, x in zip(kernels.inputs, arrays, strict=True)]
+
+
+def _native_gradient(native: Callable[..., Any], arrays: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:
+    """Cotangents by differentiating generated source."""
+    with tf.GradientTape() as tape:
+        tape.watch(arrays)
+        result = native(*arrays)
+    outputs = list(result) if isinstance(result, tuple) else [result]
+    zero = tf.UnconnectedGradients.ZERO
+    return list(tape.gradient(outputs, list(arrays), list(cotangents), unconnected_gradients=zero))
+
+
+def _run(shapes: KernelShapes, direction: str, dtype: Any, results: Sequence[Param], arrays: Sequence[Any]) -> Any:
+    """Call a kernel now, or when the graph runs."""
+    kinds = [dtype if param.axes else tf.float32 for param in results]
+
+    def run(*given: Any) -> list[Any]:
+        sizes = shapes.sizes([tuple(x.shape) for x in given])
+        outputs = [_empty(shapes.inside(p, sizes), kind) for p, kind in zip(results, kinds, strict=True)]
+        if all(output.size for output in outputs):
+            device = "cpu" if "CPU" in given[0].device else _card(given[0])
+            compute = shapes.kernels.forward if direction == "forward" else shapes.kernels.backward
+            compute(sizes, dtype.name, device, given, outputs)
+        return [_adopted(output, kind) for output, kind in zip(outputs, kinds, strict=True)]
+
+    if tf.executing_eagerly():
+        return run(*arrays)
+    found = tf.py_function(run, list(arrays), kinds)
+    static = [tuple(x.shape) for x in arrays]
+    sizes = shapes.sizes(static)
+    for param, result in zip(results, found, strict=True):
+        result.set_shape(shapes.inside(param, sizes))
+    return found
+
+
+def _empty(shape: Sequence[int], dtype: Any) -> np.ndarray:
+    """Memory for a result, which nothing else knows of."""
+    kind = np.dtype(dtype.as_numpy_dtype)
+    count = int(np.prod(shape)) * kind.itemsize
+    buffer = np.empty(count + ALIGNMENT, np.uint8)
+    start = -buffer.ctypes.data % ALIGNMENT
+    return buffer[start : start + count].view(kind).reshape(shape)
+
+
+def _adopted(array: np.ndarray, dtype: Any) -> Any:
+    """A result as a tensor, in the memory where it is."""
+    if dtype == tf.bfloat16:  # NumPy's DLPack has no bfloat16
+        return tf.bitcast(tf.experimental.dlpack.from_dlpack(array.view(np.uint16).__dlpack__()), tf.bfloat16)
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+
+
+def _card(tensor: Any) -> str:
+    """The name of the card that a tensor is on."""
+    index = int(tensor.device.rpartition(":")[2])
+    details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[index])
+    return str(details.get("device_name", "GPU"))

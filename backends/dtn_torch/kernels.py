@@ -1,0 +1,202 @@
+"""Kernels of other implementations as operators of PyTorch, with derivatives, for eager use and ``torch.compile``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from dtn_codegen.implementations import Kernels
+from dtn_codegen.kernel_calls import dtype_name
+from dtn_codegen.kernel_shapes import KernelShapes
+from dtn_core.ir.nodes import Param
+
+if TYPE_CHECKING:
+    from .function import TorchFunction
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a name in a graph stands for.
+
+    Attributes
+    ----------
+    kernels : Kernels
+    native : TorchFunction
+        The same operator as generated source, which differentiates where there is no kernel for it.
+    """
+
+    kernels: Kernels
+    native: TorchFunction
+
+    @cached_property
+    def shapes(self) -> KernelShapes:
+        """The shapes of its arrays."""
+        return KernelShapes(self.native.operator.program, self.native.layout, self.kernels)
+
+    def sizes(self, tensors: Sequence[torch.Tensor]) -> dict[str, Any]:
+        """Sizes of all axes, from the kernel's arguments."""
+        return self.shapes.sizes([tuple(tensor.shape) for tensor in tensors])
+
+    def results(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Tensors for the results, not filled."""
+        sizes = self.sizes(tensors)
+        like = self.tensor(tensors)
+        return [
+            like.new_empty(self.shapes.inside(p, sizes), dtype=like.dtype if p.axes else torch.float32)
+            for p in self.kernels.outputs
+        ]
+
+    def tensor(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+        """An argument that is no scalar."""
+        return next(x for p, x in zip(self.kernels.inputs, tensors, strict=False) if p.axes)
+
+
+ENTRIES: dict[str, Entry] = {}
+"""By the name that graphs carry."""
+
+
+@torch.library.custom_op("dtn::kernel", mutates_args=())
+def kernel(tensors: Sequence[torch.Tensor], name: str) -> list[torch.Tensor]:
+    """The results of a kernel for ``[batch, heads, ...]`` arguments."""
+    entry = ENTRIES[name]
+    results = entry.results(tensors)
+    like = entry.tensor(tensors)
+    if all(result.numel() for result in results):
+        given = [x.detach().contiguous() for x in tensors]
+        entry.kernels.forward(entry.sizes(tensors), dtype_name(like), _device(like), given, results)
+    return results
+
+
+@kernel.register_fake
+def _(tensors: Sequence[torch.Tensor], name: str) -> list[torch.Tensor]:
+    return ENTRIES[name].results(tensors)
+
+
+@torch.library.custom_op("dtn::kernel_gradient", mutates_args=())
+def kernel_gradient(
+    tensors: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor], name: str
+) -> list[torch.Tensor]:
+    """A cotangent for every argument; those of scalars are 0."""
+    entry = ENTRIES[name]
+    kernels = entry.kernels
+    results = {p.name: torch.zeros_like(x) if not p.axes else torch.empty_like(x) for p, x in _named(entry, tensors)}
+    wanted = [results[gradient] for gradient in kernels.gradients]
+    for param, _ in _named(entry, tensors):
+        if param.axes and param.name not in kernels.gradients:
+            results[param.name].zero_()
+    like = entry.tensor(tensors)
+    if like.numel():
+        given = [x.detach().contiguous() for x in (*tensors, *cotangents)]
+        kernels.backward(entry.sizes(tensors), dtype_name(like), _device(like), given, wanted)
+    return list(results.values())
+
+
+@kernel_gradient.register_fake
+def _(tensors: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor], name: str) -> list[torch.Tensor]:
+    return [torch.empty_like(x) for x in tensors]
+
+
+def _named(entry: Entry, tensors: Sequence[torch.Tensor]) -> list[tuple[Param, torch.Tensor]]:
+    return list(zip(entry.kernels.inputs, tensors, strict=True))
+
+
+def _device(tensor: torch.Tensor) -> str:
+    """The name that kernels are chosen by."""
+    return "cpu" if tensor.is_cpu else torch.cuda.get_device_name(tensor.device)
+
+
+# ---------------------------------------------------------------------------------------------------- derivatives
+
+
+def _remember(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    tensors, name = inputs
+    ctx.save_for_backward(*tensors)
+    ctx.entry = name
+    ctx.scalars = any(x.requires_grad for p, x in _named(ENTRIES[name], tensors) if not p.axes)
+
+
+def _backward(ctx: Any, cotangents: Sequence[torch.Tensor]) -> tuple[Any, None]:
+    entry, tensors = ENTRIES[ctx.entry], list(ctx.saved_tensors)
+    if ctx.scalars or entry.kernels.why_no_gradient:
+        return _native_gradient(entry, tensors, cotangents, again=torch.is_grad_enabled()), None
+    return kernel_gradient(tensors, [x.contiguous() for x in cotangents], ctx.entry), None
+
+
+kernel.register_autograd(_backward, setup_context=_remember)
+
+
+def _remember_gradient(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    tensors, cotangents, name = inputs
+    ctx.save_for_backward(*tensors, *cotangents)
+    ctx.entry = name
+
+
+def _backward_gradient(ctx: Any, second: Sequence[torch.Tensor]) -> tuple[Any, Any, None]:
+    entry = ENTRIES[ctx.entry]
+    count = len(entry.kernels.inputs)
+    with torch.enable_grad():
+        leaves = [x.detach().requires_grad_() for x in ctx.saved_tensors]
+        first = _native_gradient(entry, leaves[:count], leaves[count:], again=True)
+        found = torch.autograd.grad(first, leaves, list(second), allow_unused=True, materialize_grads=True)
+    return list(found[:count]), list(found[count:]), None
+
+
+kernel_gradient.register_autograd(_backward_gradient, setup_context=_remember_gradient)
+
+
+def _native_gradient(
+    entry: Entry, tensors: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor], *, again: bool
+) -> list[torch.Tensor]:
+    """Cotangents by differentiating generated source."""
+    with torch.enable_grad():
+        leaves = [x if again and x.requires_grad else x.detach().requires_grad_() for x in tensors]
+        named = {param.name: x for param, x in zip(entry.kernels.inputs, leaves, strict=True)}
+        positional = [named.pop(param.name) for param in entry.native.operator.program.tensors]
+        result = entry.native(*positional, **named)
+        outputs = result if isinstance(result, tuple) else (result,)
+        found = torch.autograd.grad(
+            outputs, leaves, list(cotangents), create_graph=again, allow_unused=True, materialize_grads=True
+        )
+    return [x.contiguous() for x in found]
+
+
+# ---------------------------------------------------------------------------------------------------- calls
+
+
+def call(name: str, arguments: Sequence[Any], leading: Sequence[Any], sizes: dict[str, Any]) -> list[torch.Tensor]:
+    """Call kernels with tensors of any leading axes.
+
+    Parameters
+    ----------
+    name : str
+        In ``ENTRIES``.
+    arguments : sequence
+        Tensors, and scalars that are numbers or tensors, in the kernels' order.
+    leading : sequence of int
+        The leading axes that they broadcast to.
+    sizes : dict
+        Of the operator's axes.
+    """
+    entry = ENTRIES[name]
+    shapes = entry.shapes
+    full = shapes.with_leading(leading, sizes)
+    like = next(x for p, x in zip(entry.kernels.inputs, arguments, strict=True) if p.axes)
+    flat = []
+    for param, x in zip(entry.kernels.inputs, arguments, strict=True):
+        if not param.axes:
+            x = x.to(torch.float32) if isinstance(x, torch.Tensor) else like.new_full((), x, dtype=torch.float32)
+        inside = shapes.inside(param, full)
+        if x.shape != inside:
+            x = x.expand(shapes.outside(param, leading, sizes)).reshape(inside)
+        flat.append(x.contiguous())
+    results = []
+    for param, result in zip(entry.kernels.outputs, kernel(flat, name), strict=True):
+        outside = shapes.outside(param, leading, sizes)
+        if result.shape != outside:
+            result = result.reshape(outside)
+        results.append(result.to(like.dtype))
+    return results

@@ -1,0 +1,101 @@
+"""Causal operators as one operation each for ``torch.compile``, on a processor, where no gradient is asked for.
+
+What runs in turns that fit a processor's cache would be traced as one graph over the whole sequence, whose
+intermediates do not: half as fast.  As an operation of its own it is called as it stands, in any compiled graph.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any
+
+import torch
+
+from dtn_codegen.python import HEADS, has_heads, ir_hash
+from dtn_core.ir.nodes import Param, Program
+from dtn_core.passes.pipeline import AT_ONCE
+
+_NUMBERS = count()
+
+
+def in_turns(arrays: Sequence[torch.Tensor]) -> bool:
+    """Whether sequences are on a processor, longer than what is computed at once, and no gradient is asked for."""
+    first = arrays[0]
+    if first.device.type != "cpu" or torch.compiler.is_exporting():
+        return False
+    if torch.is_grad_enabled() and any(array.requires_grad for array in arrays):
+        return False  # what is traced is differentiated by the compiler
+    return first.numel() > AT_ONCE
+
+
+def operation(program: Program, generated: Callable[..., Any], layout: str) -> Callable[..., Any]:
+    """An operation of PyTorch that calls generated source, without a rule for gradients or ``vmap``.
+
+    Parameters
+    ----------
+    program : Program
+        What it computes.
+    generated : callable
+        Tensors, then numbers, to a tensor or a tuple of them.
+    layout : str
+        Where the head axis is.
+
+    Returns
+    -------
+    callable
+        Called as ``generated`` is, without options.
+    """
+    name = f"dtn::{program.name}_{ir_hash(program)}_{next(_NUMBERS)}"
+    tensors = len(program.tensors)
+
+    @torch.library.custom_op(name, mutates_args=(), schema="(Tensor[] tensors, float[] numbers) -> Tensor[]")
+    def forward(given: Sequence[torch.Tensor], numbers: Sequence[float]) -> list[torch.Tensor]:
+        return _listed(generated(*given, *numbers))
+
+    @forward.register_fake
+    def _(given: Sequence[torch.Tensor], numbers: Sequence[float]) -> list[torch.Tensor]:
+        return [given[0].new_empty(shape, dtype=_dtype(given)) for shape in _shapes(program, given, layout)]
+
+    def call(*arguments: Any) -> Any:
+        if any(isinstance(x, torch.Tensor) for x in arguments[tensors:]):  # one value a head: the operation has numbers
+            return generated(*arguments)
+        results = forward(list(arguments[:tensors]), [float(x) for x in arguments[tensors:]])
+        return results[0] if len(results) == 1 else tuple(results)
+
+    return call
+
+
+def _listed(results: Any) -> list[torch.Tensor]:
+    return list(results) if isinstance(results, tuple) else [results]
+
+
+def _dtype(given: Sequence[torch.Tensor]) -> torch.dtype:
+    floating = [x.dtype for x in given if x.is_floating_point()]
+    found = floating[0]
+    for dtype in floating[1:]:
+        found = torch.promote_types(found, dtype)
+    return found
+
+
+def _shapes(program: Program, given: Sequence[torch.Tensor], layout: str) -> list[tuple[Any, ...]]:
+    """Shapes of the outputs."""
+
+    def heads(param: Param) -> bool:
+        return layout == HEADS and has_heads(program, param.axes)
+
+    sizes: dict[str, Any] = {}
+    leading = []
+    for param, x in zip(program.tensors, given, strict=True):
+        shape = list(x.shape)
+        if heads(param):
+            shape = [*shape[:-3], shape[-2], shape[-3], shape[-1]]
+        cut = len(shape) - len(param.axes)
+        leading.append(tuple(shape[:cut]))
+        sizes.update(zip(param.axes, shape[cut:], strict=True))
+    batch = tuple(torch.broadcast_shapes(*leading))
+    shapes = []
+    for output in program.outputs:
+        own = tuple(sizes[axis] for axis in output.axes)
+        shapes.append((*batch[:-1], own[0], batch[-1], *own[1:]) if heads(output) else (*batch, *own))
+    return shapes

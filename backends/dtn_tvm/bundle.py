@@ -1,0 +1,247 @@
+"""Bundles: candidates compiled here, measured on a machine that has nothing but the device, filed here.
+
+See :mod:`dtn_tvm.measuring.bundle` for what happens there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import tempfile
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dtn_core.demo.atomic import replaced
+
+from . import records
+from .builder import builder
+from .candidates import FAMILY, Options, build_ceiling, built, record_of
+from .measuring import bundle as onsite
+from .measuring.device import CUDA_RUNTIME, RUNTIMES
+from .recipe import from_json, recipes, to_json
+from .record import Receipt, Record, toolchain
+from .record import from_json as record_from_json
+from .site import runtime_folder
+from .targets import Ceilings, Target
+from .targets import from_json as target_from_json
+from .trials import Trial
+from .tune import Progress, TuneError, new_search, nothing_valid
+
+if TYPE_CHECKING:
+    from .problem import Problem
+
+LIMIT = 60 << 20
+"""Bytes of a bundle: what still goes through a mail gateway."""
+
+_MAIN = '"""Measures this bundle: see --help."""\n\nfrom measuring.command import main\n\nraise SystemExit(main())\n'
+
+
+def build(
+    problems: Sequence[Problem],
+    target: Target,
+    path: Path,
+    options: Options,
+    watch: Callable[[Progress], object] = lambda progress: None,
+) -> Progress:
+    """Compile candidates and write a bundle; the device need not be here.
+
+    Parameters
+    ----------
+    problems : sequence of Problem
+        Each gets ``options.trials`` candidates, in the order in which they will be measured.
+    target : Target
+    path : Path
+        The zip file.
+    options : Options
+    watch : callable
+        Told after every candidate.
+
+    Raises
+    ------
+    TuneError
+        If no candidate of a problem can be compiled, or the bundle would be too large; nothing is written then.
+    """
+    family = importlib.import_module(options.family)
+    searches = [new_search(family, problem, target) for problem in problems]
+    progress = Progress(sum(min(options.trials, len(search)) for search in searches), target.name)
+    with tempfile.TemporaryDirectory(prefix="dtn-build-") as name, builder() as compiler:
+        folder, entries = Path(name), []
+        for place, (problem, search) in enumerate(zip(problems, searches, strict=True)):
+            candidates, before = [], progress.done
+            while len(candidates) < options.trials and (schedule := search.propose()) is not None:
+                library = f"kernel_{place}_{len(candidates)}.so"
+                job = {
+                    "family": options.family,
+                    "problem": to_json(problem),
+                    "schedule": schedule,
+                    "target": target.to_json(),
+                    "library": str(folder / library),
+                }
+                failure = built(schedule, compiler, job, options.build_timeout)
+                search.tell(schedule, None)  # nothing is known of it here: the next is one that differs most
+                if failure is None:
+                    candidates.append({"schedule": schedule, "library": library})
+                    progress.done += 1
+                else:
+                    progress.add(failure)
+                watch(progress)
+            if not candidates:
+                progress.done -= before
+                raise TuneError(f"{records.shape(problem.sizes)}: {nothing_valid(progress)}")
+            timed, check = recipes(problem, folder, options.seed)
+            entries.append({"problem": to_json(problem), "recipe": timed, "check": check, "candidates": candidates})
+        ceiling = build_ceiling(compiler, target, folder, options.build_timeout)
+        if isinstance(ceiling, Trial):
+            raise TuneError(f"{target.name}: {ceiling.failure}: {ceiling.detail}")
+        _pack(path, folder, {**_manifest(entries, target, options, folder), "ceiling": ceiling}, target)
+    return progress
+
+
+def _manifest(entries: list[dict[str, Any]], target: Target, options: Options, folder: Path) -> dict[str, Any]:
+    digest = hashlib.sha256(json.dumps(entries, sort_keys=True).encode())
+    for library in sorted(folder.glob("*.so")):
+        digest.update(library.read_bytes())
+    return {
+        "format": onsite.FORMAT,
+        "bundle": digest.hexdigest()[:16],
+        "target": {
+            **target.to_json(),
+            "key": target.key,
+            "kind": target.kind,
+            "arch": target.arch,
+            "device": target.device,
+        },
+        "threads": target.threads if target.kind == "cpu" else None,
+        "versions": toolchain(),
+        "options": {"engine": "grid", "family": options.family, "seed": options.seed},
+        "problems": entries,
+    }
+
+
+def _pack(path: Path, folder: Path, manifest: Mapping[str, Any], target: Target) -> None:
+    measuring = Path(onsite.__file__).parent
+    try:
+        with replaced(path) as beside:
+            with zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as archive:
+                archive.writestr("__main__.py", _MAIN)
+                archive.writestr(onsite.MANIFEST, json.dumps(manifest, indent=1))
+                for file in sorted(measuring.glob("*.py")):
+                    archive.write(file, f"measuring/{file.name}")
+                for file in sorted([*folder.glob("*.so"), *folder.glob("reference_*.py")]):
+                    archive.write(file, file.name)
+                for file in runtime_libraries(target.kind):
+                    archive.write(file, f"lib/{file.name}")
+            size = beside.stat().st_size
+            if size > LIMIT:
+                raise TuneError(f"{path} would have {size >> 20} MiB, at most {LIMIT >> 20}: build fewer candidates")
+    except OSError as error:
+        raise TuneError(f"{path}: {error.strerror}") from None
+
+
+def runtime_libraries(kind: str) -> list[Path]:
+    """What a kernel needs besides apache-tvm-ffi: TVM's runtime, and CUDA's where this machine has it."""
+    found = [runtime_folder() / name for name in RUNTIMES[kind]]
+    if kind == "cuda":
+        found += _cuda_runtime()
+    return found
+
+
+def _cuda_runtime() -> list[Path]:
+    """The CUDA runtime of the toolkit or of a wheel, if it is of the major version that TVM's library asks for."""
+    wanted = _needed(runtime_folder() / RUNTIMES["cuda"][1])
+    folders = [Path("/usr/local/cuda/lib64")]
+    nvidia = find_spec("nvidia")
+    if nvidia is not None and nvidia.submodule_search_locations:
+        folders += [folder for root in nvidia.submodule_search_locations for folder in Path(root).glob("*/lib")]
+    return [folder / wanted for folder in folders if (folder / wanted).is_file()][:1]
+
+
+def _needed(library: Path) -> str:
+    """The file name under which a library asks for CUDA's runtime."""
+    data = library.read_bytes()
+    start = data.index(CUDA_RUNTIME.encode())
+    return data[start : data.index(b"\0", start)].decode()
+
+
+def import_results(path: Path, to: Path, family: str = FAMILY) -> list[Record]:
+    """File the fastest candidate of every problem of a bundle's results.
+
+    Parameters
+    ----------
+    path, to : Path
+        The results, and the file of records.
+    family : str
+        The module of the schedules.
+
+    Raises
+    ------
+    BundleError, TuneError
+        If the results are damaged, of another toolchain or for another device, or hold no valid candidate: nothing is
+        written then.
+    """
+    found = onsite.read_results(path)
+    try:
+        made = _records(path, found, importlib.import_module(family))
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        raise onsite.BundleError(f"{path} is damaged: {type(error).__name__} {error}") from None
+    records.add(to, made)
+    return made
+
+
+def _records(path: Path, found: Mapping[str, Any], family: Any) -> list[Record]:
+    manifest = found["manifest"]
+    if manifest["versions"] != toolchain():
+        theirs, ours = _versions(manifest["versions"]), _versions(toolchain())
+        raise onsite.BundleError(f"{path} is of another toolchain ({theirs}) than is installed ({ours}); build again")
+    target, device = target_from_json(manifest["target"]), found["device"]
+    if target.key != manifest["target"]["key"] or (target.device and target.device not in device):
+        raise onsite.BundleError(f"{path} was measured on {device}; the bundle is for {manifest['target']['name']}")
+    made = []
+    for place, entry in enumerate(manifest["problems"]):
+        problem = from_json(family, entry["problem"])
+        progress = Progress(len(entry["candidates"]), found["device"])
+        best: tuple[float, int] | None = None
+        for key, answer in found["measured"].items():
+            if key.split("/")[0] != str(place):
+                continue
+            progress.done += 1
+            if "failure" in answer:
+                progress.failures[answer["failure"]] += 1
+                progress.details.setdefault(answer["failure"], answer["detail"])
+            elif best is None or answer["seconds"] < best[0]:
+                best = answer["seconds"], int(key.split("/")[1])
+        if best is None:
+            raise TuneError(f"{path}, {records.shape(problem.sizes)}: {nothing_valid(progress)}")
+        answer = found["measured"][f"{place}/{best[1]}"]
+        receipt = Receipt(
+            device=found["device"],
+            seconds=best[0],
+            errors=answer["errors"],
+            tolerance=entry["check"]["tolerance"],
+            checked=entry["check"]["sizes"],
+            roofline=_roofline(problem, target, found["ceilings"], best[0]),
+        )
+        schedule = entry["candidates"][best[1]]["schedule"]
+        record = record_of(problem, target, schedule, manifest["options"], receipt)
+        try:
+            made.append(record_from_json(record.to_json()))
+        except ValueError as error:
+            raise onsite.BundleError(f"{path}: {error}") from None
+    return made
+
+
+def _versions(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _roofline(problem: Problem, target: Target, measured: Mapping[str, float], seconds: float) -> float | None:
+    documented = target.ceilings.flops if target.ceilings else {}
+    flops = measured.get("flops") or documented.get(problem.dtype)
+    if flops is None:
+        return None
+    ceilings = Ceilings(measured["bandwidth"], {problem.dtype: flops})
+    return ceilings.seconds(problem.dtype, problem.flops_at(1), problem.bytes) / seconds

@@ -1,0 +1,58 @@
+"""The family of CPU schedules: which are worth measuring, and which to take without."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+from dtn_codegen.tensorir.schedule import CpuSchedule, Schedule
+from dtn_core.errors import CompileError
+
+from .problem import Problem, tile_program
+from .targets import Target
+
+CHUNK = 32
+CHUNKS = (16, 32, 64, 128)
+TILES = ((8, 16), (4, 32), (8, 32), (4, 64))
+UNROLLS = (1, 2, 4)
+FEW = 16_384
+"""Tokens of all heads together below which waking other cores costs more than they give."""
+
+
+def space(problem: Problem, target: Target) -> tuple[CpuSchedule, ...]:
+    """Valid candidates, the best predicted first."""
+    first = default(problem, target)
+    found = {first: None}
+    for chunk, tokens, features, unroll in product(CHUNKS, TILES, TILES, UNROLLS):
+        try:
+            found[replace(first, chunk=chunk, tokens=tokens, features=features, unroll=unroll)] = None
+        except CompileError:
+            continue
+    return tuple(found)
+
+
+def default(problem: Problem, target: Target) -> CpuSchedule:
+    """What to take without measuring."""
+    problem.tiles  # noqa: B018 - says why there is no kernel
+    length = problem.sizes[problem.axis]
+    tasks = problem.sizes["batch"] * problem.sizes["heads"]
+    chunk = next((chunk for chunk in CHUNKS if chunk >= length), CHUNK)
+    schedule = CpuSchedule(min(chunk, CHUNK))
+    if length * tasks <= FEW or target.threads < 2:
+        return replace(schedule, parallel="serial")
+    if tasks >= target.threads:
+        return schedule
+    if problem.direction == "backward":
+        return replace(schedule, parallel="heads" if tasks > 1 else "serial")
+    return replace(schedule, parallel="split", parts=-(-target.threads // max(1, tasks)))
+
+
+def lower(problem: Problem, schedule: Schedule, target: Target) -> Any:
+    """The module of a candidate."""
+    from dtn_codegen.tensorir.cpu import lower_cpu
+
+    if not isinstance(schedule, CpuSchedule):
+        raise CompileError(f"a {schedule.kind} schedule cannot be compiled for {target.name}")
+    program = tile_program(problem.operator, problem.direction, split=schedule.parallel == "split")
+    return lower_cpu(program, schedule, problem.sizes, problem.dtype, problem.layout)

@@ -1,0 +1,101 @@
+"""The family of CUDA schedules: which are worth measuring, and which to take without.
+
+Nothing here needs a GPU: kernels are compiled for the target by nvcc.
+
+Verified without one: the generated text compiles for sm_80 and sm_90a without spilled registers, and run under an
+emulator of the warp instructions (``tests/tvm/emulator``) it agrees with the dense interpreter.  Not verified without
+one, but by ``tests/gpu`` on a card: that the machine code does too; that kernels are queued on the stream that the
+framework made current (TVM's CUDA runtime asks ``TVMFFIEnvGetStream`` for it, which ``tvm_ffi`` sets from the tensors
+of a call); and every number of ``dtn_codegen.tensorir.cuda.cost``, which is estimated from data sheets.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import product
+from typing import Any
+
+from dtn_codegen.tensorir.cuda.cost import PROCESSORS, Device, check_fits, seconds
+from dtn_codegen.tensorir.cuda.lower import launches
+from dtn_codegen.tensorir.cuda.schedule import CudaSchedule
+from dtn_codegen.tensorir.schedule import Schedule
+from dtn_core.errors import CompileError
+
+from .problem import Problem
+from .targets import Target
+
+CHUNKS = (64, 32, 128, 16)
+WARPS = (4, 8, 16, 2)
+STAGES = (2, 1, 3)
+BLOCKS = (0, 64, 32)
+FULL = (1, 2)
+"""Thread blocks a multiprocessor that sequences are cut into, where there are too few of them."""
+_FLOPS = {"float32": 2e13, "float16": 3e14, "bfloat16": 3e14}
+_BANDWIDTH = 1.5e12
+
+
+def device(target: Target, dtype: str) -> Device:
+    """What bounds kernels on a target; where that is not documented, what an A100 has."""
+    known = target.ceilings
+    return Device(
+        target.shared_memory,
+        target.registers,
+        PROCESSORS.get(target.arch, PROCESSORS["sm_80"]),
+        known.bandwidth if known else _BANDWIDTH,
+        known.flops[dtype] if known else _FLOPS[dtype],
+    )
+
+
+@lru_cache(maxsize=256)
+def space(problem: Problem, target: Target) -> tuple[CudaSchedule, ...]:
+    """Candidates that fit the device, the best predicted first."""
+    limits = device(target, problem.dtype)
+    sequences = problem.sizes["batch"] * problem.sizes["heads"]
+    length = problem.sizes[problem.axis]
+    found: dict[CudaSchedule, float] = {}
+    reason: CompileError | None = None
+    for chunk, warps, stages, block in product(CHUNKS, WARPS, STAGES, BLOCKS):
+        if chunk > max(16, 2 * length):
+            continue
+        for split in (0, *(limits.processors * full for full in FULL)):
+            schedule = CudaSchedule(chunk, warps, stages, block, split=split)
+            try:
+                made = launches(problem.tiles, schedule, problem.sizes, problem.dtype)
+                for plan in made.plans:
+                    check_fits(plan, limits)
+            except CompileError as error:
+                reason = reason or error
+                break
+            if block and all(plan.blocked is None for plan in made.plans):
+                break
+            folds = len(made.stages) - len(made.plans)
+            found[schedule] = seconds(made.plans, folds, limits, sequences, length)
+            if split == 0 and sequences * max(plan.blocks for plan in made.plans) >= limits.processors * max(FULL):
+                break
+    if not found:
+        raise reason or CompileError(f"{problem.operator.name} has no CUDA kernel for {target.name}")
+    return tuple(sorted(found, key=lambda schedule: found[schedule]))
+
+
+def default(problem: Problem, target: Target) -> CudaSchedule:
+    """What to take without measuring: the best predicted."""
+    return space(problem, target)[0]
+
+
+def lower(problem: Problem, schedule: Schedule, target: Target) -> Any:
+    """The module of a candidate."""
+    from dtn_codegen.tensorir.cuda.lower import lower_cuda
+
+    if not isinstance(schedule, CudaSchedule):
+        raise CompileError(f"a {schedule.kind} schedule cannot be compiled for {target.name}")
+    limits = device(target, problem.dtype)
+    for plan in launches(problem.tiles, schedule, problem.sizes, problem.dtype).plans:
+        check_fits(plan, limits)
+    return lower_cuda(problem.tiles, schedule, problem.sizes, problem.dtype, problem.layout)
+
+
+def build(module: Any, target: Any) -> Any:
+    """Machine code for the target, whether or not there is a GPU."""
+    from dtn_codegen.tensorir.cuda.build import build as build_cuda
+
+    return build_cuda(module, target)

@@ -1,0 +1,156 @@
+"""``implementation="tvm"``: which kernel computes a call, compiled when it is first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+
+from dtn_core.errors import CompileError
+from dtn_core.ir.nodes import Param
+from dtn_core.operators import Operator
+
+from . import kernels, records, targets  # kernels first: it says what to install
+from .problem import DTYPES, Problem, tile_program
+
+Direction = Literal["forward", "backward"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A schedule, and where it is from."""
+
+    schedule: kernels.Schedule
+    reason: str
+
+
+class TvmKernels:
+    """Implements :class:`dtn_codegen.implementations.Kernels`."""
+
+    def __init__(self, operator: Operator, layout: str) -> None:
+        self.operator = Operator(operator.program)  # scalars are arguments: they differ from call to call
+        self.layout = layout
+        forward = tile_program(self.operator, "forward")
+        self.inputs: tuple[Param, ...] = forward.inputs
+        self.outputs: tuple[Param, ...] = forward.outputs
+        self.gradients: tuple[str, ...] = ()
+        self.why_no_gradient = ""
+        try:
+            results = tile_program(self.operator, "backward").outputs
+            self.gradients = tuple(result.name.removeprefix("d_") for result in results)
+        except CompileError as error:
+            self.why_no_gradient = str(error)
+        self._known: dict[tuple[object, ...], kernels.Kernel] = {}
+
+    def check(self, dtype: str) -> None:
+        """Raise ValueError for a dtype that there is no kernel for."""
+        if dtype not in DTYPES:
+            raise ValueError(
+                f"implementation='tvm' cannot run {self.operator.name} in {dtype}; "
+                f"kernels take {', '.join(DTYPES)}, implementation='native' takes every dtype"
+            )
+
+    def forward(
+        self, sizes: Mapping[str, int], dtype: str, device: str, inputs: Sequence[Any], outputs: Sequence[Any]
+    ) -> None:
+        """Compute ``outputs``, in place."""
+        self.kernel("forward", sizes, dtype, device)(*_spoken((*inputs, *outputs), dtype))
+
+    def backward(
+        self, sizes: Mapping[str, int], dtype: str, device: str, inputs: Sequence[Any], outputs: Sequence[Any]
+    ) -> None:
+        """Compute the cotangents of ``gradients``, in place."""
+        self.kernel("backward", sizes, dtype, device)(*_spoken((*inputs, *outputs), dtype))
+
+    def function(self, direction: Direction, sizes: Mapping[str, int], dtype: str, device: str) -> Any:
+        """The compiled function, called with inputs, then outputs."""
+        return self.kernel(direction, sizes, dtype, device).function
+
+    def kernel(self, direction: Direction, sizes: Mapping[str, int], dtype: str, device: str) -> kernels.Kernel:
+        """The kernel for these sizes."""
+        key = (direction, dtype, device, *sizes.values(), records.sources())
+        found = self._known.get(key)
+        if found is None:
+            problem = Problem(self.operator, direction, dtype, sizes, self.layout)
+            target = target_of(device)
+            found = self._known[key] = kernels.compile(problem, choose(problem, target).schedule, target)
+        return found
+
+    def describe(self, sizes: Mapping[str, int], dtype: str) -> str:
+        """The schedules that run at these sizes on this processor, and where they are from."""
+        said = []
+        directions: tuple[Direction, ...] = ("forward", "backward")
+        for direction in directions[: 1 if self.why_no_gradient else 2]:
+            problem = Problem(self.operator, direction, dtype, sizes, self.layout)
+            choice = choose(problem, targets.target("cpu"))
+            parameters = ", ".join(f"{k}={v}" for k, v in choice.schedule.to_json().items() if k != "kind")
+            said.append(f"{direction} {parameters} ({choice.reason})")
+        if self.why_no_gradient:
+            said.append(f"the gradient is native: {self.why_no_gradient}")
+        return "; ".join(said)
+
+
+class Tvm:
+    """Implements :class:`dtn_codegen.implementations.Implementation`."""
+
+    def kernels(self, operator: Operator, layout: str) -> TvmKernels:
+        """The kernels of an operator.
+
+        Raises
+        ------
+        ValueError
+            If there are none, saying why.
+        """
+        try:
+            return _kernels(Operator(operator.program), layout)
+        except CompileError as error:
+            raise ValueError(f"implementation='tvm' cannot run {operator.name}: {error}") from None
+
+
+IMPLEMENTATION = Tvm()
+
+
+@lru_cache(maxsize=512)
+def _kernels(operator: Operator, layout: str) -> TvmKernels:
+    return TvmKernels(operator, layout)
+
+
+def _spoken(arrays: Sequence[Any], dtype: str) -> Sequence[Any]:
+    """``arrays`` as DLPack has them: NumPy's knows no bfloat16, so those are handed over as 16 bits of that type."""
+    if dtype != "bfloat16" or not any(isinstance(array, np.ndarray) for array in arrays):
+        return arrays
+    return [
+        kernels.tvm_ffi.from_dlpack(array.view(np.uint16), require_alignment=2)._create_view(array.shape, dtype)
+        if isinstance(array, np.ndarray) and array.dtype.name == dtype
+        else array
+        for array in arrays
+    ]
+
+
+def choose(problem: Problem, target: targets.Target) -> Choice:
+    """The schedule of a record for this shape, or for the nearest one, or the default."""
+    found = records.find(problem, target)
+    if found.record is not None:
+        return Choice(kernels.Schedule.from_json(found.record.schedule), found.reason)
+    return Choice(kernels.default(problem, target), f"default schedule: {found.reason}")
+
+
+@lru_cache(maxsize=16)
+def target_of(device: str) -> targets.Target:
+    """The target of a device.
+
+    Raises
+    ------
+    ValueError
+        For a card that is not in the table of targets.
+    """
+    if device == "cpu":
+        return targets.target("cpu")
+    known = [targets.target(name) for name in targets.names() if name != "cpu"]
+    for found in known:
+        if found.device in device:
+            return found
+    raise ValueError(f"no target for {device!r}; known: {', '.join(found.name for found in known)}")

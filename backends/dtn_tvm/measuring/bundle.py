@@ -1,0 +1,238 @@
+"""A bundle on the machine of the device: read, checked, measured within a budget, and taken up again.
+
+A bundle is a zip file: this code, TVM's runtime libraries, the candidates as shared libraries, the NumPy source that
+their values are checked against, and ``manifest.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from importlib import metadata
+from itertools import zip_longest
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from .outcome import outcome
+from .process import Child, CrashError, HangError, StartError, runner
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+CANDIDATE_TIMEOUT = 60.0  # seconds
+REFERENCE_TIMEOUT = 600.0
+
+
+class BundleError(Exception):
+    """A bundle, a file of results or a machine that does not fit; says what to do."""
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """The manifest of a bundle that is whole.
+
+    Raises
+    ------
+    BundleError
+        If it is truncated, damaged, no bundle, or written by another version.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+            if damaged is not None:
+                raise BundleError(f"{path}: {damaged} in it is damaged; copy the bundle again")
+            names = archive.namelist()
+            if MANIFEST not in names:
+                raise BundleError(f"{path} is not a bundle of dtn tune build: there is no {MANIFEST} in it")
+            manifest = json.loads(archive.read(MANIFEST))
+    except FileNotFoundError:
+        raise BundleError(f"{path}: no such file") from None
+    except (zipfile.BadZipFile, EOFError, ValueError) as error:
+        raise BundleError(f"{path} is truncated or not a bundle ({error}); copy it again") from None
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        found = manifest.get("format") if isinstance(manifest, dict) else None
+        raise BundleError(
+            f"{path} was written by another version (format {found}, expected {FORMAT}); "
+            f"run the code that it brings: python {path.name}"
+        )
+    unsafe = [name for name in names if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts]
+    if unsafe:
+        raise BundleError(f"{path}: {unsafe[0]} in it would be written outside of its folder")
+    return manifest
+
+
+def measure(
+    path: Path, results: Path, budget: float, watch: Callable[[Mapping[str, Any]], object] = lambda state: None
+) -> dict[str, Any]:
+    """Measure a bundle's candidates, the most promising of every problem first.
+
+    Parameters
+    ----------
+    path, results : Path
+        The bundle, and the JSON file to write, which is replaced whole after every candidate. If it is there already,
+        of the same bundle and device, what it lacks is measured.
+    budget : float
+        Seconds; the candidate that is running when they are over is the last.
+    watch : callable
+        Told after every candidate: ``done``, ``total``, and ``last``, what became of it.
+
+    Returns
+    -------
+    dict
+        What is in ``results``.
+
+    Raises
+    ------
+    BundleError
+        If something does not fit; nothing is written then.
+    """
+    deadline = time.monotonic() + budget
+    manifest = read_manifest(path)
+    check_runtime(manifest["versions"])
+    target = manifest["target"]
+    with tempfile.TemporaryDirectory(prefix="dtn-bundle-") as name:
+        folder = Path(name)
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(folder)
+        threads = manifest["threads"] or os.cpu_count() or 1
+        with runner(target["kind"], folder / "lib", threads) as child:
+            device = _ask(child, {"job": "device"})
+            check_device(target, device)
+            found = _begun(results, manifest, device["name"])
+            order = list(_order(manifest["problems"]))
+            found["ceilings"] = found["ceilings"] or _ask(
+                child, {"job": "ceilings", "ceiling": manifest["ceiling"], "folder": name}
+            )
+            for place, number in order:
+                key = f"{place}/{number}"
+                if key in found["measured"]:
+                    continue
+                if time.monotonic() >= deadline:
+                    break
+                found["measured"][key] = _candidate(child, folder, manifest["problems"][place], number, found, place)
+                _write(results, found)
+                watch({"done": len(found["measured"]), "total": len(order), "last": found["measured"][key]})
+    _write(results, found)
+    return found
+
+
+def check_runtime(versions: Mapping[str, str]) -> None:
+    """Refuse an apache-tvm-ffi whose interface may be another than the one that the kernels were compiled for."""
+    needed = versions["tvm_ffi"]
+    try:
+        installed = metadata.version("apache-tvm-ffi")
+    except metadata.PackageNotFoundError:
+        raise BundleError(f"apache-tvm-ffi is missing: pip install apache-tvm-ffi=={needed}") from None
+    if installed.split(".")[:3] != needed.split(".")[:3]:
+        raise BundleError(
+            f"the bundle's kernels need apache-tvm-ffi {needed}, got {installed}: pip install apache-tvm-ffi=={needed}"
+        )
+
+
+def check_device(target: Mapping[str, Any], device: Mapping[str, Any]) -> None:
+    """Refuse a device that the kernels are not for."""
+    if target["device"] and target["device"] not in device["name"]:
+        raise BundleError(f"the bundle is for {target['name']}, the device here is {device['name']}")
+    arch = re.fullmatch(r"sm_(\d+)(\d)([a-z]?)", target["arch"])
+    if arch is None or not device["compute_version"]:
+        return
+    major, minor = (int(part) for part in device["compute_version"].split(".")[:2])
+    wanted = int(arch[1]), int(arch[2])
+    if major != wanted[0] or minor < wanted[1] or (arch[3] and minor != wanted[1]):
+        raise BundleError(
+            f"the bundle is for {target['arch']}, the device here is {device['name']} "
+            f"with compute capability {device['compute_version']}"
+        )
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """The results of an earlier run.
+
+    Raises
+    ------
+    BundleError
+        If the file cannot be read, or is none.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BundleError(f"{path}: {error.strerror}") from None
+    except ValueError as error:
+        raise BundleError(f"{path} is truncated or not JSON ({error})") from None
+    parts = ("bundle", "device", "ceilings", "measured", "manifest")
+    if not isinstance(found, dict) or found.get("format") != FORMAT or not all(part in found for part in parts):
+        raise BundleError(f"{path} does not hold the results of dtn tune measure in format {FORMAT}")
+    return found
+
+
+def _begun(path: Path, manifest: Mapping[str, Any], device: str) -> dict[str, Any]:
+    about = {key: value for key, value in manifest.items() if key != "format"}
+    fresh = {
+        "format": FORMAT,
+        "bundle": manifest["bundle"],
+        "device": device,
+        "ceilings": None,
+        "measured": {},
+        "manifest": about,
+    }
+    if not path.exists():
+        return fresh
+    found = read_results(path)
+    if found["bundle"] != manifest["bundle"]:
+        raise BundleError(f"{path} holds the results of another bundle; give another file")
+    if found["device"] != device:
+        raise BundleError(f"{path} was measured on {found['device']}, the device here is {device}; give another file")
+    return found
+
+
+def _order(problems: list[Mapping[str, Any]]) -> Iterator[tuple[int, int]]:
+    """The first candidate of every problem, then the second of every problem."""
+    for row in zip_longest(*(range(len(problem["candidates"])) for problem in problems)):
+        yield from ((place, number) for place, number in enumerate(row) if number is not None)
+
+
+def _candidate(
+    child: Child, folder: Path, problem: Mapping[str, Any], number: int, found: Mapping[str, Any], place: int
+) -> dict[str, Any]:
+    candidate = problem["candidates"][number]
+    of_problem = [answer for key, answer in found["measured"].items() if key.startswith(f"{place}/")]
+    times = [answer["seconds"] for answer in of_problem if "seconds" in answer]
+    if not of_problem:
+        job = {"job": "prepare", "folder": str(folder), "recipe": problem["check"]}
+        _ask(child, job, REFERENCE_TIMEOUT)
+    job = {
+        "job": "measure",
+        "folder": str(folder),
+        "recipe": problem["recipe"],
+        "check": problem["check"],
+        "library": candidate["library"],
+        "best": min(times, default=None),
+    }
+    try:
+        return outcome(child, job, CANDIDATE_TIMEOUT)
+    except StartError as error:
+        raise BundleError(f"{error}; what was measured is kept, run again to go on") from None
+
+
+def _ask(child: Child, job: Mapping[str, Any], timeout: float = REFERENCE_TIMEOUT) -> dict[str, Any]:
+    try:
+        answer = child.ask(job, timeout)
+    except (CrashError, HangError, StartError) as error:
+        raise BundleError(f"{job['job']}: {error}") from None
+    if "error" in answer:
+        raise BundleError(f"{job['job']}: {answer['error']}")
+    return answer
+
+
+def _write(path: Path, found: Mapping[str, Any]) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        beside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        raise BundleError(f"{path}: {error.strerror}") from None
+    finally:
+        beside.unlink(missing_ok=True)

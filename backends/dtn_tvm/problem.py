@@ -1,0 +1,178 @@
+"""What a kernel computes: an operator or its gradient, for one dtype and one shape."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from math import prod
+from types import MappingProxyType
+from typing import Literal
+
+from dtn_codegen.python import LAYOUTS, ir_hash
+from dtn_codegen.tensorir.tiles import TileProgram, backward, forward
+from dtn_core.errors import CompileError
+from dtn_core.ir.nodes import Param
+from dtn_core.operators import Operator
+from dtn_core.passes.pipeline import candidates
+
+DTYPES = {"float32": 4, "float16": 2, "bfloat16": 2}
+CHUNK = 64
+"""Tokens a chunk that costs are counted for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A kernel to make.
+
+    Attributes
+    ----------
+    operator : Operator
+        Scalars that are bound become constants of the kernel; the others are arguments, float32 ``[batch, heads]``.
+    direction : {"forward", "backward"}
+        The operator, or its gradient by its tensors.
+    dtype : str
+        ``"float32"``, ``"float16"`` or ``"bfloat16"``; sums are taken in float32.
+    sizes : Mapping[str, int]
+        Of every axis, and of ``"batch"`` and ``"heads"``.
+    layout : {"... n d", "... n h d"}
+        Tensors are ``[batch, heads, n, d]``, or ``[batch, n, heads, d]``.
+
+    Examples
+    --------
+    >>> from dtn_core.operators import tensor_attention
+    >>> causal = tensor_attention(mask="causal", normalize=None)
+    >>> problem = Problem(causal, "forward", "float32", {"batch": 1, "heads": 8, "n": 5000, "d": 64, "e": 64})
+    >>> problem.bucket
+    'batch=1,heads=8,n=8192,d=64,e=64'
+    >>> [argument.name for argument in problem.inputs], [result.name for result in problem.outputs]
+    (['q', 'k', 'v'], ['o'])
+    """
+
+    operator: Operator
+    direction: Literal["forward", "backward"]
+    dtype: str
+    sizes: Mapping[str, int]
+    layout: str = "... n d"
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise CompileError(f"{self.operator.name}: no kernel for {self.dtype}; kernels take {', '.join(DTYPES)}")
+        if self.direction not in ("forward", "backward"):
+            raise ValueError(f"direction={self.direction!r} is not one of 'forward', 'backward'")
+        if self.layout not in LAYOUTS:
+            raise ValueError(f"layout={self.layout!r} is not one of {', '.join(map(repr, LAYOUTS))}")
+        missing = {"batch", "heads", *self.operator.program.axes} - set(self.sizes)
+        if missing:
+            raise ValueError(f"{self.operator.name}: sizes {dict(self.sizes)} lack {', '.join(sorted(missing))}")
+        object.__setattr__(self, "sizes", MappingProxyType({axis: int(size) for axis, size in self.sizes.items()}))
+
+    @cached_property
+    def ir_hash(self) -> str:
+        """The hash of the operator's definition."""
+        return ir_hash(self.operator.program)
+
+    @property
+    def axis(self) -> str:
+        """The axis of the tokens."""
+        return self.tiles.axis
+
+    @property
+    def tiles(self) -> TileProgram:
+        """The operator as a tile program.
+
+        Raises
+        ------
+        CompileError
+            If it has none, saying why.
+        """
+        return tile_program(self.operator, self.direction)
+
+    @property
+    def inputs(self) -> tuple[Param, ...]:
+        """The kernel's arguments in order: the operator's parameters, then cotangents of its outputs."""
+        return self.tiles.inputs
+
+    @property
+    def outputs(self) -> tuple[Param, ...]:
+        """The kernel's results, which follow its arguments."""
+        return self.tiles.outputs
+
+    def shape(self, param: Param) -> tuple[int, ...]:
+        """The shape of an argument or result."""
+        batch, heads = self.sizes["batch"], self.sizes["heads"]
+        sizes = tuple(self.sizes[axis] for axis in param.axes)
+        if self.layout == LAYOUTS[1] and len(sizes) > 1 and param.axes[0] == self.axis:
+            return (batch, sizes[0], heads, *sizes[1:])
+        return (batch, heads, *sizes)
+
+    def kind(self, param: Param) -> str:
+        """The dtype of an argument or result."""
+        return self.dtype if param.axes else "float32"
+
+    @property
+    def bucket(self) -> str:
+        """Shapes that share a schedule: the number of tokens is rounded up to a power of two."""
+        sizes = {**self.sizes, self.axis: 1 << max(0, self.sizes[self.axis] - 1).bit_length()}
+        return ",".join(f"{axis}={size}" for axis, size in sizes.items())
+
+    @property
+    def flops(self) -> int:
+        """Multiplications and additions of the matrix products, at chunks of 64 tokens."""
+        return self.flops_at(CHUNK)
+
+    def flops_at(self, chunk: int) -> int:
+        """Those at another length of chunks; triangles count half. No kernel does fewer than at chunks of one token."""
+        tiles = self.tiles
+        length = self.sizes[tiles.axis]
+        inside = {**self.sizes, tiles.axis: chunk}
+        total = 0.0
+        for walk in tiles.walks:
+            for step in walk.body:
+                for contraction in step.contractions:
+                    triangles = sum(tiles.is_triangular(f.tensor) is not None for f in contraction.factors)
+                    triangles += step.order is not None
+                    extents = prod(inside[index.axis] for index in (*step.indices, *contraction.summed))
+                    total += 2 * extents / 2 ** min(1, triangles) * length / chunk
+        return int(total * self.sizes["batch"] * self.sizes["heads"])
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of arguments and results: each is read or written once."""
+        params = (*self.inputs, *self.outputs)
+        return sum(prod(self.shape(param)) * DTYPES[self.kind(param)] for param in params)
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What two equal problems share."""
+        bound = tuple(sorted(self.operator.scalars.items()))
+        return self.ir_hash, bound, self.direction, self.dtype, tuple(sorted(self.sizes.items())), self.layout
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Problem) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+@lru_cache(maxsize=512)
+def tile_program(operator: Operator, direction: str, *, split: bool = False) -> TileProgram:
+    """The tile program of an operator or its gradient, its bound scalars as constants.
+
+    Parameters
+    ----------
+    operator : Operator
+    direction : {"forward", "backward"}
+    split : bool
+        For sequences in parts that are computed side by side.
+
+    Raises
+    ------
+    CompileError
+        If it has none, saying why.
+    """
+    lowered = candidates(operator.program)[0]
+    if split and direction == "backward":
+        raise CompileError(f"{operator.name}: the gradient goes through a sequence as a whole; it is not split")
+    made = forward(lowered, split=split) if direction == "forward" else backward(lowered)
+    return made.bound(operator.scalars)

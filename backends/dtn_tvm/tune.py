@@ -1,0 +1,191 @@
+"""The tuner: proposes candidates, has them built and measured by other processes, keeps what was found.
+
+A candidate that does not build, crashes, hangs or computes something else costs itself and is counted; nothing that it
+does reaches the tuner.
+"""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from dtn_core.errors import DtnError
+
+from . import records
+from .builder import builder
+from .candidates import Candidates, Options
+from .measuring.process import Child, StartError
+from .record import Record
+from .search import Search
+from .targets import Target
+from .trials import Log, Trial, trials_path
+
+if TYPE_CHECKING:
+    from .problem import Problem
+
+
+class TuneError(DtnError):
+    """Tuning that cannot start, or that found nothing."""
+
+
+@dataclass
+class Progress:
+    """Where a search stands.
+
+    Attributes
+    ----------
+    total, done, resumed : int
+        Candidates that will be measured, that were, and how many of those by an earlier run.
+    best : Trial or None
+        The fastest valid one.
+    failures : Counter
+        How many were not valid, by reason.
+    details : dict
+        For each reason, what was said the first time.
+    shortest : float or None
+        Seconds in which the device could do the work at best.
+    device : str
+        Its name.
+    interrupted : bool
+        Whether Ctrl-C ended the search.
+    """
+
+    total: int
+    device: str
+    shortest: float | None = None
+    done: int = 0
+    resumed: int = 0
+    best: Trial | None = None
+    failures: Counter[str] = field(default_factory=Counter)
+    details: dict[str, str] = field(default_factory=dict)
+    interrupted: bool = False
+
+    @property
+    def roofline(self) -> float | None:
+        """The best candidate's fraction of the roofline."""
+        if self.best is None or self.best.seconds is None or self.shortest is None:
+            return None
+        return self.shortest / self.best.seconds
+
+    def add(self, trial: Trial) -> None:
+        """Count a candidate."""
+        self.done += 1
+        if trial.seconds is None:
+            self.failures[trial.failure] += 1
+            self.details.setdefault(trial.failure, trial.detail)
+        elif self.best is None or self.best.seconds is None or trial.seconds < self.best.seconds:
+            self.best = trial
+
+
+def tune(
+    problem: Problem,
+    target: Target,
+    site: Child,
+    path: Path,
+    options: Options | None = None,
+    watch: Callable[[Progress], object] = lambda progress: None,
+) -> tuple[Record, Progress]:
+    """Search the fastest schedule and file its record.
+
+    Parameters
+    ----------
+    problem : Problem
+        Operator, direction, dtype and sizes.
+    target : Target
+        What candidates are compiled for.
+    site : Child
+        The process that measures: of :func:`dtn_tvm.site.local` or :func:`dtn_tvm.site.remote`.
+    path : Path
+        The file of records; trials are kept beside it.
+    options : Options, optional
+    watch : callable
+        Told after every candidate.
+
+    Returns
+    -------
+    Record, Progress
+        After Ctrl-C too, with ``progress.interrupted``: of what was measured until then.
+
+    Raises
+    ------
+    TuneError
+        If no candidate was valid: with the commonest reason; or if the device is lost: what was measured is kept.
+    """
+    options = options or Options()
+    family = importlib.import_module(options.family)
+    search = new_search(family, problem, target)
+    lost = ""
+    with tempfile.TemporaryDirectory(prefix="dtn-tune-") as name, builder() as compiler:
+        try:
+            candidates = Candidates(problem, target, options, Path(name), compiler, site)
+            candidates.prepare()
+            shortest = candidates.shortest()
+        except StartError as error:
+            raise TuneError(f"{target.name}: {error}") from None
+        progress = Progress(min(options.trials, len(search)), candidates.device, shortest)
+        log = Log(trials_path(path), candidates.search_key)
+        for trial in log.read():
+            if progress.done < progress.total and search.tell(trial.schedule, trial.seconds):
+                progress.add(trial)
+                progress.resumed += 1
+        watch(progress)
+        started = time.monotonic()
+        try:
+            while progress.done < progress.total and not _over(options, started):
+                schedule = search.propose()
+                if schedule is None:
+                    break
+                trial = candidates.measure(schedule, progress.best)
+                log.append(trial)
+                search.tell(schedule, trial.seconds)
+                progress.add(trial)
+                watch(progress)
+        except KeyboardInterrupt:
+            progress.interrupted = True
+        except StartError as error:
+            lost = str(error)
+    if progress.best is not None:
+        record = candidates.record(progress.best, shortest)
+        records.add(path, [record])
+    if lost:
+        raise TuneError(f"{target.name}: {lost}; what was measured is kept, run again to go on")
+    if progress.best is None:
+        if progress.interrupted:
+            raise KeyboardInterrupt
+        raise TuneError(nothing_valid(progress))
+    return record, progress
+
+
+def new_search(family: ModuleType, problem: Problem, target: Target) -> Search:
+    """A search of the family's schedules for a problem.
+
+    Raises
+    ------
+    TuneError
+        If the family has none.
+    """
+    space = family.space(problem, target)
+    if not space:
+        raise TuneError(f"{problem.operator.name} {problem.direction}: there is no kernel of it for {target.name}")
+    return Search([schedule.to_json() for schedule in space], family.default(problem, target).to_json())
+
+
+def nothing_valid(progress: Progress) -> str:
+    """Why nothing was found."""
+    if not progress.failures:
+        return "no candidate was measured in the time given"
+    reason, count = progress.failures.most_common(1)[0]
+    detail = progress.details[reason]
+    said = f"{reason}: {detail}" if detail else reason
+    return f"none of {progress.done} candidates is valid; the commonest reason ({count} of {progress.done}): {said}"
+
+
+def _over(options: Options, started: float) -> bool:
+    return options.time_budget is not None and time.monotonic() - started >= options.time_budget

@@ -1,0 +1,172 @@
+"""The buffers of a kernel on a CPU: a chunk's tensors and the states, as float32 in whole vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as T
+
+from dtn_core.ir.nodes import ONES, Expr, Index, Number, Read
+
+from .expressions import value_of
+from .layout import Layout, choose
+from .schedule import CpuSchedule
+from .steps import ACC, RANK, Step
+from .tiles import TileProgram
+from .zeros import Padding
+
+FLOAT = "float32"
+
+Key = tuple[str, bool]
+"""A tensor, and whether it is held transposed."""
+
+
+class Buffers:
+    """The tensors of one head, and expressions of their elements.
+
+    Parameters
+    ----------
+    program : TileProgram
+    schedule : CpuSchedule
+    sizes : Mapping[str, int]
+        Of the feature axes.
+    """
+
+    def __init__(self, program: TileProgram, schedule: CpuSchedule, sizes: Mapping[str, int]) -> None:
+        self.program = program
+        self.schedule = schedule
+        self.sizes = {axis: sizes[axis] for axis in program.features}
+        self.layout: Layout = choose(program)
+        self.padding = Padding(program)
+        vector = schedule.vector
+        self.extents = {axis: -(-size // vector) * vector for axis, size in self.sizes.items()}
+        self.extents[program.axis] = schedule.chunk
+        self.buffers: dict[Key, Any] = {}
+        self.tables: dict[Number | Read, Any] = {}
+        self.empty: dict[str, Any] = {}  # for each state, 0 in the first chunk, where it is 0 as well, and 1 later
+        self.length: Any = None  # of a sequence
+        self.tokens: Any = None  # in the chunk at hand
+
+    @property
+    def bytes(self) -> int:
+        """What one head takes."""
+        return sum(4 * rows * columns for name in self.program.axes for rows, columns in self.shapes(name))
+
+    def forms(self, name: str) -> tuple[bool, ...]:
+        """The ways that a tensor is held."""
+        return self.layout.forms.get(name, (False,))
+
+    def native(self, name: str) -> bool:
+        """Whether a tensor is computed transposed."""
+        return self.forms(name)[0]
+
+    def shapes(self, name: str) -> list[tuple[int, int]]:
+        """Rows and columns of a tensor's buffers."""
+        return [self.shape(name, transposed=form) for form in self.forms(name)]
+
+    def shape(self, name: str, *, transposed: bool) -> tuple[int, int]:
+        """Rows and columns of a tensor's buffer; a vector is one row."""
+        extents = [self.extents[axis] for axis in self.program.axes[name]]
+        if len(extents) == RANK:
+            return (extents[1], extents[0]) if transposed else (extents[0], extents[1])
+        return 1, extents[0] if extents else 1
+
+    def allocate(self, names: Iterable[str]) -> None:
+        """Buffers filled with zeros: what is never written counts for nothing."""
+        self.buffers = {}
+        for name in names:
+            for form in self.forms(name):
+                rows, columns = self.shape(name, transposed=form)
+                buffer = T.alloc_buffer((rows, columns), FLOAT)
+                IRBuilder.name(f"{name}_transposed" if form else name, buffer)
+                self.buffers[name, form] = buffer
+                self.fill(buffer, rows, columns)
+
+    def clear(self, name: str) -> None:
+        """Zeros in every form of a tensor."""
+        for form in self.forms(name):
+            rows, columns = self.shape(name, transposed=form)
+            self.fill(self.buffers[name, form], rows, columns)
+
+    def fill(self, buffer: Any, rows: Any, columns: int) -> None:
+        """Zeros everywhere."""
+        with T.serial(rows) as row:
+            for column, lane in self.vectors(columns):
+                T.buffer_store(buffer, T.float32(0), [row, column + lane])
+
+    def vectors(self, columns: int) -> Iterator[tuple[Any, Any]]:
+        """Loops over whole vectors of a row; yields where one starts, and the lane."""
+        width = self.schedule.vector if columns % self.schedule.vector == 0 else 1
+        return vectors_of(columns, width)
+
+    def pieces(self, size: int) -> Iterator[tuple[Any, Any]]:
+        """Loops over the elements of a row that need not be whole vectors."""
+        whole = size - size % self.schedule.vector
+        if whole:
+            yield from vectors_of(whole, self.schedule.vector)
+        if size > whole:
+            with T.serial(size - whole) as rest:
+                yield whole, rest
+
+    def turn(self, name: str) -> None:
+        """The other form of a tensor that is read both ways."""
+        forms = self.layout.forms.get(name, (False,))
+        if len(forms) == 1:
+            return
+        source, target = (self.buffers[name, form] for form in forms)
+        rows, columns = self.shape(name, transposed=forms[0])
+        step = 4
+        with T.serial(rows // step) as block, T.serial(columns) as column, T.unroll(step) as part:
+            row = block * step + part
+            T.buffer_store(target, source[row, column], [column, row])
+
+    def load(self, read: Read, at: Mapping[Index, Any], along: Index | None = None) -> Any:
+        """One element (or a vector) of a tensor."""
+        if read.tensor == ONES:
+            return T.float32(1)
+        places = [at[index] for index in read.indices]
+        form = self.layout.form(read, along) if len(places) == RANK else False
+        row, column = (places[::-1] if form else places) if len(places) == RANK else (0, places[0] if places else 0)
+        return self.buffers[read.tensor, form][row, column]
+
+    def value(self, expr: Expr, at: Mapping[Index, Any], along: Index | None, accumulated: Any = None) -> Any:
+        """An expression at the indices of a tile."""
+
+        def leaf(read: Read) -> Any:
+            return accumulated if read == ACC else self.load(read, at, along)
+
+        return value_of(expr, leaf, self.size)
+
+    def size(self, axis: str) -> Any:
+        """The size of an axis as a number."""
+        return T.cast(self.extent(axis), FLOAT)
+
+    def extent(self, axis: str) -> Any:
+        """The size of an axis, as it is in memory."""
+        return self.length if axis == self.program.axis else self.sizes[axis]
+
+    def power(self, decay: Number | Read, distance: Any) -> Any:
+        """``γ^distance``."""
+        return self.tables[decay][0, distance + self.schedule.chunk]
+
+    def finished(self, step: Step, at: Mapping[Index, Any], along: Index | None, accumulated: Any) -> Any:
+        """The value that a step stores: 0 outside its order and past the end of an axis."""
+        value = self.value(step.finish, at, along, accumulated)
+        if step.order is not None:
+            low, high = at[step.order.lower], at[step.order.upper]
+            if step.order.decay is not None:
+                value = value * self.power(step.order.decay, high - low)
+            value = T.Select(low <= high, value, T.float32(0))
+        for index in step.indices:
+            if self.padding.must_mask(step, index):
+                end = self.tokens if index.axis == self.program.axis else self.sizes[index.axis]
+                value = T.Select(at[index] < end, value, T.float32(0))
+        return value
+
+
+def vectors_of(columns: int, width: int) -> Iterator[tuple[Any, Any]]:
+    """Loops over ``columns`` by vectors: where each starts, and the lane."""
+    with T.serial(columns // width) as block, T.vectorized(width) as lane:
+        yield block * width, lane

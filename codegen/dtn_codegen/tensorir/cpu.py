@@ -1,0 +1,387 @@
+"""Tile programs as TensorIR for a CPU: one function that walks the chunks of every head.
+
+Everything between arguments and results lives in buffers of a chunk, padded to whole vectors with zeros; tokens past
+the end of a sequence are zeros as well, so that no product needs to know of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tvm
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx.script import builder as T
+
+from dtn_core.errors import CompileError
+from dtn_core.ir.nodes import Index, Number, Param, Read
+
+from .buffers import FLOAT
+from .products import Loops
+from .schedule import CpuSchedule
+from .steps import RANK, Step
+from .tiles import Carried, TileProgram, Walk
+
+HEADS = "... n h d"
+MAX_WORKING_SET = 32 * 2**20
+"""Bytes of a head's buffers beyond which there is no point in a kernel that holds them in a cache."""
+
+
+def lower_cpu(
+    program: TileProgram, schedule: CpuSchedule, sizes: Mapping[str, int], dtype: str, layout: str = "... n d"
+) -> tvm.IRModule:
+    """A module whose ``main(*inputs, *outputs)`` computes ``program`` for any batch, heads and tokens.
+
+    Parameters
+    ----------
+    program : TileProgram
+        What to compute.
+    schedule : CpuSchedule
+        How.
+    sizes : Mapping[str, int]
+        Sizes of the feature axes.
+    dtype : str
+        Of tensors; scalars are float32 ``[batch, heads]``.
+    layout : {"... n d", "... n h d"}
+        Tensors are ``[batch, heads, n, d]``, or ``[batch, n, heads, d]`` where they have two axes.
+
+    Raises
+    ------
+    CompileError
+        If a head's buffers do not fit, or sizes and schedule do not.
+    """
+    return tvm.IRModule({"main": _Kernel(program, schedule, sizes, dtype, layout).function()})
+
+
+class _Kernel(Loops):
+    def __init__(
+        self, program: TileProgram, schedule: CpuSchedule, sizes: Mapping[str, int], dtype: str, layout: str
+    ) -> None:
+        super().__init__(program, schedule, sizes)
+        self.dtype = dtype
+        self.is_headed = layout == HEADS
+        self.arguments: dict[str, Any] = {}
+        self.kept: dict[str, Any] = {}
+        self.sums: dict[str, Any] = {}
+        if self.bytes > MAX_WORKING_SET:
+            raise CompileError(
+                f"{program.name}: a head's chunk and states take {self.bytes >> 20} MiB, "
+                f"more than the {MAX_WORKING_SET >> 20} of a cache"
+            )
+
+    # -------------------------------------------------------------- the function
+
+    def function(self) -> Any:
+        with IRBuilder() as made, T.prim_func(s_tir=True):
+            T.func_name("main")
+            T.func_attr({"tirx.noalias": True, "global_symbol": "main"})
+            self.signature()
+            self.workspace()
+            if self.schedule.parallel == "split":
+                self.by_parts()
+            else:
+                loop = T.serial if self.schedule.parallel == "serial" else T.parallel
+                with loop(self.batch * self.heads) as head:
+                    self.by_head(head)
+        return made.get()
+
+    def signature(self) -> None:
+        """The arguments, and for each an alias whose rows are tokens (or a head's first axis)."""
+        params = [*self.program.inputs, *self.program.outputs]
+        handles = [T.arg(f"{param.name}_handle", T.handle()) for param in params]
+        self.batch, self.heads, self.length = T.int64(), T.int64(), T.int64()
+        for name, var in (("batch", self.batch), ("heads", self.heads), ("tokens", self.length)):
+            IRBuilder.name(name, var)
+        matched = []
+        for param, handle in zip(params, handles, strict=True):
+            shape: tuple[Any, ...] = (self.batch, self.heads, *(self.extent(axis) for axis in param.axes))
+            if self.is_interleaved(param):
+                shape = (self.batch, self.length, self.heads, self.extent(param.axes[1]))
+            kind = self.dtype if param.axes else FLOAT
+            # frameworks align to 16 bytes at best, slices to an element
+            buffer = T.match_buffer(handle, shape, kind, align=tvm.DataType(kind).bits // 8)
+            IRBuilder.name(param.name, buffer)
+            matched.append(buffer)
+        for param, buffer in zip(params, matched, strict=True):
+            columns = self.extent(param.axes[1]) if len(param.axes) == RANK else 1
+            rows = self.batch * self.heads * (self.extent(param.axes[0]) if param.axes else 1)
+            self.arguments[param.name] = T.decl_buffer((rows, columns), buffer.dtype, data=buffer.data)
+
+    def workspace(self) -> None:
+        """Memory for what walks hand on to later ones: tensors of every chunk, and sums of parts of a sequence."""
+        self.chunks = T.ceildiv(self.length, self.schedule.chunk)
+        count = self.batch * self.heads
+        for walk in self.program.walks:
+            for name in (*walk.saved, *walk.stored):
+                rows, columns = self.shape(name, transposed=self.native(name))
+                self.kept[name] = T.alloc_buffer((count * self.chunks * rows, columns), FLOAT)
+            for carried in walk.carried:
+                if carried.partial:
+                    rows, columns = self.shape(carried.name, transposed=self.native(carried.name))
+                    self.sums[carried.name] = T.alloc_buffer((count * self.schedule.parts * rows, columns), FLOAT)
+
+    def is_interleaved(self, param: Param) -> bool:
+        """Whether the head axis is between the two axes of a tensor."""
+        return self.is_headed and len(param.axes) == RANK and param.axes[0] == self.program.axis
+
+    def row(self, param: Param, head: Any, first: Any) -> Any:
+        """The row of an argument's alias for index ``first`` of its first axis."""
+        if self.is_interleaved(param):
+            return ((head // self.heads) * self.length + first) * self.heads + head % self.heads
+        return head * self.extent(param.axes[0]) + first if param.axes else head
+
+    # -------------------------------------------------------------- walks
+
+    def by_head(self, head: Any) -> None:
+        """All walks of one head, one after another."""
+        self.start(head, self.program.walks, self.program.tail)
+        for walk in self.program.walks:
+            for step in walk.setup:
+                self.step(step)
+            if walk.body:
+                for carried in walk.carried:
+                    self.clear(carried.name)
+                self.walk(walk, head, 0, self.chunks)
+        self.finish(head)
+
+    def by_parts(self) -> None:
+        """Each walk over all parts of all sequences at once; it starts from what the walks before it have summed."""
+        count, parts = self.batch * self.heads, self.schedule.parts
+        share = T.ceildiv(self.chunks, parts)
+        walks = self.program.walks
+        for place, walk in enumerate(walks):
+            with T.parallel(count * parts) as task:
+                head = T.bind(T.cast(task // parts, "int64"))
+                part = T.bind(T.cast(task % parts, "int64"))
+                self.start(head, walks[: place + 1], ())
+                self.earlier(walks[: place + 1], head)
+                for carried in walk.carried:
+                    self.clear(carried.name)
+                    if not carried.partial:
+                        self.fold(carried, head, part, share)
+                self.walk(walk, head, part * share, T.min(self.chunks, (part + 1) * share))
+                for carried in walk.carried:
+                    if carried.partial:
+                        self.hand_over(self.sums, carried.name, head * parts + part, load=False)
+        if any(self.program.axis not in output.axes for output in self.program.outputs):
+            with T.parallel(count) as task:
+                head = T.bind(T.cast(task, "int64"))
+                self.start(head, walks, self.program.tail)
+                self.earlier(walks, head)
+                for carried in walks[-1].carried:
+                    if carried.total:
+                        self.fold(carried, head, parts, share)
+                self.finish(head)
+
+    def start(self, head: Any, walks: Sequence[Walk], tail: Sequence[Step]) -> None:
+        """The buffers of a head, its constants, and the powers of its decays."""
+        self.head_index = head
+        self.tokens = self.length
+        steps = [*(step for walk in walks for step in walk.steps), *tail]
+        used = {read.tensor for step in steps for read in step.reads} | {step.name for step in steps}
+        used |= {carried.name for walk in walks for carried in walk.carried}
+        used |= {name for walk in walks for name in (*walk.saved, *walk.loaded)}
+        self.allocate(name for name in self.program.axes if name in used)
+        self.registers()
+        for param in self.program.inputs:
+            if self.program.axis not in param.axes and (param.name, self.native(param.name)) in self.buffers:
+                self.stage_constant(param, head)
+        for name, value in self.program.constants.items():
+            if (name, False) in self.buffers:
+                T.buffer_store(self.buffers[name, False], T.float32(value), [0, 0])
+        self.powers()
+
+    def earlier(self, walks: Sequence[Walk], head: Any) -> None:
+        """What the walks before the last of ``walks`` have summed, and the steps that need no tokens."""
+        share = T.ceildiv(self.chunks, self.schedule.parts)
+        for place, walk in enumerate(walks):
+            for step in walk.setup:
+                self.step(step)
+            for carried in walk.carried if place < len(walks) - 1 else ():
+                if carried.total:
+                    self.clear(carried.name)
+                    self.fold(carried, head, self.schedule.parts, share)
+
+    def finish(self, head: Any) -> None:
+        """Results that have no tokens."""
+        self.tokens = self.length
+        for step in self.program.tail:
+            self.step(step)
+        for output in self.program.outputs:
+            if self.program.axis not in output.axes:
+                self.write_constant(output, head)
+
+    def fold(self, carried: Carried, head: Any, until: Any, share: Any) -> None:
+        """Add up the sums of all parts before ``until``, each decayed by the tokens after it."""
+        form = self.native(carried.name)
+        rows, columns = self.shape(carried.name, transposed=form)
+        target, source = self.buffers[carried.name, form], self.sums[carried.name]
+        chunk, parts = self.schedule.chunk, self.schedule.parts
+        with T.serial(until) as part:
+            kept: Any = T.float32(1)
+            if carried.weights is not None:
+                first, last = (T.min(self.length, place * share * chunk) for place in (part, part + 1))
+                power = T.pow(self.decay(carried.weights.decay), T.cast(last - first, "float64"))
+                kept = T.bind(T.cast(power, FLOAT))
+            with T.serial(rows) as row:
+                for column, lane in self.vectors(columns):
+                    added = source[(head * parts + part) * rows + row, column + lane]
+                    value = kept * target[row, column + lane] + added
+                    T.buffer_store(target, value, [row, column + lane])
+        self.turn(carried.name)
+
+    def walk(self, walk: Walk, head: Any, begin: Any, end: Any) -> None:
+        """One pass over the chunks from ``begin`` to ``end``."""
+        inputs = [p for p in self.program.inputs if self.program.axis in p.axes and walk.reads([p.name])]
+        with T.serial(end - begin) as turn:
+            chunk = T.bind(end - 1 - turn if walk.reverse else begin + T.cast(turn, "int64"))
+            first = T.bind(chunk * self.schedule.chunk)
+            self.tokens = T.bind(T.min(self.length - first, T.int64(self.schedule.chunk)))
+            for param in inputs:
+                self.stage(param, head, first)
+            self.falling(walk)
+            for name in walk.saved:
+                self.hand_over(self.kept, name, head * self.chunks + chunk, load=False)
+            for name in walk.loaded:
+                self.hand_over(self.kept, name, head * self.chunks + chunk, load=True)
+            states = {c.name for c in walk.carried if not (c.total or c.partial)}
+            if self.schedule.parallel != "split":  # parts start from what is before them
+                self.empty = {name: T.bind(T.cast(turn > 0, "int64")) for name in sorted(states)}
+            for step in walk.body:
+                if step.name not in states:
+                    self.step(step)
+                    continue
+                with T.If(turn < end - begin - 1), T.Then():  # nothing reads the last one
+                    self.step(step)
+            self.empty = {}
+            for name in walk.stored:
+                self.hand_over(self.kept, name, head * self.chunks + chunk, load=False)
+            for param in self.program.outputs:
+                if param.name in walk.results:
+                    self.write(param, head, first)
+        self.tokens = self.length
+
+    def hand_over(self, memory: Mapping[str, Any], name: str, place: Any, *, load: bool) -> None:
+        """Write a tensor to its ``place`` in memory, or read it from there."""
+        form = self.native(name)
+        rows, columns = self.shape(name, transposed=form)
+        buffer, outside = self.buffers[name, form], memory[name]
+        with T.serial(rows) as row:
+            for column, lane in self.vectors(columns):
+                inner, outer = [row, column + lane], [place * rows + row, column + lane]
+                if load:
+                    T.buffer_store(buffer, outside[tuple(outer)], inner)
+                else:
+                    T.buffer_store(outside, buffer[tuple(inner)], outer)
+        if load:
+            self.turn(name)
+
+    # -------------------------------------------------------------- arguments
+
+    def stage(self, param: Param, head: Any, first: Any) -> None:
+        """The tokens of a chunk as float32, zeros past the end."""
+        source = self.arguments[param.name]
+        chunk = self.schedule.chunk
+        if len(param.axes) < RANK:
+            target = self.buffers[param.name, False]
+            with T.serial(chunk) as t:
+                inside = T.if_then_else(
+                    t < self.tokens, T.cast(source[self.row(param, head, first + t), 0], FLOAT), T.float32(0)
+                )
+                T.buffer_store(target, inside, [0, t])
+            return
+        target = self.buffers[param.name, False]
+        size = self.sizes[param.axes[1]]
+        with T.serial(self.tokens) as t:
+            row = T.bind(self.row(param, head, first + t))
+            for column, lane in self.pieces(size):
+                T.buffer_store(target, T.cast(source[row, column + lane], FLOAT), [t, column + lane])
+        with T.serial(chunk - self.tokens) as t:
+            for column, lane in self.vectors(self.extents[param.axes[1]]):
+                T.buffer_store(target, T.float32(0), [self.tokens + t, column + lane])
+        self.turn(param.name)
+
+    def stage_constant(self, param: Param, head: Any) -> None:
+        """A tensor without tokens, or a scalar, as float32."""
+        source = self.arguments[param.name]
+        target = self.buffers[param.name, False]
+        if not param.axes:
+            T.buffer_store(target, source[head, 0], [0, 0])
+            return
+        with T.serial(self.sizes[param.axes[0]]) as i:
+            row = self.row(param, head, i)
+            if len(param.axes) < RANK:
+                T.buffer_store(target, T.cast(source[row, 0], FLOAT), [0, i])
+                return
+            for column, lane in self.pieces(self.sizes[param.axes[1]]):
+                T.buffer_store(target, T.cast(source[row, column + lane], FLOAT), [i, column + lane])
+        self.turn(param.name)
+
+    def write(self, param: Param, head: Any, first: Any) -> None:
+        """The results of a chunk's tokens."""
+        target, source = self.arguments[param.name], self.buffers[param.name, False]
+        with T.serial(self.tokens) as t:
+            row = T.bind(self.row(param, head, first + t))
+            if len(param.axes) < RANK:
+                T.buffer_store(target, T.cast(source[0, t], self.dtype), [row, 0])
+                return
+            for column, lane in self.pieces(self.sizes[param.axes[1]]):
+                T.buffer_store(target, T.cast(source[t, column + lane], self.dtype), [row, column + lane])
+
+    def write_constant(self, param: Param, head: Any) -> None:
+        """A result without tokens."""
+        target = self.arguments[param.name]
+        kind = self.dtype if param.axes else FLOAT
+        if not param.axes:
+            T.buffer_store(target, T.cast(self.buffers[param.name, False][0, 0], kind), [head, 0])
+            return
+        names = [Index(f"place{place}", axis) for place, axis in enumerate(param.axes)]
+        with T.serial(self.sizes[param.axes[0]]) as i:
+            row = self.row(param, head, i)
+            if len(param.axes) < RANK:
+                T.buffer_store(target, T.cast(self.buffers[param.name, False][0, i], kind), [row, 0])
+                return
+            with T.serial(self.sizes[param.axes[1]]) as j:
+                value = self.load(Read(param.name, tuple(names)), {names[0]: i, names[1]: j}, names[1])
+                T.buffer_store(target, T.cast(value, kind), [row, j])
+
+    # -------------------------------------------------------------- decays
+
+    def powers(self) -> None:
+        """Tables of the powers of each decay: ``γ^x`` at ``C + x`` (0 for x < 0) in both directions, and γ^(p+1)."""
+        self.tables = {}
+        chunk = self.schedule.chunk
+        for weight in self.program.weights:
+            table = T.alloc_buffer((2, 2 * chunk + self.schedule.vector), FLOAT)
+            running = T.alloc_buffer((1,), "float64", scope="local")
+            self.fill(table, 2, 2 * chunk + self.schedule.vector)
+            decay = T.cast(self.decay(weight.decay), "float64")
+            T.buffer_store(running, T.float64(1), [0])
+            with T.serial(chunk + 1) as x:
+                T.buffer_store(table, T.cast(running[0], FLOAT), [0, chunk + x])
+                T.buffer_store(table, T.cast(running[0], FLOAT), [1, chunk - x])
+                T.buffer_store(running, running[0] * decay, [0])
+            self.tables[weight.decay] = table
+            if (weight.rise, False) in self.buffers:
+                with T.serial(chunk) as t:
+                    T.buffer_store(self.buffers[weight.rise, False], table[0, chunk + 1 + t], [0, t])
+
+    def decay(self, decay: Number | Read) -> Any:
+        if isinstance(decay, Number):
+            return T.float64(float(decay.value))
+        if decay.tensor in self.program.constants:
+            return T.float64(self.program.constants[decay.tensor])
+        return self.arguments[decay.tensor][self.head_index, 0]
+
+    def falling(self, walk: Walk) -> None:
+        """γ^(m−1−p) for the p-th of a chunk's m tokens, and γ^m."""
+        chunk = self.schedule.chunk
+        for weight in self.program.weights:
+            if not walk.reads([weight.fall, weight.whole]):
+                continue
+            table = self.tables[weight.decay]
+            if (weight.whole, False) in self.buffers:
+                T.buffer_store(self.buffers[weight.whole, False], table[0, chunk + self.tokens], [0, 0])
+            if (weight.fall, False) in self.buffers:
+                with T.serial(chunk) as t:
+                    T.buffer_store(self.buffers[weight.fall, False], table[0, chunk + self.tokens - 1 - t], [0, t])

@@ -1,0 +1,70 @@
+"""The arguments of a function, the memory between its passes, and where an element of them is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tvm.tirx.script.builder import ir as tir
+
+from ..tiles import TileProgram
+from .plan import MATRIX
+from .schedule import CudaSchedule
+from .tiles import Expression, named
+
+HEADS = "... n h d"
+
+
+class Arguments:
+    """Declares a function's arguments, in order: inputs, then outputs.
+
+    Parameters
+    ----------
+    program : TileProgram
+    schedule : CudaSchedule
+    sizes : Mapping[str, int]
+    dtype, layout : str
+    """
+
+    def __init__(
+        self, program: TileProgram, schedule: CudaSchedule, sizes: Mapping[str, int], dtype: str, layout: str
+    ) -> None:
+        self.axis = program.axis
+        self.interleaved = layout == HEADS
+        self.batch, self.heads = named("batch", tir.int64()), named("heads", tir.int64())
+        self.length = named("n", tir.int64())
+        self.buffers: dict[str, Any] = {}
+        self.scratch: set[str] = set()
+        for param in (*program.inputs, *program.outputs):
+            shape = [self.length if axis == self.axis else sizes[axis] for axis in param.axes]
+            full = (self.batch, self.heads, *shape)
+            if self.interleaved and len(shape) == MATRIX and param.axes[0] == self.axis:
+                full = (self.batch, shape[0], self.heads, shape[1])
+            kind = dtype if param.axes else "float32"
+            self.buffers[param.name] = tir.arg(param.name, tir.buffer(full, kind))
+        self.chunks = (self.length + (schedule.chunk - 1)) // schedule.chunk
+        self.sequences = self.batch * self.heads
+        self.segments: Expression = tir.int64(1)
+        if schedule.split:
+            wanted = tir.int64(schedule.split) // tir.max(self.sequences, tir.int64(1))
+            self.segments = tir.max(tir.min(wanted, self.chunks), tir.int64(1))
+        self.share = (self.chunks + self.segments - 1) // self.segments
+
+    def allocate(self, name: str, count: str, shape: tuple[int, ...], dtype: str) -> None:
+        """Memory between passes."""
+        counts = {"chunks": (self.chunks,), "segments": (self.segments,), "": ()}[count]
+        self.buffers[name] = named(name, tir.alloc_buffer((self.sequences, *counts, *shape), dtype, scope="global"))
+        self.scratch.add(name)
+
+    def token(self, name: str, sequence: Expression, token: Expression, *feature: Expression) -> Any:
+        """An element along the tokens."""
+        batch, head = sequence // self.heads, sequence % self.heads
+        if self.interleaved and feature:
+            return self.buffers[name][(batch, token, head, *feature)]
+        return self.buffers[name][(batch, head, token, *feature)]
+
+    def given(self, name: str, sequence: Expression, places: tuple[Expression, ...]) -> Any:
+        """An element of an argument or a total without tokens."""
+        if name in self.scratch:
+            return self.buffers[name][(sequence, *places)]
+        return self.buffers[name][(sequence // self.heads, sequence % self.heads, *places)]

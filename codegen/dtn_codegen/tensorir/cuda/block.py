@@ -1,0 +1,375 @@
+"""A thread block: its arguments, its memory, its barriers, and the way it takes along a sequence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from tvm.backend.cuda.lang.alloc_pool import SMEMPool
+from tvm.script.ir_builder import IRBuilder
+from tvm.tirx import all as all_of
+from tvm.tirx.script.builder import ir as tir
+
+from dtn_core.ir.nodes import ONES, Read
+
+from ..steps import Step
+from .arguments import Arguments
+from .elements import Values, real
+from .multiply_add import MultiplyAdd
+from .plan import BYTES, MATRIX, Plan
+from .scaling import Scale, largest_of_block, largest_of_warp
+from .tensorcore import TensorCores
+from .tiles import Engine, Expression, SharedTile, local, named, ptx
+
+
+class Block:
+    """What the threads of a block share while they walk over a sequence.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of the pass.
+    arguments : Arguments
+        Of the function, and the memory between its passes.
+    """
+
+    def __init__(self, plan: Plan, arguments: Arguments) -> None:
+        self.plan = plan
+        self.arguments = arguments
+        self.length = arguments.length
+        self.segments = arguments.segments if plan.part.segmented else tir.int64(1)
+        self.walk = plan.part.walk
+        self.axis = plan.program.axis
+        self.chunk = plan.schedule.chunk
+        self.threads = 32 * plan.schedule.warps
+        self.values = Values(plan.program.weights, plan.program.constants)
+        self.incoming: dict[str, Any] = {}
+        self.written: set[str] = set()
+        self.read: set[str] = set()
+
+    # ------------------------------------------------------------------ where elements are
+
+    def feature(self, axis: str, place: Expression) -> Expression:
+        """A feature of the thread block as one of the whole problem."""
+        return place + self.column_block * self.plan.extent(axis) if axis == self.plan.blocked else place
+
+    def features(self, name: str, places: tuple[Expression, ...]) -> tuple[Expression, ...]:
+        """The same for all axes of a tensor without tokens."""
+        return tuple(map(self.feature, self.plan.program.axes[name], places))
+
+    # ------------------------------------------------------------------ memory
+
+    def enter(self) -> None:
+        """The grid, shared memory, and the registers of what is carried."""
+        plan = self.plan
+        grid = tir.cta_id([tir.cast(self.arguments.sequences, "int32"), plan.blocks, tir.cast(self.segments, "int32")])
+        names = ("sequence", "column_block", "segment")
+        self.sequence, self.column_block, self.segment = map(named, names, grid)
+        self.thread = named("thread", tir.thread_id([self.threads]))
+        self.engine: Engine = MultiplyAdd(self.thread)
+        if plan.tensor_cores:
+            self.engine = TensorCores(plan.dtype, self.thread)
+        pool = SMEMPool()
+
+        def tile(name: str, copies: int) -> Any:
+            rows, columns = plan.shape(name)
+            shape = (copies, rows, plan.stride(columns))
+            return named(f"{name}_shared", pool.alloc(shape, plan.dtype, align=128))
+
+        for param in (*plan.tokens, *plan.loaded):
+            if len(param.axes) == MATRIX:
+                self.incoming[param.name] = tile(param.name, plan.schedule.stages)
+        for name in plan.staged:
+            self.values.tiles[name] = SharedTile(tile(name, plan.copies(name)), 0, plan.copies(name))
+        for name in plan.vectors:
+            self.values.vectors[name] = named(f"{name}_shared", pool.alloc(plan.shape(name), "float32", align=128))
+        if plan.partials:
+            self.partials = named("partials", pool.alloc((plan.partials,), "float32", align=128))
+        if plan.measured:
+            warps = plan.schedule.warps
+            self.maxima = named("maxima", pool.alloc((len(plan.measured), warps), "uint32", align=128))
+        if plan.sums:
+            self.values.sums = named("sums", pool.alloc((plan.sums,), "float32", align=128))
+        pool.commit()
+        matrices = {*plan.measured, *plan.left_in_registers, *self.loaded_matrices()} if plan.scaled else set()
+        self.scales = {name: Scale.named(name) for name in sorted(matrices)}
+        for name, held in self.values.tiles.items():
+            if name in self.scales:
+                self.values.tiles[name] = replace(held, inverse=self.scales[name].inverse[0])
+        for name in (*plan.carried, *(p.name for p in plan.given)):
+            shape = plan.shape(name)
+            if len(shape) == MATRIX:
+                self.values.fragments[name] = self.engine.fragment(plan.layout(*shape), name)
+            elif not shape:
+                self.values.scalars[name] = local((1,), "float32", name)
+
+    def begin(self) -> None:
+        """Scalars and decays; what is given, and what is carried, before the first chunk."""
+        for param in self.plan.scalars:
+            scalar = self.values.scalars[param.name] = local((1,), "float32", param.name)
+            tir.buffer_store(scalar, self.arguments.given(param.name, self.sequence, ()), [0])
+        for weights in self.plan.weights:
+            if isinstance(weights.decay, Read) and weights.decay.tensor in self.values.scalars:
+                logarithm = local((1,), "float32", f"log_{weights.decay.tensor}")
+                tir.buffer_store(logarithm, tir.log2(self.values.scalars[weights.decay.tensor][0]), [0])
+                self.values.log_decays[weights.decay] = logarithm[0]
+        for param in self.plan.given:
+            self.set(param.name, partial(self.given, param.name))
+        for name in self.plan.carried:
+            if name not in self.plan.part.starts:
+                self.set(name, lambda places: real(0))
+            else:
+                self.set(name, partial(self.start, name))
+
+    def given(self, name: str, places: tuple[Expression, ...]) -> Expression:
+        """An element of what has no tokens and comes from outside."""
+        return tir.cast(self.arguments.given(name, self.sequence, self.features(name, places)), "float32")
+
+    def start(self, name: str, places: tuple[Expression, ...]) -> Expression:
+        """An element of a state that the segment begins with."""
+        return self.arguments.buffers[f"{name}_segments"][self.segment_at(name, places)]
+
+    def segment_at(self, name: str, places: tuple[Expression, ...]) -> tuple[Expression, ...]:
+        return (self.sequence, self.segment, *self.features(name, places))
+
+    def set(self, name: str, value: Callable[[tuple[Expression, ...]], Expression]) -> None:
+        """Set a value without tokens, of any rank, from its element at ``places``; and its copy in shared memory."""
+        if name in self.values.fragments:
+            fragment = self.values.fragments[name]
+            with self.engine.each(fragment.layout) as element:
+                fragment.put(element, value((element.row, element.column)))
+            self.keep(name)
+        elif name in self.values.vectors:
+            self.write_fence(name)
+            with self.each_of(self.plan.shape(name)[0]) as place:
+                tir.buffer_store(self.values.vectors[name], value((place,)), [place])
+        else:
+            tir.buffer_store(self.values.scalars[name], value(()), [0])
+
+    def put(self, name: str, target: Any, at: Callable[[tuple[Expression, ...]], tuple[Expression, ...]]) -> None:
+        """Write a carried tensor of any rank, in float32."""
+        if name in self.values.fragments:
+            fragment = self.values.fragments[name]
+            with self.engine.each(fragment.layout) as element:
+                tir.buffer_store(target, fragment.at(element), list(at((element.row, element.column))))
+        elif name in self.values.vectors:
+            self.read_fence(name)
+            with self.each_of(self.plan.shape(name)[0]) as place:
+                tir.buffer_store(target, self.values.vectors[name][place], list(at((place,))))
+        else:
+            tir.buffer_store(target, self.values.scalars[name][0], list(at(())))
+
+    def loaded_matrices(self) -> list[str]:
+        """The states that an earlier walk saved as matrices."""
+        return [p.name for p in self.plan.loaded if len(p.axes) == MATRIX]
+
+    def keep(self, name: str) -> None:
+        """Make a computed tile ready to be a factor: its copy in shared memory, or its scale."""
+        if name in self.plan.staged:
+            self.stage(name)
+        elif name in self.plan.left_in_registers:
+            self.measure(name)
+
+    def stage(self, name: str) -> None:
+        """Copy a tile to shared memory."""
+        self.measure(name)
+        self.write_fence(name)
+        self.engine.stage(self.values.fragments[name], self.values.tiles[name], self.factor(name))
+
+    def factor(self, name: str) -> Expression:
+        """What a tile is multiplied by before it is rounded; None where it is not."""
+        return self.scales[name].factor[0] if name in self.scales else None
+
+    def measure(self, name: str) -> None:
+        """Choose the scale of a tile, where it has one."""
+        if name in self.plan.measured:
+            slot = self.plan.measured.index(name)
+            own = f"largest of {name}"
+            self.write_fence(own)
+            warp, warps = self.thread // 32, self.plan.schedule.warps
+            fragment, fence = self.values.fragments[name], partial(self.read_fence, own)
+            self.scales[name].set(largest_of_block(self.engine, fragment, self.maxima, slot, warp, warps, fence))
+        elif name in self.scales:
+            self.scales[name].set(largest_of_warp(self.engine, self.values.fragments[name]))
+
+    def finish(self) -> None:
+        """Write what is carried after the last chunk."""
+        for name in self.plan.part.ends:
+            end = self.arguments.buffers[f"{name}_segments"]
+            self.put(name, end, partial(self.segment_at, name))
+
+    # ------------------------------------------------------------------ barriers
+
+    def barrier(self) -> None:
+        """Wait for all threads of the block."""
+        tir.evaluate(tir.cuda.cta_sync())
+        self.written.clear()
+        self.read.clear()
+
+    def read_fence(self, *names: str) -> None:
+        """Before reading shared memory: a barrier if it was written since the last one."""
+        if self.written.intersection(names):
+            self.barrier()
+        self.read.update(names)
+
+    def write_fence(self, name: str) -> None:
+        """Before writing shared memory: a barrier if it was read or written since the last one."""
+        if name in self.read | self.written:
+            self.barrier()
+        self.written.add(name)
+
+    def fence_reads(self, step: Step) -> None:
+        """Before a step reads elements: a barrier if another thread wrote one of them."""
+        tile = self.plan.tile_of(step)
+        names = set()
+        for read in self.plan.elementwise(step):
+            if read.tensor in self.values.vectors or self.plan.crosses(read, tile) or read.tensor in self.incoming:
+                names.add(read.tensor)
+        self.read_fence(*(names - {ONES}))
+
+    # ------------------------------------------------------------------ the way along the sequence
+
+    @contextmanager
+    def chunks(self) -> Iterator[None]:
+        """A loop over the chunks of the segment, tokens copied ahead."""
+        stages = self.plan.schedule.stages
+        total = self.arguments.chunks
+        share = self.arguments.share if self.plan.part.segmented else total
+        first = named("first", tir.Bind(tir.cast(self.segment * share, "int32")))
+        stop = named("stop", tir.Bind(tir.cast(tir.min(self.segment * share + share, total), "int32")))
+
+        def number(turn: Expression) -> Expression:
+            return stop - 1 - turn if self.walk.reverse else first + turn
+
+        for ahead in range(stages - 1):
+            self.fetch(number(ahead), ahead, first, stop)
+        with tir.serial(tir.max(stop - first, 0)) as turn:
+            IRBuilder.name("turn", turn)
+            self.at = named("chunk", tir.Bind(number(turn)))
+            self.origin = named("origin", tir.Bind(self.at * self.chunk))
+            remaining = tir.cast(self.length, "int32") - self.origin
+            self.values.count = named("count", tir.Bind(tir.min(remaining, self.chunk)))
+            if stages == 1:
+                self.barrier()
+                self.fetch(self.at, 0, first, stop)
+            ptx("cp.async.wait_group", max(0, stages - 2))
+            self.barrier()
+            for name, buffer in self.incoming.items():
+                inverse = self.scales[name].inverse[0] if name in self.scales else None
+                self.values.tiles[name] = SharedTile(buffer, turn % stages if stages > 1 else 0, 1, inverse)
+            self.load_narrow()
+            if stages > 1:
+                self.fetch(number(turn + (stages - 1)), (turn + (stages - 1)) % stages, first, stop)
+            yield
+
+    def fetch(self, chunk: Expression, slot: Expression, first: Expression, stop: Expression) -> None:
+        """Start copying the tiles of a chunk to shared memory; what is past the end is zero."""
+        width = 16 // BYTES[self.plan.dtype]
+        exists = all_of(first <= chunk, chunk < stop)
+        for name, buffer in self.incoming.items():
+            rows, columns = self.plan.shape(name)
+            is_token = name not in self.walk.loaded
+            with self.strided(rows * columns // width) as place:
+                row, column = place // (columns // width), place % (columns // width) * width
+                if is_token:
+                    token = chunk * self.chunk + row
+                    inside = all_of(exists, token < tir.cast(self.length, "int32"))
+                    axes = self.plan.program.axes[name]
+                    token = tir.Select(inside, token, 0)
+                    element = self.arguments.token(name, self.sequence, token, self.feature(axes[1], column))
+                else:
+                    inside = exists
+                    places = self.features(name, (row, column))
+                    element = self.arguments.buffers[f"{name}_saved"][
+                        (self.sequence, tir.Select(inside, chunk, 0), *places)
+                    ]
+                size = tir.Select(inside, tir.uint32(16), tir.uint32(0))
+                target = tir.address_of(buffer[slot, row, column])
+                ptx("cp.async.cg.shared.global", target, tir.address_of(element), 16, size)
+        ptx("cp.async.commit_group")
+
+    def load_narrow(self) -> None:
+        """Tokens and loaded states without a row: read directly."""
+        for param in self.plan.tokens:
+            if len(param.axes) == 1:
+
+                def token(places: tuple[Expression, ...], name: str = param.name) -> Expression:
+                    inside = places[0] < self.values.count
+                    place = tir.Select(inside, self.origin + places[0], 0)
+                    element = self.arguments.token(name, self.sequence, place)
+                    return tir.Select(inside, tir.cast(element, "float32"), real(0))
+
+                self.set(param.name, token)
+        for name in self.loaded_matrices() if self.scales else ():
+            factor = self.arguments.buffers[f"{name}_scales"][self.sequence, self.at]
+            tir.buffer_store(self.scales[name].inverse, real(1) / factor, [0])
+            tir.buffer_store(self.scales[name].factor, factor, [0])
+        for param in self.plan.loaded:
+            if len(param.axes) < MATRIX:
+                if not param.axes:
+                    self.values.scalars[param.name] = local((1,), "float32", param.name)
+                self.set(param.name, partial(self.saved, param.name))
+
+    def saved(self, name: str, places: tuple[Expression, ...]) -> Expression:
+        """An element of a state that an earlier walk saved before the chunk."""
+        return self.arguments.buffers[f"{name}_saved"][self.chunk_at(name, places)]
+
+    def chunk_at(self, name: str, places: tuple[Expression, ...]) -> tuple[Expression, ...]:
+        return (self.sequence, self.at, *self.features(name, places))
+
+    def save(self) -> None:
+        """Write the states before a chunk for a later walk."""
+        for name in self.walk.saved:
+            saved = self.arguments.buffers[f"{name}_saved"]
+            if name in self.values.fragments:
+
+                def address(row: Expression, column: Expression, name: str = name, saved: Any = saved) -> Expression:
+                    return tir.address_of(saved[self.chunk_at(name, (row, column))])
+
+                if name not in self.plan.staged:
+                    self.measure(name)
+                self.engine.store(self.values.fragments[name], address, None, self.factor(name))
+                if name in self.scales:
+                    with tir.If(self.thread == 0), tir.Then():
+                        scales = self.arguments.buffers[f"{name}_scales"]
+                        tir.buffer_store(scales, self.scales[name].factor[0], [self.sequence, self.at])
+            else:
+                self.put(name, saved, partial(self.chunk_at, name))
+
+    def write_result(self, name: str) -> None:
+        """Write a result of the chunk's tokens."""
+        axes = self.plan.program.axes[name]
+
+        def inside(row: Expression) -> Expression:
+            return row < self.values.count
+
+        def address(row: Expression, column: Expression) -> Expression:
+            place = self.origin + row, self.feature(axes[1], column)
+            return tir.address_of(self.arguments.token(name, self.sequence, *place))
+
+        if len(axes) == MATRIX:
+            self.engine.store(self.values.fragments[name], address, inside)
+            return
+        self.read_fence(name)
+        with self.each_of(self.chunk) as row, tir.If(inside(row)), tir.Then():
+            value = tir.cast(self.values.vectors[name][row], self.plan.dtype)
+            element = self.arguments.token(name, self.sequence, self.origin + row)
+            tir.buffer_store(element.buffer, value, list(element.indices))
+
+    # ------------------------------------------------------------------ loops
+
+    @contextmanager
+    def strided(self, count: int) -> Iterator[Expression]:
+        """A loop over ``count`` places shared out over the threads."""
+        with tir.unroll(-(-count // self.threads)) as turn:
+            place = turn * self.threads + self.thread
+            if count % self.threads:
+                with tir.If(place < count), tir.Then():
+                    yield place
+            else:
+                yield place
+
+    each_of = strided

@@ -1,0 +1,390 @@
+"""Where every value of a walk lives: registers, shared memory, or both; and what that costs.
+
+Decided once, without TVM, so that schedules that cannot fit are never built: the kernel follows a plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from dtn_core.errors import CompileError
+from dtn_core.ir.nodes import ONES, Apply, Expr, Index, Param, Read, factors_of, terms_of
+from dtn_core.passes.stream import Weights
+
+from ..steps import Contraction, Step
+from ..tiles import Carried, TileProgram
+from .layouts import Layout, layout
+from .passes import Pass
+from .schedule import CudaSchedule
+
+BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
+FUNCTIONS = ("recip", "exp", "log", "relu", "sqrt", "tanh", "sigmoid", "silu", "abs", "step", "conj", "real")
+"""The pointwise functions that kernels have."""
+OVERHEAD = 48
+"""Registers for addresses, loop counters and the operands of one instruction."""
+MATRIX = 2
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A factor of a product of matrices; transposed where its summed axis is first (left) or last (right)."""
+
+    name: str
+    transposed: bool
+
+
+@dataclass(frozen=True)
+class Product:
+    """``Σ left[row, k] · right[k, column]`` over an axis."""
+
+    left: Operand
+    right: Operand
+    inner: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One pass under a schedule.
+
+    Attributes
+    ----------
+    part : Pass
+    program : TileProgram
+    schedule : CudaSchedule
+    dtype : str
+        Of tokens and results: ``float16``, ``bfloat16`` or ``float32``.
+    sizes : Mapping[str, int]
+        Size of every feature axis.
+    """
+
+    part: Pass
+    program: TileProgram
+    schedule: CudaSchedule
+    dtype: str
+    sizes: Mapping[str, int]
+
+    # ------------------------------------------------------------------ what there is
+
+    @property
+    def tensor_cores(self) -> bool:
+        """Whether products run on tensor cores."""
+        return self.dtype != "float32"
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """What happens before the first chunk, and in each."""
+        return self.part.walk.steps
+
+    @cached_property
+    def used(self) -> frozenset[str]:
+        """The tensors that some step reads."""
+        return frozenset(read.tensor for step in self.steps for read in step.reads)
+
+    @cached_property
+    def tokens(self) -> tuple[Param, ...]:
+        """The arguments along the tokens that are read."""
+        return tuple(p for p in self.program.inputs if self.program.axis in p.axes and p.name in self.used)
+
+    @cached_property
+    def scalars(self) -> tuple[Param, ...]:
+        """The arguments without axes that are read."""
+        decays = {w.decay.tensor for w in self.weights if isinstance(w.decay, Read)}
+        return tuple(p for p in self.program.inputs if not p.axes and p.name in self.used | decays)
+
+    @cached_property
+    def given(self) -> tuple[Param, ...]:
+        """What is read that has no tokens and comes from outside: arguments with axes, and totals of earlier walks."""
+        own = {c.name for c in self.part.walk.carried} | {step.name for step in self.steps}
+        totals = {c.name for walk in self.program.walks for c in walk.carried if c.total} - own
+        inputs = [p for p in self.program.inputs if p.axes and self.program.axis not in p.axes]
+        found = [*inputs, *(Param(name, self.program.axes[name]) for name in sorted(totals))]
+        return tuple(p for p in found if p.name in self.used)
+
+    @cached_property
+    def loaded(self) -> tuple[Param, ...]:
+        """The states that an earlier walk saved before each chunk, and that this one reads."""
+        return tuple(Param(name, self.program.axes[name]) for name in self.part.walk.loaded if name in self.used)
+
+    @cached_property
+    def weights(self) -> tuple[Weights, ...]:
+        """The decays that occur."""
+        carried = {c.weights for c in self.part.walk.carried}
+        return tuple(w for w in self.program.weights if w in carried or {w.rise, w.fall, w.whole} & self.used)
+
+    @cached_property
+    def carried(self) -> dict[str, Carried]:
+        """The carried tensors by name."""
+        return {c.name: c for c in self.part.walk.carried}
+
+    # ------------------------------------------------------------------ sizes
+
+    @cached_property
+    def blocked(self) -> str | None:
+        """The axis whose columns are shared out over thread blocks: the results' last, if nothing sums over it."""
+        candidates = {p.axes[-1] for p in self.program.outputs if len(p.axes) == MATRIX}
+        # States that are saved have one scale, so all of one is in one thread block.
+        whole = self.scaled and bool(self.part.walk.saved)
+        if not self.schedule.block or len(candidates) != 1 or whole:
+            return None
+        axis = candidates.pop()
+        names = {step.name for step in self.steps} | self.used
+        summed = {index.axis for step in self.steps for c in step.contractions for index in c.summed}
+        once = all(self.program.axes.get(name, ()).count(axis) < MATRIX for name in names)
+        return axis if axis not in summed and once and self.size(axis) > self.schedule.block else None
+
+    @property
+    def blocks(self) -> int:
+        """Thread blocks that share the columns of a result."""
+        return self.size(self.blocked) // self.schedule.block if self.blocked is not None else 1
+
+    def size(self, axis: str) -> int:
+        """The size of an axis in the whole problem; of the token axis, the chunk."""
+        return self.schedule.chunk if axis == self.program.axis else self.sizes[axis]
+
+    def extent(self, axis: str) -> int:
+        """The size of an axis in one thread block."""
+        return self.schedule.block if axis == self.blocked else self.size(axis)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a value in one thread block."""
+        return tuple(self.extent(axis) for axis in self.program.axes[name])
+
+    def layout(self, rows: int, columns: int) -> Layout:
+        """How a tile is spread over the block."""
+        return layout(rows, columns, self.schedule.warps, tensor_cores=self.tensor_cores)
+
+    # ------------------------------------------------------------------ where values live
+
+    def product(self, step: Step, contraction: Contraction) -> Product:
+        """A contraction of a matrix step as a product of two matrices.
+
+        Raises
+        ------
+        CompileError
+            If it is none.
+        """
+        row, column = step.indices
+        factors = contraction.factors
+        if len(contraction.summed) == 1 and len(factors) == MATRIX:
+            (inner,) = contraction.summed
+            left = next((f for f in factors if len(f.indices) == MATRIX and set(f.indices) == {row, inner}), None)
+            right = next((f for f in factors if len(f.indices) == MATRIX and set(f.indices) == {inner, column}), None)
+            if left is not None and right is not None and left is not right:
+                return Product(
+                    Operand(left.tensor, left.indices[0] == inner),
+                    Operand(right.tensor, right.indices[1] == inner),
+                    inner.axis,
+                )
+        shown = " · ".join(f"{f.tensor}[{','.join(i.name for i in f.indices)}]" for f in factors)
+        raise CompileError(
+            f"{self.program.name}: {step.name} sums {shown}; a CUDA kernel multiplies two matrices over one axis"
+        )
+
+    def in_registers(self, product: Product) -> bool:
+        """Whether the left factor of a product is read from the registers that it was computed in."""
+        name = product.left.name
+        outside = {p.name for p in (*self.tokens, *self.loaded)}
+        return not product.left.transposed and name not in outside and self.layout(*self.shape(name)).whole_rows
+
+    @cached_property
+    def staged(self) -> tuple[str, ...]:
+        """The tiles that a copy in shared memory is kept of, besides tokens and loaded states."""
+        outside = {p.name for p in (*self.tokens, *self.loaded)}
+        found: dict[str, None] = {}
+        for step in self.steps:
+            wanted = [r.tensor for r in self.elementwise(step) if self.crosses(r, self.tile_of(step))]
+            for contraction in step.contractions if len(step.indices) == MATRIX else ():
+                product = self.product(step, contraction)
+                wanted.append(product.right.name)
+                if not self.in_registers(product):
+                    wanted.append(product.left.name)
+            found.update(dict.fromkeys(name for name in wanted if name not in outside))
+        return tuple(found)
+
+    def elementwise(self, step: Step) -> Iterator[Read]:
+        """The reads of a step at one element: all but the factors of products of matrices."""
+        inside = [] if len(step.indices) == MATRIX else [r for c in step.contractions for r in c.factors]
+        yield from inside
+        yield from (r for r in step.reads if r not in {r for c in step.contractions for r in c.factors})
+
+    def tile_of(self, step: Step) -> tuple[Index, ...]:
+        """The indices of the tile that a step runs over: rows, columns; those of a sum are (kept, summed)."""
+        summed = [] if len(step.indices) == MATRIX else [i for c in step.contractions for i in c.summed]
+        return (*step.indices, *dict.fromkeys(summed))
+
+    @staticmethod
+    def crosses(read: Read, indices: tuple[Index, ...]) -> bool:
+        """Whether an element is read by another thread than the one that has it in a register."""
+        return len(read.indices) == MATRIX and read.tensor != ONES and read.indices != indices
+
+    @property
+    def scaled(self) -> bool:
+        """Whether tiles are scaled before they are rounded: float16 has not the range of a sum over tokens."""
+        return self.dtype == "float16"
+
+    @cached_property
+    def left_in_registers(self) -> frozenset[str]:
+        """The values that some product reads from registers."""
+        products = [self.product(s, c) for s in self.steps if len(s.indices) == MATRIX for c in s.contractions]
+        return frozenset(product.left.name for product in products if self.in_registers(product))
+
+    @cached_property
+    def measured(self) -> tuple[str, ...]:
+        """The tiles whose largest element all warps have to know."""
+        matrices = (name for name in self.part.walk.saved if len(self.program.axes[name]) == MATRIX)
+        return tuple(dict.fromkeys((*self.staged, *matrices))) if self.scaled else ()
+
+    def copies(self, name: str) -> int:
+        """The 16-bit numbers that an element of a staged tile is rounded to."""
+        wide = name in self.carried or name in {p.name for p in self.given}
+        return self.schedule.halves if wide and self.tensor_cores else 1
+
+    @cached_property
+    def vectors(self) -> tuple[str, ...]:
+        """Values with one axis; they live in shared memory."""
+        weights = {name for w in self.program.weights for name in (w.rise, w.fall)}
+        names = dict.fromkeys([*(p.name for p in (*self.tokens, *self.given)), *self.carried])
+        names.update(dict.fromkeys(step.name for step in self.steps))
+        return tuple(name for name in names if len(self.program.axes[name]) == 1 and name not in weights)
+
+    @cached_property
+    def partials(self) -> int:
+        """Elements of shared memory for sums that threads share."""
+        most = 0
+        for step in self.steps:
+            for contraction in step.contractions if len(step.indices) < MATRIX else ():
+                tile = (*step.indices, *contraction.summed)
+                if len(tile) == MATRIX:
+                    rows, columns = (self.extent(index.axis) for index in tile)
+                    most = max(most, self.layout(rows, columns).row_slots * rows)
+        return most
+
+    @cached_property
+    def sums(self) -> int:
+        """Elements of shared memory for the longest vector that is a sum."""
+        return max((self.shape(s.name)[0] for s in self.steps if len(s.indices) == 1 and s.groups), default=0)
+
+    # ------------------------------------------------------------------ what it costs
+
+    def stride(self, columns: int) -> int:
+        """Elements from one row of a tile in shared memory to the next: 16 bytes more than a row, against conflicts."""
+        return columns + 16 // BYTES[self.dtype]
+
+    @cached_property
+    def shared_bytes(self) -> int:
+        """Shared memory of a thread block, in bytes."""
+        element = BYTES[self.dtype]
+        tiles = [(p.name, self.schedule.stages) for p in (*self.tokens, *self.loaded) if len(p.axes) == MATRIX]
+        tiles += [(name, self.copies(name)) for name in self.staged]
+        total = (
+            _aligned(4 * len(self.measured) * self.schedule.warps)
+            + _aligned(4 * self.partials)
+            + _aligned(4 * self.sums)
+            + sum(_aligned(4 * self.shape(name)[0]) for name in self.vectors)
+        )
+        for name, copies in tiles:
+            rows, columns = self.shape(name)
+            total += _aligned(copies * rows * self.stride(columns) * element)
+        return total
+
+    @cached_property
+    def registers(self) -> int:
+        """About how many registers a thread needs."""
+        steps = self.steps
+        last = {read.tensor: place for place, step in enumerate(steps) for read in step.reads}
+        most = live = sum(self.count(name) for name in self.carried)
+        held: dict[str, int] = {}
+        for place, step in enumerate(steps):
+            if step.name not in self.carried:
+                held[step.name] = self.count(step.name)
+            most = max(most, live + sum(held.values()))
+            held = {name: count for name, count in held.items() if last.get(name, place) > place}
+        return most + OVERHEAD
+
+    def count(self, name: str) -> int:
+        """Registers a thread of one value."""
+        shape = self.shape(name)
+        return self.layout(*shape).registers if len(shape) == MATRIX else 1 - len(shape)
+
+    @cached_property
+    def multiplications(self) -> int:
+        """Multiply-adds of a thread block in one chunk."""
+        total = 0
+        for step in self.part.walk.body:
+            for contraction in step.contractions if len(step.indices) == MATRIX else ():
+                product = self.product(step, contraction)
+                rows, columns = self.shape(step.name)
+                halves = max(self.copies(product.left.name), self.copies(product.right.name))
+                total += rows * columns * self.extent(product.inner) * halves
+        return total
+
+    @cached_property
+    def bytes_of_chunk(self) -> int:
+        """Bytes that a thread block moves to and from memory in one chunk."""
+        results = [p for p in self.program.outputs if p.name in self.part.walk.results]
+        names = [p.name for p in (*self.tokens, *self.loaded, *results)] + list(self.part.walk.saved)
+        total = 0
+        for name in names:
+            elements = 1
+            for extent in self.shape(name):
+                elements *= extent
+            total += elements * BYTES[self.dtype]
+        return total
+
+    # ------------------------------------------------------------------ what there is no kernel for
+
+    def check(self) -> None:
+        """Raise what no device can run.
+
+        Raises
+        ------
+        CompileError
+            With the step, or the size and those that are possible.
+        """
+        if self.dtype not in BYTES:
+            raise CompileError(f"dtype {self.dtype} has no CUDA kernel; there are {', '.join(BYTES)}")
+        known = {p.name for p in (*self.tokens, *self.scalars, *self.given, *self.loaded)} | set(self.carried)
+        known |= set(self.program.constants)
+        known |= {name for w in self.program.weights for name in (w.rise, w.fall, w.whole)} | {ONES}
+        for step in self.steps:
+            for name in {read.tensor for read in step.reads} - known - {step.name}:
+                raise CompileError(
+                    f"{self.program.name}: {step.name} reads {name}, which an earlier walk prepares; no CUDA kernel"
+                )
+            known.add(step.name)
+            self._check(step)
+        for name in {step.name for step in self.steps} | (self.used - {ONES}):
+            shape = self.shape(name)
+            if len(shape) == MATRIX:
+                self.layout(*shape)
+                if shape[1] * BYTES[self.dtype] % 16:
+                    raise CompileError(f"{name} has rows of {shape[1]} elements; they must be a multiple of 16 bytes")
+
+    def _check(self, step: Step) -> None:
+        if len(step.indices) < MATRIX:
+            for contraction in step.contractions:
+                if len({*step.indices, *contraction.summed}) > MATRIX:
+                    raise CompileError(f"{self.program.name}: {step.name} sums over more than a matrix")
+            if step.order is not None:
+                raise CompileError(f"{self.program.name}: {step.name} is ordered; a CUDA kernel orders matrices")
+        for expr in (step.finish, *(group.factor for group in step.groups)):
+            for function in _functions(expr):
+                if function not in FUNCTIONS:
+                    raise CompileError(f"{self.program.name}: {step.name} applies {function}; no CUDA kernel has it")
+
+
+def _functions(expr: Expr) -> Iterator[str]:
+    for term in terms_of(expr):
+        for factor in factors_of(term):
+            if isinstance(factor, Apply):
+                yield factor.function
+                for operand in factor.operands:
+                    yield from _functions(operand)
+            elif factor not in (term, expr):
+                yield from _functions(factor)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // 128) * 128

@@ -1,0 +1,141 @@
+"""How tensors of a tile program lie in memory, so that products read along rows.
+
+The inner loop of a product is "broadcast A times a row of B": the index that runs along the vector must be the last one
+in memory in B and in the result; A may lie either way.  Which index that is, is chosen for each product, so that as few
+tensors as possible are needed both ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from dtn_core.ir.nodes import Index, Read
+
+from .steps import RANK, Step
+from .tiles import TileProgram
+
+COPY = 1.0
+"""What having a tensor the other way too costs an element."""
+
+STRIDED = 2.0
+"""What reading a tensor against its grain costs an element."""
+
+ALONG = 0.25
+"""What summing along a vector costs an element: its lanes are added at the end."""
+
+SWEEPS = 4
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which way each matrix is held.
+
+    Attributes
+    ----------
+    forms : Mapping[str, tuple[bool, ...]]
+        For each tensor of two axes, whether it is held transposed; where it is held both ways, the way it is computed
+        comes first.
+    """
+
+    forms: Mapping[str, tuple[bool, ...]]
+
+    def vector(self, step: Step) -> Index:
+        """The index of a step's tensor that is last in memory."""
+        return (
+            _last(step.indices, transposed=self.forms[step.name][0]) if len(step.indices) == RANK else step.indices[-1]
+        )
+
+    def form(self, read: Read, along: Index | None) -> bool:
+        """The form to read a tensor in, ``along`` an index if there is such a form."""
+        forms = self.forms[read.tensor]
+        return next((form for form in forms if _last(read.indices, transposed=form) == along), forms[0])
+
+    def is_along(self, read: Read, along: Index) -> bool:
+        """Whether ``read`` can be read along an index without strides."""
+        return (
+            along not in read.indices
+            or len(read.indices) < RANK
+            or _last(read.indices, transposed=self.form(read, along)) == along
+        )
+
+
+def _last(indices: tuple[Index, ...], *, transposed: bool) -> Index:
+    return indices[0] if transposed else indices[-1]
+
+
+def choose(program: TileProgram) -> Layout:
+    """The cheapest layout found: from a few starting points, one tensor turned at a time."""
+    matrices = [name for name, axes in program.axes.items() if len(axes) == RANK]
+    given = {p.name for p in program.inputs}
+    written = {o.name for o in program.outputs if program.axis in o.axes}
+    used = {read.tensor for step in program.steps for read in step.reads} | {step.name for step in program.steps}
+    free = [name for name in matrices if name not in given and name in used]
+    best: tuple[float, dict[str, bool]] | None = None
+    for start in (False, True):
+        native = {name: start and name not in given | written for name in matrices}
+        cost = _cost(program, native, written)
+        for _ in range(SWEEPS):
+            before = cost
+            for name in free:
+                native[name] = not native[name]
+                turned = _cost(program, native, written)
+                if turned < cost:
+                    cost = turned
+                else:
+                    native[name] = not native[name]
+            if cost == before:
+                break
+        if best is None or cost < best[0]:
+            best = cost, native
+    assert best is not None
+    return Layout(_forms(program, best[1], written))
+
+
+def _forms(program: TileProgram, native: Mapping[str, bool], written: Iterable[str]) -> dict[str, tuple[bool, ...]]:
+    forms = {name: [form] for name, form in native.items()}
+    needed = [need for step in program.steps for need in _needs(step, native)]
+    for name, form in [*needed, *((name, False) for name in written if name in native)]:
+        if form not in forms[name]:
+            forms[name].append(form)
+    return {name: tuple(found) for name, found in forms.items()}
+
+
+def _needs(step: Step, native: Mapping[str, bool]) -> list[tuple[str, bool]]:
+    """Which form of which tensor the products of ``step`` read along."""
+    if not step.is_matmul:
+        return []
+    along = _last(step.indices, transposed=native[step.name])
+    return [(f.tensor, f.indices[0] == along) for c in step.contractions for f in c.factors if along in f.indices]
+
+
+def _cost(program: TileProgram, native: Mapping[str, bool], written: Iterable[str]) -> float:
+    forms = _forms(program, native, written)
+    layout = Layout(forms)
+    cost = sum(COPY * (len(found) - 1) for found in forms.values())
+    return cost + sum(_strides(step, layout) for step in program.steps)
+
+
+def _strides(step: Step, layout: Layout) -> float:
+    """What reading against the grain costs a step."""
+    along = layout.vector(step) if step.indices else None
+    contracted = {read for c in step.contractions for read in c.factors}
+    cost = 0.0
+    for read in step.reads:
+        if len(read.indices) < RANK or (step.is_matmul and read in contracted):
+            continue
+        if along is not None and layout.is_along(read, along):
+            continue
+        cost += ALONG if read in contracted else STRIDED
+    return cost
+
+
+def sums_along(step: Step, layout: Layout) -> Index | None:
+    """The summed index that a sum's vectors run along; None if they run along its result."""
+    matrices = [f for c in step.contractions for f in c.factors if len(f.indices) == RANK]
+    if step.indices and all(layout.is_along(f, layout.vector(step)) for f in matrices):
+        return None
+    for index in {index for c in step.contractions for index in c.summed}:
+        if all(index in c.summed for c in step.contractions) and all(layout.is_along(f, index) for f in matrices):
+            return index
+    return None

@@ -1,0 +1,399 @@
+"""Tile programs: a lowered operator as walks over chunks of tokens, with states between, for any target.
+
+A walk goes over the sequence once.  What sums over all tokens ends a walk, so an operator without order is two or
+more: sums first, then what reads them.  A causal operator is one, whose states run along.  Its gradient is two: states
+forward, kept before every chunk, then cotangents from the last chunk to the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from dtn_core.errors import CompileError
+from dtn_core.ir.axes import sequence_axes
+from dtn_core.ir.build import pruned
+from dtn_core.ir.nodes import (
+    Expr,
+    Param,
+    Program,
+    Read,
+    Statement,
+    indices_of,
+    statement_reads,
+    sum_of,
+    terms_of,
+)
+from dtn_core.passes.backward import real_valued
+from dtn_core.passes.contract import contract
+from dtn_core.passes.differentiate import differentiate, masks
+from dtn_core.passes.divide import divide
+from dtn_core.passes.pipeline import Chunked, Lowered, assumed_sizes
+from dtn_core.passes.stream import State
+
+from .steps import RANK, fuse
+from .walks import Carried, TileProgram, Walk
+
+
+def forward(lowered: Lowered, *, split: bool = False) -> TileProgram:
+    """The operator itself.
+
+    Parameters
+    ----------
+    lowered : Lowered
+    split : bool
+        For sequences in parts that are computed side by side: states that need no other state are summed first, then
+        those that need them, and the results last.
+
+    Raises
+    ------
+    CompileError
+        If it has no tile form, saying why.
+    """
+    axis = _token_axis(lowered)
+    chunked = lowered.chunked
+    definition = lowered.definition
+    if chunked is None:
+        return _Staged(lowered.program, axis, definition.params, definition.outputs, split=split).build(())
+    if chunked.after is not None:
+        raise CompileError(f"{definition.name} sums causal results over the whole sequence; that has no kernel")
+    before = chunked.before
+    body = Program(
+        definition.name,
+        definition.params,
+        definition.outputs,
+        (*(before.statements if before is not None else ()), *chunked.chunk.statements),
+    )
+    return _Staged(body, axis, definition.params, definition.outputs, chunked, split=split).build(chunked.stream.states)
+
+
+def backward(lowered: Lowered) -> TileProgram:
+    """Gradients by its tensors; inputs are the operator's, then a cotangent ``d_o`` for each output.
+
+    Raises
+    ------
+    CompileError
+        If it has no tile form, saying why.
+    """
+    axis = _token_axis(lowered)
+    definition = lowered.definition
+    ignored = masks(definition)
+    wrt = [p.name for p in definition.tensors if p.name not in ignored]
+    if lowered.chunked is None:
+        vjp = differentiate(lowered.program, wrt)
+        real = replace(vjp, statements=tuple(replace(s, value=real_valued(s.value)) for s in vjp.statements))
+        program = divide(contract(pruned(real), assumed_sizes(real)))
+        return _Staged(program, axis, vjp.params, vjp.outputs).build(())
+    return _chunked_backward(lowered.chunked, definition, wrt)
+
+
+def _token_axis(lowered: Lowered) -> str:
+    if lowered.complex_input:
+        raise CompileError(f"{lowered.definition.name}: kernels are for real tensors")
+    long = sequence_axes(lowered.definition)
+    if len(long) != 1:
+        raise CompileError(f"{lowered.definition.name} has {len(long)} sequence axes; a kernel walks along one")
+    (axis,) = long
+    for param in (*lowered.definition.tensors, *lowered.definition.outputs):
+        if len(param.axes) > RANK or axis in param.axes[1:]:
+            raise CompileError(
+                f"{lowered.definition.name}: {param.name}[{','.join(param.axes)}] is not [{axis}, features]"
+            )
+    return axis
+
+
+class _Staged:
+    """Sorts statements into walks: one is needed for each time that a sum over all tokens is read by tokens again."""
+
+    def __init__(
+        self,
+        program: Program,
+        axis: str,
+        params: Sequence[Param],
+        outputs: Sequence[Param],
+        chunked: Chunked | None = None,
+        *,
+        split: bool = False,
+    ) -> None:
+        self.split = split
+        self.program = program
+        self.params = tuple(params)
+        self.outputs = tuple(outputs)
+        self.axis = axis
+        self.chunked = chunked
+        self.stages: dict[str, int] = {}
+        self.axes = {p.name: p.axes for p in self.params}
+        self.tokens: list[Statement] = []
+        self.sums: list[tuple[int, Statement]] = []
+        self.small: list[tuple[int, Statement]] = []
+
+    def build(self, states: Sequence[State]) -> TileProgram:
+        weights = self.chunked.stream.weights if self.chunked is not None else ()
+        for weight in weights:
+            self.axes.update({weight.rise: (self.axis,), weight.fall: (self.axis,), weight.whole: ()})
+        for state in states:
+            self.axes.update({state.name: state.axes, state.added: state.axes})
+        inside = {s.name for s in self.chunked.chunk.statements} if self.chunked is not None else set()
+        last = 0
+        if self.chunked is not None and self.chunked.before is not None:
+            for statement in self.chunked.before.statements:
+                self.place(statement)
+            last = max((self.stages[o.name] for o in self.chunked.before.outputs), default=0)
+        for statement in self.program.statements:
+            if statement.name in inside:
+                self.axes[statement.name] = statement.axes
+                self.stages[statement.name] = last
+                self.tokens.append(statement)
+            elif statement.name not in self.stages:
+                self.place(statement)
+        targets = [o.name for o in self.outputs]
+        final = max([last, *(self.stages[name] for name in targets if self.axis in self.axes[name])])
+        count = 1 + max([final, *(stage for stage, _ in self.sums)])
+        walks: list[Walk] = []
+        for stage in range(count):
+            here = states if stage == last else ()
+            walks += self.parts(stage, here) if self.split and here else [self.walk(stage, here)]
+        tail = fuse([s for stage, s in self.small if stage == count], targets)
+        return TileProgram(
+            self.program.name, self.axis, self.params, self.outputs, tuple(walks), tail, tuple(weights), self.axes
+        )
+
+    def place(self, statement: Statement) -> None:
+        """Find the first walk that can compute ``statement``."""
+        self.axes[statement.name] = statement.axes
+        stage = max((self.stages.get(r.tensor, 0) for r in statement_reads(statement)), default=0)
+        if statement.axes.count(self.axis) > 1:
+            raise CompileError(f"{self.program.name}: {statement.name} has two axes {self.axis}; that has no kernel")
+        left = set(statement.indices)
+        summing = [
+            term for term in terms_of(statement.value) if any(i.axis == self.axis for i in set(indices_of(term)) - left)
+        ]
+        if not summing:
+            self.stages[statement.name] = stage
+            if self.axis in statement.axes:
+                self.tokens.append(statement)
+            else:
+                self.small.append((stage, statement))
+            return
+        if self.axis in statement.axes or any(i.axis == self.axis for r in statement.order for i in (r.lower, r.upper)):
+            raise CompileError(f"{self.program.name}: {statement.name} ties every token to every other; no kernel")
+        rest = [term for term in terms_of(statement.value) if term not in summing]
+        name = f"{statement.name}_total" if rest else statement.name
+        self.axes[name] = statement.axes
+        self.sums.append((stage, replace(statement, name=name, value=sum_of(*summing))))
+        self.stages[name] = self.stages[statement.name] = stage + 1
+        if rest:
+            whole: Expr = sum_of(Read(name, statement.indices), *rest)
+            self.small.append((stage + 1, replace(statement, value=whole)))
+
+    def walk(self, stage: int, states: Sequence[State]) -> Walk:
+        """The walk that computes everything of ``stage``."""
+        sums = [statement for at, statement in self.sums if at == stage]
+        results = self.results(stage)
+        wanted = {*results, *(s.added for s in states), *(r.tensor for s in sums for r in statement_reads(s))}
+        body = _needed(self.available(stage), wanted)
+        carried, updates, renewals = _carried(states)
+        for statement in sums:
+            added, after = f"{statement.name}_added", f"{statement.name}_next"
+            self.axes[added] = statement.axes
+            body.append(replace(statement, name=added))
+            old = Read(statement.name, statement.indices)
+            renewals.append(Statement(after, statement.indices, sum_of(old, Read(added, statement.indices))))
+            updates[after] = statement.name
+            carried.append(Carried(statement.name, statement.axes, total=True, partial=self.split))
+        return self.fused(stage, body, Walk((), (), tuple(carried), results=results), updates, renewals)
+
+    def parts(self, stage: int, states: Sequence[State]) -> list[Walk]:
+        """Walks over parts of a sequence: one for each level of states, then the one that has the results.
+
+        Tensors of tokens that needed a state are stored, so that later walks need neither compute them again nor know
+        that state.
+        """
+        statements = self.available(stage)
+        levels = _levels(statements, states)
+        results = self.results(stage)
+        loaded: set[str] = set()
+        walks = []
+        for level in range(max(levels.values()) + 2):
+            own = [s for s in states if levels[s.name] == level]
+            later = {*results, *(s.added for s in states if levels[s.name] > level)}
+            wanted = {s.added for s in own} or set(results)
+            while True:  # a state that is read has to be kept up to date
+                body = _needed(statements, wanted, loaded)
+                known = {r.tensor for s in body for r in statement_reads(s)}
+                lower = [s for s in states if levels[s.name] < level and s.name in known]
+                if {s.added for s in lower} <= wanted:
+                    break
+                wanted |= {s.added for s in lower}
+            made = {s.name for s in _depending(body, {s.name for s in states} | loaded) if s.axes.count(self.axis) == 1}
+            remaining = _needed(statements, later, loaded | made) if own else []
+            stored = {r.tensor for s in remaining for r in statement_reads(s)} & made
+            carried, updates, renewals = _carried([*lower, *own])
+            walk = Walk(
+                (),
+                (),
+                tuple(replace(c, partial=any(c.name == s.name for s in own)) for c in carried),
+                loaded=tuple(sorted(loaded & known)),
+                stored=tuple(sorted(stored)),
+                results=() if own else results,
+            )
+            walks.append(self.fused(stage, body, walk, updates, renewals))
+            loaded |= stored
+        return walks
+
+    def fused(
+        self,
+        stage: int,
+        body: Sequence[Statement],
+        walk: Walk,
+        updates: Mapping[str, str],
+        renewals: Sequence[Statement],
+    ) -> Walk:
+        """``walk`` with its steps: those that no token takes part in before the others."""
+        varying = {p.name for p in self.params if self.axis in p.axes} | {c.name for c in walk.carried if not c.total}
+        varying |= set(walk.loaded)
+        if self.chunked is not None:
+            varying |= {w.fall for w in self.chunked.stream.weights}
+        constant, moving = _hoisted(body, varying)
+        small = [s for at, s in self.small if at == stage]
+        read_later = {r.tensor for _, s in (*self.small, *self.sums) for r in statement_reads(s)}
+        read_later |= {r.tensor for s in self.tokens for r in statement_reads(s)} | {o.name for o in self.outputs}
+        kept = (*walk.results, *walk.stored)
+        return replace(
+            walk, setup=fuse([*small, *constant], read_later), body=fuse([*moving, *renewals], kept, updates)
+        )
+
+    def results(self, stage: int) -> tuple[str, ...]:
+        """The outputs along the tokens that belong to a stage."""
+        return tuple(o.name for o in self.outputs if self.axis in o.axes and self.stages[o.name] == stage)
+
+    def available(self, stage: int) -> list[Statement]:
+        """What can be computed of a chunk's tokens."""
+        return [s for s in self.tokens if self.stages[s.name] <= stage]
+
+
+def _levels(statements: Sequence[Statement], states: Sequence[State]) -> dict[str, int]:
+    """How many other states have to be known, one after another, before a state can be summed."""
+    needs = {}
+    for state in states:
+        read = {r.tensor for s in _needed(statements, {state.added}) for r in statement_reads(s)}
+        needs[state.name] = {other.name for other in states if other.name in read and other.name != state.name}
+    levels: dict[str, int] = {}
+    while len(levels) < len(states):
+        ready = [name for name, needed in needs.items() if name not in levels and needed <= levels.keys()]
+        if not ready:
+            raise CompileError("its states depend on one another in a circle")
+        levels.update({name: max((levels[n] + 1 for n in needs[name]), default=0) for name in ready})
+    return levels
+
+
+def _depending(statements: Sequence[Statement], sources: set[str]) -> list[Statement]:
+    """Those of ``statements`` that depend on ``sources``."""
+    return _hoisted(statements, sources)[1]
+
+
+def _chunked_backward(chunked: Chunked, definition: Program, wrt: Sequence[str]) -> TileProgram:
+    if chunked.wholes:
+        raise CompileError(f"{definition.name}: the gradient of a causal operator that needs the whole has no kernel")
+    made, stream = chunked.backward, chunked.stream
+    axes = {p.name: p.axes for p in made.chunk.params} | {s.name: s.axes for s in made.chunk.statements}
+    for weight in stream.weights:
+        axes.update({weight.rise: (stream.axis,), weight.fall: (stream.axis,), weight.whole: ()})
+    axes.update({p.name: p.axes for p in definition.params})
+    added = [state.added for state in stream.states]
+    walks: list[Walk] = []
+    saved = tuple(s.name for s in stream.states)
+    fixed = {p.name for p in made.chunk.params if stream.axis not in p.axes} | {w.rise for w in stream.weights}
+    fixed -= {*saved, *(made.cotangents[name] for name in added)}
+    varying = {p.name for p in made.chunk.params} - fixed | {w.fall for w in stream.weights}
+    statements = list(made.chunk.statements)
+    if stream.states:
+        carried, updates, renewals = _carried(stream.states)
+        constant, moving = _hoisted(_needed(statements, set(added)), varying)
+        walks.append(Walk(fuse(constant, axes), fuse([*moving, *renewals], (), updates), tuple(carried), saved=saved))
+    updates, renewals, carried = {}, [], []
+    for state in stream.states:
+        after = made.cotangents[state.added]
+        mirrored = replace(state, name=after, after=f"{after}_next", added=made.gradients[state.name])
+        renewals.append(mirrored.update)
+        updates[mirrored.after] = after
+        carried.append(Carried(after, state.axes, weights=state.weights))
+    outputs = []
+    totals: list[str] = []
+    for name in wrt:
+        gradient = made.gradients.get(name)
+        if gradient is None:
+            raise CompileError(f"{definition.name}: the gradient by {name} has no kernel")
+        param = next(p for p in definition.params if p.name == name)
+        outputs.append(Param(f"d_{name}" if gradient == f"d_{name}" else gradient, param.axes))
+        if stream.axis not in param.axes:
+            totals.append(gradient)
+    results = tuple(p.name for p in outputs if stream.axis in p.axes)
+    wanted = {*results, *totals, *(made.gradients[state.name] for state in stream.states)}
+    body = _needed(statements, wanted)
+    for name in totals:
+        indices = next(s.indices for s in body if s.name == name)
+        body = [replace(s, name=f"{name}_added") if s.name == name else s for s in body]
+        axes[f"{name}_added"] = axes[name]
+        total = sum_of(Read(name, indices), Read(f"{name}_added", indices))
+        renewals.append(Statement(f"{name}_next", indices, total))
+        updates[f"{name}_next"] = name
+        carried.append(Carried(name, axes[name], total=True))
+    constant, moving = _hoisted(body, varying)
+    walks.append(
+        Walk(
+            fuse(constant, axes),
+            fuse([*moving, *renewals], results, updates),
+            tuple(carried),
+            loaded=tuple(n for n in saved if any(r.tensor == n for s in moving for r in statement_reads(s))),
+            results=results,
+            reverse=True,
+        )
+    )
+    if stream.states:
+        walks[0] = replace(walks[0], saved=walks[1].loaded)
+    given = [Param(made.cotangents[o.name], o.axes) for o in definition.outputs]
+    return TileProgram(
+        made.chunk.name,
+        stream.axis,
+        (*definition.params, *given),
+        tuple(outputs),
+        tuple(walks),
+        (),
+        stream.weights,
+        axes,
+    )
+
+
+def _carried(states: Sequence[State]) -> tuple[list[Carried], dict[str, str], list[Statement]]:
+    """States as carried tensors, their new names, and the statements that renew them."""
+    carried = [Carried(state.name, state.axes, weights=state.weights) for state in states]
+    return carried, {state.after: state.name for state in states}, [state.update for state in states]
+
+
+def _needed(statements: Sequence[Statement], wanted: set[str], known: Iterable[str] = ()) -> list[Statement]:
+    """Those of ``statements`` that ``wanted`` depends on, beyond what is ``known``."""
+    wanted = set(wanted)
+    known = set(known)
+    found = []
+    for statement in reversed(statements):
+        if statement.name in wanted - known:
+            wanted |= {read.tensor for read in statement_reads(statement)}
+            found.append(statement)
+    return found[::-1]
+
+
+def _hoisted(statements: Sequence[Statement], varying: set[str]) -> tuple[list[Statement], list[Statement]]:
+    """Statements that are the same for every chunk, and the others."""
+    varying = set(varying)
+    constant, moving = [], []
+    for statement in statements:
+        if any(read.tensor in varying for read in statement_reads(statement)):
+            varying.add(statement.name)
+            moving.append(statement)
+        else:
+            constant.append(statement)
+    return constant, moving
+
+
+__all__ = ["Carried", "TileProgram", "Walk", "backward", "forward"]

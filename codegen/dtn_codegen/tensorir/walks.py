@@ -1,0 +1,132 @@
+"""The form of tile programs: walks over the chunks of a sequence, of steps, with states between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from dtn_core.ir.nodes import Param
+from dtn_core.passes.stream import Weights
+
+from .steps import Step
+
+
+@dataclass(frozen=True)
+class Carried:
+    """A tensor carried along a walk: 0 at first, overwritten by a step of every chunk.
+
+    Attributes
+    ----------
+    total
+        Whether what counts is its value after the walk, a sum over all tokens; otherwise it is a state that every
+        chunk reads.
+    partial
+        In a walk over a part of the sequence: whether it is the sum over that part, 0 at first; otherwise it starts as
+        what all earlier parts have summed.
+    weights
+        Its decay, if it has one.
+    """
+
+    name: str
+    axes: tuple[str, ...]
+    total: bool = False
+    partial: bool = False
+    weights: Weights | None = None
+
+
+@dataclass(frozen=True)
+class Walk:
+    """One pass over the tokens of a sequence, chunk by chunk.
+
+    Attributes
+    ----------
+    setup
+        Steps that no token takes part in, before the first chunk.
+    body
+        Steps of a chunk.
+    carried
+        What passes from chunk to chunk.
+    saved, loaded
+        States that are written to memory before each chunk, and those that an earlier walk wrote there.
+    stored
+        Tensors of tokens that are written to memory in each chunk, for later walks that load them.
+    results
+        Outputs along the tokens.
+    reverse
+        Whether it goes from the last chunk to the first.
+    """
+
+    setup: tuple[Step, ...]
+    body: tuple[Step, ...]
+    carried: tuple[Carried, ...] = ()
+    saved: tuple[str, ...] = ()
+    loaded: tuple[str, ...] = ()
+    stored: tuple[str, ...] = ()
+    results: tuple[str, ...] = ()
+    reverse: bool = False
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """Setup and body."""
+        return (*self.setup, *self.body)
+
+    def reads(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Those of ``names`` that it reads."""
+        found = {read.tensor for step in self.steps for read in step.reads}
+        return tuple(name for name in names if name in found)
+
+
+@dataclass(frozen=True)
+class TileProgram:
+    """An operator as walks.
+
+    Attributes
+    ----------
+    name : str
+        Of the operator.
+    axis : str
+        The axis of the tokens.
+    inputs, outputs : tuple[Param, ...]
+        Arguments of the kernel, in order.
+    walks : tuple[Walk, ...]
+        One after another.
+    tail : tuple[Step, ...]
+        Steps after the last walk.
+    weights : tuple[Weights, ...]
+        Powers of decays along a chunk.
+    axes : Mapping[str, tuple[str, ...]]
+        The axes of every tensor.
+    constants : Mapping[str, float]
+        Scalars that are no arguments.
+    """
+
+    name: str
+    axis: str
+    inputs: tuple[Param, ...]
+    outputs: tuple[Param, ...]
+    walks: tuple[Walk, ...]
+    tail: tuple[Step, ...]
+    weights: tuple[Weights, ...]
+    axes: Mapping[str, tuple[str, ...]]
+    constants: Mapping[str, float] = field(default_factory=dict)
+
+    def bound(self, scalars: Mapping[str, float]) -> TileProgram:
+        """The program with values for some of its scalar arguments."""
+        values = {p.name: float(scalars[p.name]) for p in self.inputs if p.name in scalars and not p.axes}
+        inputs = tuple(p for p in self.inputs if p.name not in values)
+        return replace(self, inputs=inputs, constants={**self.constants, **values})
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Every axis but that of the tokens."""
+        found = dict.fromkeys(axis for axes in self.axes.values() for axis in axes)
+        return tuple(axis for axis in found if axis != self.axis)
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """All steps."""
+        return (*(step for walk in self.walks for step in walk.steps), *self.tail)
+
+    def is_triangular(self, name: str) -> Step | None:
+        """The step of a tensor that is 0 on one side of its diagonal."""
+        return next((step for step in self.steps if step.name == name and step.order is not None), None)

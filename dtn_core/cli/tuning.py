@@ -1,0 +1,130 @@
+"""``dtn tune``: the options, and which function of ``dtn_tvm`` they go to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import arguments
+from .groups import RunByDefault
+from .kernel_tools import kernel_tools
+
+app = typer.Typer(
+    name="tune",
+    cls=RunByDefault,
+    help="Search the fastest kernel of an operator: dtn tune OP, short for dtn tune run OP.",
+    epilog="Example: dtn tune tensor_attention:mask=causal --target cpu --shape b=1,h=8,n=8192,d=64,e=64",
+)
+
+Op = Annotated[
+    str,
+    typer.Argument(metavar="OP", help="A name of `dtn ops` with its knobs, or a file of notation.", show_default=False),
+]
+Target = Annotated[
+    str, typer.Option(metavar="T", help="cpu, nvidia/h100, nvidia/h200, nvidia/a100, …, or a TVM target as JSON.")
+]
+Direction = Annotated[str, typer.Option(metavar="D", help="forward, or backward: the gradient.")]
+Records = Annotated[
+    Path,
+    typer.Option(metavar="PATH", help="The file of records; what was measured is kept beside it.", dir_okay=False),
+]
+DEFAULT_RECORDS = Path("records.jsonl")
+
+
+@app.command(epilog="Example: dtn tune run tensor_attention:mask=causal --shape b=1,h=8,n=8192,d=64,e=64 --trials 32")
+def run(
+    op: Op,
+    shape: Annotated[str, typer.Option(metavar="AXIS=SIZE,…", help="b and h are batch and heads.", show_default=False)],
+    target: Target = "cpu",
+    dtype: Annotated[str, typer.Option(metavar="DTYPE", help="float32, float16 or bfloat16.")] = "float32",
+    direction: Direction = "forward",
+    trials: Annotated[int, typer.Option(min=1, max=100_000, metavar="N", help="Candidates measured at most.")] = 64,
+    time_budget: Annotated[
+        str | None, typer.Option(metavar="TIME", help="As in 90s, 10m, 1h; by default until all are measured.")
+    ] = None,
+    timeout: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="For one candidate.")] = 60,
+    records: Records = DEFAULT_RECORDS,
+    rpc: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Measure on a machine that this RPC tracker knows.")
+    ] = None,
+    key: Annotated[str | None, typer.Option(metavar="K", help="Under which servers told the tracker of them.")] = None,
+) -> None:
+    """Search the fastest schedule of an operator on a device, and file its record.
+
+    Run again, it goes on where it was interrupted.
+    """
+    budget = None if time_budget is None else arguments.seconds(time_budget, "--time-budget")
+    if (rpc is None) != (key is None):
+        raise typer.BadParameter("--rpc and --key go together, as in --rpc 10.0.0.5:9190 --key h100")
+    tracker = None if rpc is None else arguments.address(rpc, "--rpc")
+    device = _target(target)
+    (problem,) = _problems(op, [shape], [dtype], direction)
+    commands = kernel_tools("commands")
+    options = commands.Options(trials=trials, time_budget=budget, measure_timeout=timeout)
+    raise typer.Exit(commands.run_tune(problem, device, records, options, tracker, key or ""))
+
+
+@app.command(epilog="Example: dtn tune build tensor_attention:mask=causal --target nvidia/h200 -o bundle.zip --shape …")
+def build(
+    op: Op,
+    shape: Annotated[
+        list[str],
+        typer.Option(metavar="AXIS=SIZE,…", help="b and h are batch and heads; may be repeated.", show_default=False),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="ZIP", help="The bundle.")] = Path("bundle.zip"),
+    target: Target = "cpu",
+    dtype: Annotated[
+        list[str], typer.Option(metavar="DTYPE", help="float32, float16 or bfloat16; may be repeated.")
+    ] = ["float32"],  # noqa: B006  # Typer copies it
+    direction: Direction = "forward",
+    trials: Annotated[int, typer.Option(min=1, max=10_000, metavar="N", help="Candidates for each shape.")] = 24,
+) -> None:
+    """Compile candidates into a bundle, for a machine that has nothing but the device.
+
+    There it needs Python, NumPy and apache-tvm-ffi: python bundle.zip -o results.json --budget 300
+    """
+    if not output.parent.is_dir():
+        raise typer.BadParameter(f"there is no folder {output.parent}", param_hint="--output")
+    device = _target(target)
+    problems = _problems(op, shape, dtype, direction)
+    commands = kernel_tools("commands")
+    raise typer.Exit(commands.run_build(problems, device, output, commands.Options(trials=trials)))
+
+
+@app.command(epilog="Example: dtn tune measure bundle.zip -o results.json --budget 300")
+def measure(
+    bundle: Annotated[Path, typer.Argument(metavar="ZIP", help="Of dtn tune build.", show_default=False)],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="JSON", help="The results.")] = Path("results.json"),
+    budget: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="No candidate is begun later.")] = 300,
+) -> None:
+    """Measure a bundle on this machine; an interrupted run goes on where it stopped."""
+    raise typer.Exit(kernel_tools("commands").run_measure(bundle, output, budget))
+
+
+@app.command("import", epilog="Example: dtn tune import results.json --records records.jsonl")
+def import_(
+    results: Annotated[Path, typer.Argument(metavar="JSON", help="Of dtn tune measure.", show_default=False)],
+    records: Records = DEFAULT_RECORDS,
+) -> None:
+    """File the records of what was measured on another machine."""
+    raise typer.Exit(kernel_tools("commands").run_import(results, records))
+
+
+def _problems(op: str, shapes: list[str], dtypes: list[str], direction: str) -> list[Any]:
+    problem = kernel_tools("commands").problem
+    operator = arguments.operator(op)
+    if direction not in ("forward", "backward"):
+        raise typer.BadParameter(f"{direction!r} is not one of forward, backward", param_hint="--direction")
+    try:
+        return [problem(operator, direction, dtype, arguments.sizes(s) or {}) for s in shapes for dtype in dtypes]
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--shape") from None
+
+
+def _target(text: str) -> Any:
+    try:
+        return kernel_tools("commands").target(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--target") from None

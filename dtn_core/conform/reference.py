@@ -1,0 +1,157 @@
+"""What a call should give, by the dense interpreter, and how far a plain dense evaluation is from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ..errors import DtnError
+from ..interpret import interpret
+from ..ir.nodes import MatrixFunction, Program
+from ..passes.differentiate import differentiate
+from .bounds import EPSILON, OWN, RULES, Errors, errors
+from .dense import Dense, Einsum
+from .operators import Case
+
+STENCIL = ((1, 3 / 4), (2, -3 / 20), (3, 1 / 60))
+"""Central differences that are exact for polynomials of degree 6."""
+
+CHANGE = 2.0**-40
+"""Relative change of arguments by which the oracle's sensitivity is measured."""
+
+Values = tuple[np.ndarray, ...]
+
+
+class OracleError(DtnError):
+    """The oracle disagrees with itself: its gradient program with differences of its values."""
+
+
+class Reference:
+    """The oracle of one operator.
+
+    Parameters
+    ----------
+    case : Case
+        The operator.
+    """
+
+    def __init__(self, case: Case) -> None:
+        self.case = case
+        self.program = case.operator.program
+        self.scalars: dict[str, Any] = dict(case.operator.scalars)
+
+    def value(self, *tensors: np.ndarray) -> Values:
+        """The outputs."""
+        return outputs(interpret(self.program, *tensors, **self.scalars))
+
+    def gradient(self, tensors: Sequence[np.ndarray], weights: Sequence[np.ndarray]) -> Values:
+        """The gradient of ``Re Σ conj(weights) outputs`` by every tensor."""
+        return outputs(interpret(gradient_program(self.program), **self._named(tensors, weights)))
+
+    def check_rules(self, tensors: Sequence[np.ndarray], weights: Sequence[np.ndarray]) -> None:
+        """Hold the gradient program to differences of the values.
+
+        Raises
+        ------
+        OracleError
+            If it is not what they say.
+        """
+        found = self.gradient(tensors, weights)
+        rng = np.random.default_rng(7)
+        directions = [_like(rng, x) for x in tensors]
+
+        def loss(step: float) -> float:
+            values = self.value(*(x + step * d for x, d in zip(tensors, directions, strict=True)))
+            return sum(_inner(c, y) for c, y in zip(weights, values, strict=True))
+
+        pairs = list(zip(found, directions, strict=True))
+        lengths = sum(float(np.linalg.norm(g)) * float(np.linalg.norm(d)) for g, d in pairs)
+        apart = abs(sum(_inner(g, d) for g, d in pairs) - float(along(loss)))
+        if not apart <= RULES * lengths + 1e-9 * (1 + abs(loss(0.0))):
+            raise OracleError(
+                f"{self.case.text}: the gradient program is off by {apart:.1e} from differences, at {lengths:.1e}"
+            )
+
+    def second(
+        self, tensors: Sequence[np.ndarray], weights: Sequence[np.ndarray], directions: Sequence[np.ndarray]
+    ) -> Values:
+        """The Hessian of the same sum times the directions, by differences of the gradient program."""
+
+        def gradient(step: float) -> np.ndarray:
+            moved = [x + step * d for x, d in zip(tensors, directions, strict=True)]
+            return np.concatenate([x.ravel() for x in self.gradient(moved, weights)])
+
+        flat = along(gradient, 1e-6)  # short, so as not to step over the kink of a relu
+        places = np.cumsum([x.size for x in tensors])[:-1]
+        return tuple(part.reshape(x.shape) for part, x in zip(np.split(flat, places), tensors, strict=True))
+
+    def dense_value(self, tensors: Sequence[np.ndarray], einsum: Einsum, dtype: str) -> Values:
+        """The outputs by a plain einsum in ``dtype``."""
+        return outputs(Dense(self.program, einsum, dtype).evaluate(tensors, self.scalars))
+
+    def dense_gradient(
+        self, tensors: Sequence[np.ndarray], weights: Sequence[np.ndarray], einsum: Einsum, dtype: str
+    ) -> Values:
+        """The gradients by a plain einsum in ``dtype``."""
+        program = gradient_program(self.program)
+        return outputs(Dense(program, einsum, dtype).evaluate((), self._named(tensors, weights)))
+
+    def _named(self, tensors: Sequence[np.ndarray], weights: Sequence[np.ndarray]) -> dict[str, Any]:
+        """The arguments of the gradient program; its cotangents are its last parameters."""
+        names = [param.name for param in self.program.tensors]
+        cotangents = [param.name for param in gradient_program(self.program).params[-len(weights) :]]
+        return dict(zip([*names, *cotangents], [*tensors, *weights], strict=True)) | self.scalars
+
+
+@lru_cache(maxsize=256)
+def gradient_program(program: Program) -> Program:
+    """The gradient by every tensor."""
+    return differentiate(program, [param.name for param in program.tensors])
+
+
+def outputs(value: Any) -> Values:
+    """A tuple of outputs, even of one."""
+    return value if isinstance(value, tuple) else (value,)
+
+
+def along(function: Callable[[float], Any], step: float = 1e-4) -> Any:
+    """The derivative of a function of a real number at 0."""
+    return sum(weight * (function(k * step) - function(-k * step)) for k, weight in STENCIL) / step
+
+
+def yardsticks(dense: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> list[Errors]:
+    """The errors of a dense evaluation, output by output."""
+    return [errors(a, b) for a, b in zip(dense, expected, strict=True)]
+
+
+def has_matrix_function(program: Program) -> bool:
+    """Whether a matrix exponential is taken, which no algorithm knows better than relative to the matrix's norm."""
+    return any(isinstance(statement.value, MatrixFunction) for statement in program.statements)
+
+
+def sensitivity(
+    oracle: Callable[..., Values], expected: Sequence[np.ndarray], tensors: Sequence[np.ndarray], *, normwise: bool
+) -> list[Errors]:
+    """How much the oracle's value changes when its arguments do in their last places: what its own rounding may be.
+
+    Each element is changed relative to itself, or if ``normwise`` to the largest of its tensor.
+    """
+    rng = np.random.default_rng(9)
+    changed = []
+    for x in tensors:
+        size = np.max(np.abs(x), initial=0.0) if normwise else np.abs(x)
+        changed.append(x + CHANGE * size * rng.choice([-1.0, 1.0], x.shape))
+    scale = OWN * EPSILON["float64"] / CHANGE
+    return [Errors(each.largest * scale, each.rms * scale) for each in yardsticks(oracle(*changed), expected)]
+
+
+def _inner(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.real(np.sum(np.conj(a) * b)))
+
+
+def _like(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
+    real = rng.normal(size=x.shape)
+    return real + 1j * rng.normal(size=x.shape) if np.iscomplexobj(x) else real

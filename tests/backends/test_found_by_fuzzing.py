@@ -1,0 +1,167 @@
+"""What random programs found, shrunk: each was wrong, or refused, once."""
+
+from __future__ import annotations
+
+import pytest
+from agreement import Agreement
+
+from oracle.cases import case
+
+FOUND = {
+    "the size of an axis that no tensor of a chunk has": case(
+        """
+        f(x[n,d], z[n,e]) -> o[n]:
+            o[t] = x[t,a] * x[i,a] * e   where i <= t""",
+        {"n": 5, "d": 2, "e": 3},
+    ),
+    "the length of the sequence in a chunk": case(
+        """
+        f(x[n,d]) -> o[n]:
+            o[t] = x[t,a] * x[i,a] / n + n * x[t,b]   where i <= t""",
+        {"n": 5, "d": 2},
+    ),
+    "a function of the length of the sequence in a chunk": case(
+        """
+        f(x[n,d]) -> o[n]:
+            o[t] = x[t,a] * x[i,a] / sqrt(n)   where i <= t""",
+        {"n": 5, "d": 2},
+    ),
+    "a size before the chunks": case(
+        """
+        f(x[n,d], s[d,d], m[d,e]) -> o[n]:
+            r[t] = x[t,a] / e * s[b,c]
+            o[t] = r[t] * x[i,a]   where i <= t""",
+        {"n": 3, "d": 2, "e": 3},
+    ),
+    "a size after the chunks": case(
+        """
+        f(x[n,d]) -> s, o[n]:
+            o[t] = x[i,a]   where i <= t
+            s = o[t] + 1 / 3 * d - x[t,a]""",
+        {"n": 5, "d": 2},
+    ),
+    "a tensor that is tested and read": case(
+        """
+        f(x[n,d]) -> o[n,d]:
+            y[t,a] = select(x[t,a], x[i,a]) * x[t,b]   where i <= t
+            o[t,a] = y[t,a] * x[t,a]""",
+        {"n": 5, "d": 2},
+        seed=2,
+    ),
+    "nothing but tensors that are tested": case(
+        """
+        f(x[n,d], g) -> s:
+            s = 1 / 3 * g - select(x[i,a], g) * select(x[j,a], g)""",
+        {"n": 3, "d": 2},
+        seed=2,
+    ),
+    "a function of a size": case(
+        """
+        f(x[n,d]) -> o[n]:
+            o[i] = x[i,a] / sqrt(d) + exp(d) * x[i,a]""",
+        {"n": 3, "d": 2},
+        seed=2,
+    ),
+    "a quotient by the size of an axis of extent 0": case(
+        """
+        f(x[n,d], u[d], lam) -> o[d]:
+            o[a] = u[a] * lam / n""",
+        {"n": 0, "d": 2},
+    ),
+    "packed sequences of an operator whose result is the same for all": case(
+        """
+        f(x[n,d]) -> o[n], s:
+            o[i] = x[i,a]
+            s = d""",
+        {"n": 5, "d": 2},
+        seed=1,
+    ),
+    "chunks along an axis of features without tokens": case(
+        """
+        f(x[n,d], u[d]) -> s:
+            s = u[a] * x[i,a] * u[b]   where a <= b decay 0.5""",
+        {"n": 0, "d": 3},
+    ),
+    "a state that counts tokens": case(
+        """
+        f(x[n,d]) -> o[n]:
+            o[t] = x[t,a] * one[i:n]   where i <= t""",
+        {"n": 7, "d": 2},
+    ),
+    "a state that counts tokens with a decay, and a result that knows no token": case(
+        """
+        f(x[n,d], u[d]) -> o[n], p[n,d]:
+            o[t] = x[t,a] * x[i,a] * one[j:n]   where i <= t, j <= i decay 0.5
+            p[t,a] = u[a] * one[t:n]""",
+        {"n": 7, "d": 2},
+    ),
+    "the derivative of gelu in a chunk": case(
+        """
+        f(x[n,d]) -> o[n]:
+            o[t] = gelu(x[t,a]) * x[i,a]   where i <= t""",
+        {"n": 5, "d": 2},
+        seed=2,
+    ),
+    "the derivative by a number that nothing reads": case(
+        """
+        f(x[n,d]) -> o[n]:
+            y[t] = x[t,a] * x[i,a] / n   where i <= t
+            o[t] = y[t] * silu(d) / n""",
+        {"n": 5, "d": 2},
+        seed=2,
+    ),
+    "results of which one has fewer leading axes": case(
+        """
+        f(x[n,d], z[n,d]) -> o[n], p[n]:
+            o[t] = x[i,a] * z[i,a]   where i <= t
+            p[t] = z[t,a]""",
+        {"n": 5, "d": 2},
+        ((3,), (1,)),
+    ),
+    "a decayed state that counts tokens, under leading axes": case(
+        """
+        f(x[n,d]) -> o[n]:
+            o[t] = x[t,a] * one[i:n]   where i <= t decay 0.5""",
+        {"n": 5, "d": 2},
+        ((3,),),
+    ),
+    "a decayed state of a tensor with fewer leading axes than another": case(
+        """
+        f(x[n,d], z[n,d]) -> o[n,d]:
+            o[t,a] = z[t,a] * x[i,a]   where i <= t decay 0.5""",
+        {"n": 5, "d": 2},
+        ((), (3,)),
+    ),
+    "a part before the chunks that reads scalars only": case(
+        """
+        f(x[n,d], g) -> o[n]:
+            o[t] = x[t,a] / step(-g) * x[i,a]   where i <= t""",
+        {"n": 7, "d": 1},
+        ((2,), (2,)),
+    ),
+    "a decay to an index that another one is equal to": case(
+        """
+        f(x[n,d], w[n]) -> o[n]:
+            o[k] = x[k,a] * x[j,a] + w[i] * x[t,b]   where j <= i decay 0.9, k == j, t == j""",
+        {"n": 5, "d": 2},
+    ),
+    "logarithms and roots at padded tokens": case(
+        """
+        f(x[n,d]) -> o[n], p:
+            s[t] = x[t,a] * x[t,a]
+            o[t] = x[t,a] / sqrt(s[t]) * x[i,b]
+            p = log(s[i]) * sqrt(s[i]) * x[i,a]""",
+        {"n": 5, "d": 2},
+    ),
+    "chunks along the second axis of a tensor": case(
+        """
+        f(x[d,n]) -> o[d,n]:
+            o[a,t] = x[a,i] * x[b,i] * x[b,t]   where i <= t""",
+        {"d": 2, "n": 7},
+    ),
+}
+
+
+@pytest.mark.parametrize("found", FOUND.values(), ids=FOUND)
+def test_a_program_that_was_wrong_agrees(backend, found):
+    assert Agreement(backend, found).check(everything=True)

@@ -1,0 +1,265 @@
+"""The way of a bundle: compiled here, measured by a Python that has no Apache TVM, filed here."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from dataclasses import replace
+
+import families
+import pytest
+
+from dtn_tvm import records
+from dtn_tvm.bundle import build, import_results
+from dtn_tvm.candidates import Options
+from dtn_tvm.measuring import bundle as onsite
+from dtn_tvm.record import toolchain
+from dtn_tvm.targets import target
+from dtn_tvm.tune import TuneError
+
+OPTIONS = Options(family="families", trials=8, ceilings=False)
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """A Python with NumPy and apache-tvm-ffi, and nothing else."""
+    folder = tmp_path_factory.mktemp("bare")
+    python = folder / "bin" / "python"
+    needed = ["numpy", f"apache-tvm-ffi=={toolchain()['tvm_ffi']}"]
+    commands = [[sys.executable, "-m", "venv", folder], [python, "-m", "pip", "install", "--quiet", *needed]]
+    for command in commands:
+        child = subprocess.run([*map(str, command)], capture_output=True, text=True)
+        if child.returncode:
+            pytest.skip(f"no environment with {' and '.join(needed)}: {child.stderr.strip().splitlines()[-1:]}")
+    return python
+
+
+@pytest.fixture
+def bundle(built_bundle, tmp_path):
+    """A copy of the bundle, to be damaged."""
+    return shutil.copy(built_bundle, tmp_path / "bundle.zip")
+
+
+@pytest.fixture
+def results(bundle, tmp_path):
+    """Results of the bundle, as a machine would write them."""
+    manifest = onsite.read_manifest(bundle)
+    good = {"seconds": 1e-4, "errors": {"rms": 1e-7, "row": 1e-7}}
+    found = {
+        "format": onsite.FORMAT,
+        "bundle": manifest["bundle"],
+        "device": "a processor",
+        "ceilings": {"bandwidth": 1e10, "flops": 1e11},
+        "measured": {"0/0": {"failure": "hung", "detail": ""}, "0/1": good},
+        "manifest": manifest,
+    }
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(found))
+    return path
+
+
+def edited(path, change):
+    found = json.loads(path.read_text())
+    change(found)
+    path.write_text(json.dumps(found))
+    return path
+
+
+def test_the_whole_way(bundle, bare, problem, tmp_path):
+    def measure(budget):
+        command = [str(bare), "-I", str(bundle), "-o", "results.json", "--budget", budget]
+        bare_environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=bare_environment)
+
+    absent = subprocess.run([str(bare), "-I", "-c", "import tvm"], capture_output=True, text=True)
+    assert "No module named 'tvm'" in absent.stderr
+
+    first = measure("0")
+    assert first.returncode == 0, first.stderr
+    assert "0 of 3 candidates measured" in first.stdout
+
+    second = measure("60")
+    assert second.returncode == 0, second.stderr
+    assert "3 of 3 candidates measured" in second.stdout
+    assert "wrong result: rms error 5.0e-01" in second.stdout
+    assert "crashed: SIGSEGV" in second.stdout
+
+    third = measure("60")
+    assert third.stdout.splitlines() == second.stdout.splitlines()[-1:]
+
+    to = tmp_path / "records.jsonl"
+    (record,) = import_results(tmp_path / "results.json", to, "families")
+    assert records.read(to).records == (record,)
+    assert record.schedule == families.Schedule("good", "T.serial").to_json()
+    assert record.receipt.errors == {"rms": 0.0, "row": 0.0}
+    assert record.receipt.checked == problem.sizes
+    assert record.receipt.roofline > 0
+
+
+class TestBundle:
+    def test_it_is_small_and_brings_all_it_needs(self, bundle):
+        assert bundle.stat().st_size < 60 << 20
+        names = set(zipfile.ZipFile(bundle).namelist())
+        assert {"__main__.py", "manifest.json", "lib/libtvm_runtime.so", "kernel_0_2.so"} <= names
+
+    def test_nothing_is_written_when_nothing_compiles(self, offer, problem, tmp_path):
+        offer("unbuildable")
+        with pytest.raises(TuneError, match=r"none of 1 candidates is valid.*does not build: ValueError"):
+            build([problem], target("cpu"), tmp_path / "bundle.zip", OPTIONS)
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize("kept", [0.3, 0.99])
+    def test_a_truncated_one_is_refused(self, bundle, tmp_path, kept):
+        data = bundle.read_bytes()
+        bundle.write_bytes(data[: int(len(data) * kept)])
+        with pytest.raises(onsite.BundleError, match="truncated or not a bundle"):
+            onsite.measure(bundle, tmp_path / "results.json", 1)
+        assert not (tmp_path / "results.json").exists()
+
+    def test_a_damaged_one_is_refused(self, bundle, tmp_path):
+        data = bytearray(bundle.read_bytes())
+        data[len(data) // 2] ^= 0xFF
+        bundle.write_bytes(data)
+        with pytest.raises(onsite.BundleError, match="damaged|truncated"):
+            onsite.measure(bundle, tmp_path / "results.json", 1)
+
+    def test_one_from_another_version_says_how_to_run_it(self, tmp_path):
+        path = tmp_path / "bundle.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("manifest.json", json.dumps({"format": 99}))
+        with pytest.raises(onsite.BundleError, match=r"another version \(format 99, expected 1\).*python bundle.zip"):
+            onsite.measure(path, tmp_path / "results.json", 1)
+
+    def test_another_zip_file_is_none(self, tmp_path):
+        path = tmp_path / "other.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("readme.txt", "hello")
+        with pytest.raises(onsite.BundleError, match=r"no manifest.json in it"):
+            onsite.read_manifest(path)
+
+    def test_a_path_that_leads_outside_is_refused(self, bundle, tmp_path):
+        with zipfile.ZipFile(bundle, "a") as archive:
+            archive.writestr("../outside.so", "")
+        with pytest.raises(onsite.BundleError, match="outside of its folder"):
+            onsite.measure(bundle, tmp_path / "results.json", 1)
+
+    def test_results_of_another_bundle_are_not_continued(self, bundle, results):
+        edited(results, lambda found: found.update(bundle="another"))
+        before = results.read_bytes()
+        with pytest.raises(onsite.BundleError, match="results of another bundle"):
+            onsite.measure(bundle, results, 1)
+        assert results.read_bytes() == before
+
+
+class TestDevice:
+    H200 = {"name": "nvidia/h200", "device": "H200", "arch": "sm_90a"}
+
+    def test_the_one_it_is_for(self):
+        onsite.check_device(self.H200, {"name": "NVIDIA H200", "compute_version": "9.0"})
+        older = {"name": "json", "device": "", "arch": "sm_80"}
+        onsite.check_device(older, {"name": "NVIDIA A10", "compute_version": "8.6"})
+
+    def test_another_card_is_refused(self):
+        with pytest.raises(onsite.BundleError, match="for nvidia/h200, the device here is NVIDIA H100 PCIe"):
+            onsite.check_device(self.H200, {"name": "NVIDIA H100 PCIe", "compute_version": "9.0"})
+
+    @pytest.mark.parametrize("version", ["8.0", "9.1", "10.0"])
+    def test_another_instruction_set_is_refused(self, version):
+        anything = {**self.H200, "device": ""}
+        with pytest.raises(onsite.BundleError, match=f"sm_90a, the device here is .* compute capability {version}"):
+            onsite.check_device(anything, {"name": "NVIDIA X", "compute_version": version})
+
+    def test_another_ffi_is_refused(self):
+        with pytest.raises(
+            onsite.BundleError, match=r"need apache-tvm-ffi 0\.0\.1, got .*pip install apache-tvm-ffi==0\.0\.1"
+        ):
+            onsite.check_runtime({"tvm_ffi": "0.0.1"})
+
+
+class TestImport:
+    """Every refusal leaves the records as they were."""
+
+    @pytest.fixture
+    def to(self, tmp_path):
+        path = tmp_path / "records.jsonl"
+        yield path
+        assert not path.exists()
+
+    def test_a_truncated_file(self, results, to):
+        results.write_bytes(results.read_bytes()[:-20])
+        with pytest.raises(onsite.BundleError, match="truncated or not JSON"):
+            import_results(results, to, "families")
+
+    @pytest.mark.parametrize("text", ["[]", "{}", '{"format": 1}', "null"])
+    def test_another_file(self, results, to, text):
+        results.write_text(text)
+        with pytest.raises(onsite.BundleError, match="does not hold the results"):
+            import_results(results, to, "families")
+
+    def test_another_toolchain(self, results, to):
+        edited(results, lambda found: found["manifest"]["versions"].update(tvm="0.1"))
+        with pytest.raises(onsite.BundleError, match=r"another toolchain .*tvm 0\.1.*build again"):
+            import_results(results, to, "families")
+
+    def test_another_device(self, results, to):
+        h200 = target("nvidia/h200")
+        about = {**h200.to_json(), "key": h200.key, "device": "H200"}
+        edited(
+            results, lambda found: found.update(device="NVIDIA H100", manifest={**found["manifest"], "target": about})
+        )
+        with pytest.raises(onsite.BundleError, match="measured on NVIDIA H100; the bundle is for nvidia/h200"):
+            import_results(results, to, "families")
+
+    def test_errors_above_the_tolerance(self, results, to):
+        edited(results, lambda found: found["measured"]["0/1"]["errors"].update(rms=0.5))
+        with pytest.raises(onsite.BundleError, match=r"rms error 5.0e-01 is above"):
+            import_results(results, to, "families")
+
+    def test_no_valid_candidate(self, results, to):
+        edited(results, lambda found: found["measured"].pop("0/1"))
+        with pytest.raises(TuneError, match=r"none of 1 candidates is valid; the commonest reason \(1 of 1\): hung"):
+            import_results(results, to, "families")
+
+    @pytest.mark.parametrize("key", ["0/17", "0/x", "nonsense"])
+    def test_a_candidate_that_there_is_not(self, results, to, key):
+        fast = {"seconds": 1e-9, "errors": {"rms": 0.0, "row": 0.0}}
+        edited(results, lambda found: found.update(measured={key: fast}))
+        with pytest.raises((onsite.BundleError, TuneError)):
+            import_results(results, to, "families")
+
+
+def test_exported_kernels_load_without_tvm(bare, tmp_path):
+    from dtn_core.operators import load
+    from dtn_tvm.candidates import record_of
+    from dtn_tvm.export import ExportError, export
+    from dtn_tvm.kernels import Problem, default
+    from dtn_tvm.record import Receipt
+
+    cpu, sizes = target("cpu"), {"batch": 1, "heads": 2, "n": 80, "d": 16, "e": 16}
+    problem = Problem(load("tensor_attention:mask=causal,normalize=none"), "forward", "float32", sizes)
+    receipt = Receipt("a processor", 1e-3, {"rms": 1e-7}, {"rms": 1e-5}, sizes)
+    record = record_of(problem, cpu, default(problem, cpu).to_json(), {}, receipt)
+    folder = tmp_path / "kernels"
+    (name,) = export([record], folder)
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import numpy as np\n"
+        "from kernels import load\n"
+        "q, k, v = (np.random.default_rng(i).standard_normal((1, 2, 80, 16)).astype('float32') for i in range(3))\n"
+        "o = np.full_like(v, np.nan)\n"
+        "load(sys.argv[2])(q, k, v, o)\n"
+        "a = np.tril(q.astype(float) @ k.swapaxes(2, 3))\n"
+        "expected = np.tril(a @ a.swapaxes(2, 3)) @ v\n"
+        "assert np.abs(o - expected).max() < 1e-5 * np.abs(expected).max()\n"
+    )
+    child = subprocess.run([str(bare), "-I", "-c", program, str(folder), name], capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr
+    with pytest.raises(ExportError, match="is there already"):
+        export([record], folder)
+    shutil.rmtree(folder)
+    with pytest.raises(ExportError, match="no kernel"):
+        export([replace(record, dtype="float64")], folder)
+    assert not folder.exists()
+    assert os.listdir(tmp_path) == []

@@ -1,0 +1,254 @@
+"""CPU kernels against the dense interpreter, which evaluates the definition (or its gradient) literally in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dtn_codegen.tensorir.schedule import CpuSchedule
+from dtn_core.errors import CompileError
+from dtn_core.interpret import interpret
+from dtn_core.operators import as_operator, tensor_attention, tensor_interaction
+from dtn_core.passes.differentiate import differentiate
+from dtn_core.passes.flatten import flatten
+from dtn_tvm import kernels, targets
+from dtn_tvm.kernels import Problem
+
+CPU = targets.target("cpu")
+CAUSAL = tensor_attention(mask="causal", normalize=None)
+TOLERANCE = {"float32": 1e-5, "float16": 4e-3}
+
+GATED = as_operator(
+    """gated(q[n,d], k[n,d], v[n,e], g[n], w[e,e]) -> o[n,e]:
+    s[j]   = exp(g[j])
+    x[j,c] = v[j,b] * w[b,c]
+    o[t,c] = q[t,a] * k[j,a] * s[j] * x[j,c]   where j <= t"""
+)
+TOTALS = as_operator(
+    """totals(x[n,d], y[n,e]) -> u[n,e], m[d,e], s:
+    m[a,c] = x[i,a] * y[i,c]
+    z[i,a] = exp(x[i,a])
+    s      = z[i,a]
+    u[t,c] = x[t,a] * m[a,c]"""
+)
+
+
+def causal(**knobs):
+    return tensor_attention(mask="causal", **knobs)
+
+
+FORWARD = {
+    "order 1": causal(order=1, normalize=None),
+    "order 2": CAUSAL,
+    "order 3": causal(order=3, normalize=None),
+    "asymmetric": causal(asymmetric=True, normalize=None),
+    "side k": causal(side="k"),
+    "decay": causal(decay=0.9, normalize=None),
+    "trace": causal(normalize="trace"),
+    "trace, decay, residual": causal(normalize="trace", decay=0.9, residual=0.5, scale=0.7, eps=0.1),
+    "row": causal(normalize="row"),
+    "diag": causal(normalize="diag"),
+    "interaction, causal": tensor_interaction(mask="causal"),
+    "interaction": tensor_interaction(),
+    "unmasked, trace": tensor_attention(),
+    "unmasked, order 3, row": tensor_attention(order=3, normalize="row"),
+    "tril": tensor_attention(mask="tril"),
+    "own operator": GATED,
+}
+BACKWARD = {
+    name: FORWARD[name]
+    for name in (
+        "order 1", "order 2", "order 3", "asymmetric", "trace, decay, residual", "row", "interaction, causal",
+        "unmasked, trace", "own operator",
+    )
+}  # fmt: skip
+
+
+def arrays(problem, seed=0):
+    """Inputs of one sign, at which no normaliser is near 0, and outputs in the middle of NaNs."""
+    rng = np.random.default_rng(seed)
+    dtype = {"float32": np.float32, "float16": np.float16}[problem.dtype]
+    inputs = []
+    for param in problem.inputs:
+        if not param.axes:
+            inputs.append(np.full(problem.shape(param), problem.operator.scalars[param.name], np.float32))
+            continue
+        size = problem.sizes[param.axes[-1]] ** -0.5
+        inputs.append((size * rng.uniform(0.1, 1.1, problem.shape(param))).astype(dtype))
+    shapes = [problem.shape(param) for param in problem.outputs]
+    kinds = [dtype if param.axes else np.float32 for param in problem.outputs]
+    memory = [np.full(np.prod(shape, dtype=int) + 64, np.nan, kind) for shape, kind in zip(shapes, kinds, strict=True)]
+    return inputs, memory, [x[32:-32].reshape(shape) for x, shape in zip(memory, shapes, strict=True)]
+
+
+def expected(problem, inputs):
+    """The dense interpreter's results, for every batch entry and head."""
+    program = problem.operator.program
+    if problem.direction == "backward":
+        names = [param.name for param in program.tensors]
+        program = flatten(differentiate(flatten(program), names))
+    batch, heads = problem.sizes["batch"], problem.sizes["heads"]
+    swap = problem.layout == "... n h d"
+    found = {}
+    for b in range(batch):
+        for h in range(heads):
+            named = dict(problem.operator.scalars)
+            for param, x in zip(problem.inputs, inputs, strict=True):
+                named[param.name] = np.asarray(x[b, :, h] if swap and len(param.axes) == 2 else x[b, h], np.float64)
+            results = interpret(program, **named)
+            results = results if isinstance(results, tuple) else (results,)
+            found[b, h] = dict(zip([output.name for output in program.outputs], results, strict=True))
+    return found
+
+
+def check(problem, schedule=None, tolerance=None):
+    """Run a kernel and hold every result to the interpreter's, relative to the largest."""
+    kernel = kernels.compile(problem, schedule or kernels.default(problem, CPU), CPU)
+    inputs, memory, outputs = arrays(problem)
+    kernel(*inputs, *outputs)
+    tolerance = tolerance or TOLERANCE[problem.dtype]
+    swap = problem.layout == "... n h d"
+    for (b, h), wanted in expected(problem, inputs).items():
+        for param, output in zip(problem.outputs, outputs, strict=True):
+            value = output[b, :, h] if swap and len(param.axes) == 2 else output[b, h]
+            error = np.max(np.abs(value.astype(np.float64) - wanted[param.name]), initial=0)
+            assert error <= tolerance * np.max(np.abs(wanted[param.name]), initial=0), (param.name, b, h)
+    assert all(np.isnan(x[:32]).all() and np.isnan(x[-32:]).all() for x in memory), "written outside of a result"
+
+
+def problem_of(operator, direction="forward", dtype="float32", layout="... n d", **sizes):
+    sizes = {"batch": 1, "heads": 2, "n": 70, "d": 32, "e": 32, **sizes}
+    return Problem(operator, direction, dtype, sizes, layout)
+
+
+@pytest.mark.parametrize("name", FORWARD)
+def test_forward(name):
+    check(problem_of(FORWARD[name]))
+
+
+@pytest.mark.parametrize("name", BACKWARD)
+def test_backward(name):
+    check(problem_of(BACKWARD[name], "backward"), tolerance=5e-5)
+
+
+@pytest.mark.parametrize(("d", "e"), [(64, 64), (128, 128), (32, 64), (20, 9), (1, 1)])
+def test_feature_sizes(d, e):
+    check(problem_of(CAUSAL, d=d, e=e))
+
+
+@pytest.mark.parametrize("n", [1, 2, 63, 64, 65, 200])
+def test_one_kernel_serves_any_number_of_tokens(n):
+    check(problem_of(CAUSAL, n=n, d=16, e=16), CpuSchedule())
+
+
+@pytest.mark.parametrize("n", [1, 65])
+def test_the_gradient_at_any_number_of_tokens(n):
+    check(problem_of(causal(decay=0.9, normalize=None), "backward", n=n, d=16, e=16), CpuSchedule(), tolerance=5e-5)
+
+
+@pytest.mark.parametrize(("batch", "heads"), [(1, 1), (2, 3)])
+@pytest.mark.parametrize("layout", ["... n d", "... n h d"])
+def test_batches_heads_and_layouts(batch, heads, layout):
+    check(problem_of(CAUSAL, batch=batch, heads=heads, d=16, e=16, layout=layout))
+
+
+def test_the_gradient_in_the_other_layout():
+    check(problem_of(CAUSAL, "backward", batch=2, heads=3, d=16, e=16, layout="... n h d"), tolerance=5e-5)
+
+
+@pytest.mark.parametrize("operator", [CAUSAL, causal(), tensor_attention()])
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_sums_of_float16_are_taken_in_float32(operator, direction):
+    check(problem_of(operator, direction, "float16"))
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        CpuSchedule(chunk=16),
+        CpuSchedule(chunk=128, tokens=(8, 32), features=(8, 32), unroll=4),
+        CpuSchedule(chunk=32, tokens=(4, 32), features=(8, 16), unroll=1),
+        CpuSchedule(vector=8, tokens=(8, 16), features=(4, 32)),
+        CpuSchedule(parallel="serial"),
+    ],
+    ids=str,
+)
+def test_every_schedule_computes_the_same(schedule):
+    check(problem_of(causal(decay=0.9, normalize="row"), n=150, d=32, e=48), schedule)
+
+
+@pytest.mark.parametrize("name", ["order 2", "order 3", "trace, decay, residual", "unmasked, trace", "tril"])
+@pytest.mark.parametrize(("n", "parts"), [(150, 2), (70, 5)])
+def test_a_sequence_in_parts(name, n, parts):
+    check(problem_of(FORWARD[name], n=n, heads=1), CpuSchedule(chunk=32, parallel="split", parts=parts))
+
+
+def test_results_without_tokens_of_a_sequence_in_parts():
+    check(problem_of(TOTALS, n=150, d=20, e=9), CpuSchedule(chunk=32, parallel="split", parts=3))
+
+
+def test_one_long_head_is_split_where_there_are_cores():
+    many = targets.target('{"kind": "llvm", "num-cores": 4}')
+    chosen = kernels.default(problem_of(CAUSAL, n=65536, heads=1), many)
+    assert (chosen.parallel, chosen.parts) == ("split", 4)
+    assert kernels.default(problem_of(CAUSAL, n=65536, heads=4), many).parallel == "heads"
+    assert kernels.default(problem_of(CAUSAL, n=64, heads=1), many).parallel == "serial"
+
+
+def test_results_without_tokens():
+    check(problem_of(TOTALS, d=20, e=9))
+
+
+def test_the_predicted_best_and_the_last_candidate():
+    problem = problem_of(CAUSAL, n=2048, d=64, e=64, heads=8)
+    found = kernels.space(problem, CPU)
+    assert found[0] == kernels.default(problem, CPU)
+    assert len(set(found)) == len(found)
+    check(problem_of(CAUSAL), found[-1])
+
+
+def test_problems_that_differ_in_tokens_share_a_kernel():
+    schedule = CpuSchedule()
+    first = kernels.compile(problem_of(CAUSAL, n=5), schedule, CPU)
+    assert first is kernels.compile(problem_of(CAUSAL, n=500, heads=1), schedule, CPU)
+
+
+def test_a_schedule_survives_json():
+    schedule = CpuSchedule(chunk=32, tokens=(8, 32))
+    assert kernels.Schedule.from_json(schedule.to_json()) == schedule
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        ({"kind": "abacus"}, "kind is not one of"),
+        ({"kind": "cpu", "chunk": 64}, "expected chunk, "),
+        ({**CpuSchedule().to_json(), "chunk": 48, "unroll": 3}, "do not divide"),
+    ],
+)
+def test_json_that_is_no_schedule(found, message):
+    with pytest.raises((ValueError, CompileError), match=message):
+        kernels.Schedule.from_json(found)
+
+
+def test_an_accumulator_larger_than_the_registers_is_refused():
+    with pytest.raises(CompileError, match="at most 1024 bytes"):
+        CpuSchedule(features=(8, 64))
+
+
+@pytest.mark.parametrize(
+    ("operator", "message"),
+    [
+        (tensor_attention(activation="relu"), "two axes n"),
+        (tensor_attention(activation="expm"), "phi1 of a matrix has no tile form"),
+        (tensor_attention(product="hadamard", mask="causal"), "3 axes; a tile has 2"),
+    ],
+)
+def test_what_has_no_kernel_says_why(operator, message):
+    with pytest.raises(CompileError, match=message):
+        kernels.space(problem_of(operator), CPU)
+
+
+def test_a_dtype_that_has_no_kernel():
+    with pytest.raises(CompileError, match="no kernel for float64; kernels take float32, float16, bfloat16"):
+        problem_of(CAUSAL, dtype="float64")

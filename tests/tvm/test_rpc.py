@@ -1,0 +1,77 @@
+"""Measuring over TVM's RPC, on loopback: tracker, server and tuner are processes of their own."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import families
+import pytest
+
+from dtn_tvm.candidates import Options
+from dtn_tvm.site import remote
+from dtn_tvm.targets import target
+from dtn_tvm.tune import TuneError, tune
+
+HOST, KEY = "127.0.0.1", "loopback"
+
+
+@pytest.fixture
+def tracker():
+    """A tracker with one server; gives its port."""
+    with socket.socket() as free:
+        free.bind((HOST, 0))
+        port = free.getsockname()[1]
+    commands = [
+        ["tvm.exec.rpc_tracker", "--host", HOST, "--port", str(port), "--port-end", str(port + 1)],
+        ["dtn_tvm.rpc_server", "--host", HOST, "--tracker", f"{HOST}:{port}", "--key", KEY],
+    ]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "start_new_session": True}
+    children = [subprocess.Popen([sys.executable, "-m", *command], **quiet) for command in commands]
+    try:
+        _wait_for_server(port)
+        yield port
+    finally:
+        for child in children:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+
+
+def _wait_for_server(port):
+    from tvm import rpc
+
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection((HOST, port), 1).close()
+            if KEY in rpc.connect_tracker(HOST, port).summary()["queue_info"]:
+                return
+        except (OSError, RuntimeError):
+            pass  # it is still starting
+        time.sleep(0.3)
+    pytest.fail("the RPC server did not start in two minutes")
+
+
+def test_tunes_and_outlives_a_crash_and_a_hang(tracker, offer, problem, tmp_path):
+    cpu = target("cpu")
+    offer("slow", "segfault", "hang", "wrong", families.Schedule("good", "T.vectorized"))
+    options = Options(family="families", measure_timeout=20, ceilings=False)
+    with remote(cpu, HOST, tracker, KEY, timeout=3) as site:
+        record, progress = tune(problem, cpu, site, tmp_path / "records.jsonl", options)
+    assert record.schedule["behaviour"] == "good"
+    assert record.receipt.device.startswith("processor of RPC server loopback")
+    assert progress.done == 5
+    assert progress.failures.total() == 3
+    assert progress.failures["wrong result"] == 1
+
+
+def test_no_tracker_is_one_clear_error(offer, problem, tmp_path):
+    cpu = target("cpu")
+    offer("good")
+    with (
+        remote(cpu, HOST, 9, KEY) as site,
+        pytest.raises(TuneError, match=r"no RPC tracker answers at 127\.0\.0\.1:9"),
+    ):
+        tune(problem, cpu, site, tmp_path / "records.jsonl", Options(family="families"))

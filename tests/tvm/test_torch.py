@@ -1,0 +1,201 @@
+"""`implementation="tvm"` in PyTorch: registered operators, compilation, derivatives, and what is refused."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+pytest.importorskip("tvm.tirx", reason="Apache TVM is not installed")  # this folder is called tvm as well
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads must not spin against TVM's
+torch = pytest.importorskip("torch")
+
+import dtn_torch as dtn  # noqa: E402
+from dtn_core.operators import tensor_attention  # noqa: E402
+from dtn_torch.kernels import kernel, kernel_gradient  # noqa: E402
+
+CAUSAL = {"mask": "causal", "normalize": None}
+
+
+def tensors(*shape, dtype=torch.float32, count=3, grad=False):
+    generator = torch.Generator().manual_seed(0)
+    made = [(torch.rand(shape, generator=generator) + 0.1).div(shape[-1] ** 0.5).to(dtype) for _ in range(count)]
+    return [x.requires_grad_(grad) for x in made]
+
+
+def close(found, wanted, tolerance=1e-5):
+    assert found.shape == wanted.shape
+    assert found.dtype == wanted.dtype
+    error = (found.double() - wanted.double()).abs().max()
+    assert error <= tolerance * wanted.double().abs().max()
+
+
+def gradients(function, given):
+    result = function(*given)
+    return torch.autograd.grad(result.square().sum(), given)
+
+
+KNOBS = [CAUSAL, {"mask": "causal", "decay": 0.9}, {}, {"mask": "tril"}]
+"""The last one has no kernel of its gradient: native."""
+
+
+@pytest.mark.parametrize("knobs", KNOBS, ids=str)
+def test_values_and_gradients_are_those_of_generated_source(knobs):
+    given = tensors(2, 3, 70, 16, grad=True)
+
+    def run(implementation):
+        return lambda q, k, v: dtn.tensor_attention(q, k, v, implementation=implementation, **knobs)
+
+    close(run("tvm")(*given), run("native")(*given))
+    for found, wanted in zip(gradients(run("tvm"), given), gradients(run("native"), given), strict=True):
+        close(found, wanted, 1e-4)
+
+
+@pytest.mark.parametrize("knobs", KNOBS[1:], ids=str)
+def test_compiled_without_a_break(knobs):
+    given = tensors(2, 3, 70, 16, grad=True)
+
+    def run(q, k, v):
+        return dtn.tensor_attention(q, k, v, implementation="tvm", **knobs)
+
+    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+    close(compiled(*given), run(*given))
+    for found, wanted in zip(gradients(compiled, given), gradients(run, given), strict=True):
+        close(found, wanted, 1e-4)
+
+
+def test_compiled_for_any_number_of_tokens():
+    compiled = torch.compile(
+        lambda q, k, v: dtn.tensor_attention(q, k, v, implementation="tvm", **CAUSAL),
+        fullgraph=True, dynamic=True, backend="aot_eager",
+    )  # fmt: skip
+    for n in (70, 33, 5):
+        given = tensors(1, 2, n, 16)
+        close(compiled(*given), dtn.tensor_attention(*given, **CAUSAL))
+
+
+def test_the_registered_operators_pass_opcheck():
+    function = dtn.compile(tensor_attention(mask="causal", normalize=None), implementation="tvm")
+    name = function._entry
+    given = tensors(1, 2, 5, 4, grad=True)
+    torch.library.opcheck(kernel, (given, name))
+    torch.library.opcheck(kernel_gradient, (given, tensors(1, 2, 5, 4, count=1, grad=True), name))
+
+
+def test_second_derivatives():
+    given = tensors(1, 2, 20, 4, grad=True)
+
+    def second(implementation):
+        result = dtn.tensor_attention(*given, implementation=implementation, **CAUSAL)
+        first = torch.autograd.grad(result.square().sum(), given, create_graph=True)
+        return torch.autograd.grad(sum(x.square().sum() for x in first), given)
+
+    for found, wanted in zip(second("tvm"), second("native"), strict=True):
+        close(found, wanted, 1e-4)
+
+
+def test_the_gradient_by_a_decay_is_native():
+    given = tensors(1, 2, 20, 4)
+    decay = torch.tensor([0.9, 0.8], requires_grad=True)
+
+    def by_decay(implementation):
+        result = dtn.tensor_attention(*given, decay=decay, implementation=implementation, **CAUSAL)
+        return torch.autograd.grad(result.square().sum(), decay)[0]
+
+    close(by_decay("tvm"), by_decay("native"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_sixteen_bits(dtype):
+    given = tensors(2, 70, 16, dtype=dtype, grad=True)
+    tolerance = 4 * torch.finfo(dtype).eps
+    wide = [x.detach().float().requires_grad_() for x in given]
+
+    def run(implementation):
+        return lambda q, k, v: dtn.tensor_attention(q, k, v, implementation=implementation, **CAUSAL)
+
+    close(run("tvm")(*given), run("native")(*wide).to(dtype), tolerance)
+    for found, wanted in zip(gradients(run("tvm"), given), gradients(run("native"), wide), strict=True):
+        close(found, wanted.to(dtype), 4 * tolerance)
+
+
+def test_inputs_are_read_wherever_they_are():
+    q, k, v = tensors(3, 70, 2, 16)
+    given = (q.transpose(1, 2), k[:1].transpose(1, 2), v.flip(-1)[:, :, 0].unsqueeze(1))
+    assert not any(x.is_contiguous() for x in given[:2])
+    close(dtn.tensor_attention(*given, implementation="tvm"), dtn.tensor_attention(*given))
+
+
+def test_heads_between_tokens_and_features():
+    given = tensors(2, 70, 3, 16)
+    close(
+        dtn.tensor_attention(*given, layout="... n h d", implementation="tvm", **CAUSAL),
+        dtn.tensor_attention(*given, layout="... n h d", **CAUSAL),
+    )
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 8, 4), (2, 3, 0, 4), (8, 4)])
+def test_nothing_and_no_leading_axes(shape):
+    given = tensors(*shape)
+    found = dtn.tensor_attention(*given, implementation="tvm", **CAUSAL)
+    assert found.shape == shape
+    if found.numel():
+        close(found, dtn.tensor_attention(*given, **CAUSAL))
+
+
+def test_a_user_s_operator_with_several_outputs():
+    function = """pair(x[n,d], y[n,e]) -> u[n,e], m[d,e]:
+        u[t,c] = x[t,a] * x[i,a] * y[i,c]   where i <= t
+        m[a,c] = x[i,a] * y[i,c]"""
+    with pytest.raises(ValueError, match="implementation='tvm' cannot run pair"):
+        dtn.compile(function, implementation="tvm")
+    sums = "sums(x[n,d], y[n,e]) -> u[n,e], m[d,e]:\n    m[a,c] = x[i,a] * y[i,c]\n    u[t,c] = x[t,a] * m[a,c]"
+    given = tensors(2, 20, 4, count=2)
+    for found, wanted in zip(dtn.compile(sums, implementation="tvm")(*given), dtn.compile(sums)(*given), strict=True):
+        close(found, wanted)
+
+
+class TestRefusals:
+    """ValueErrors that say why, and what to do."""
+
+    function = dtn.compile(tensor_attention(mask="causal", normalize=None), implementation="tvm")
+
+    @pytest.mark.parametrize(
+        ("options", "name"),
+        [
+            ({"padding_mask": torch.ones(8, dtype=torch.bool)}, "padding_mask"),
+            ({"cu_seqlens": [0, 3, 8]}, "cu_seqlens"),
+            ({"return_state": True}, "return_state"),
+            ({"chunk_size": 4}, "chunk_size"),
+        ],
+    )
+    def test_options(self, options, name):
+        message = f"implementation='tvm' cannot run tensor_attention with {name}; implementation='native' can"
+        with pytest.raises(ValueError, match=message):
+            self.function(*tensors(8, 4), **options)
+
+    @pytest.mark.parametrize(
+        ("dtype", "message"),
+        [(torch.float64, "in float64; kernels take float32"), (torch.complex64, "complex tensors")],
+    )
+    def test_dtypes(self, dtype, message):
+        with pytest.raises(ValueError, match=message):
+            self.function(*(x.to(dtype) for x in tensors(8, 4)))
+
+    def test_two_dtypes(self):
+        q, k, v = tensors(8, 4)
+        with pytest.raises(ValueError, match="tensors of float32 and float16"):
+            self.function(q, k, v.half())
+
+    def test_an_operator_without_a_kernel(self):
+        with pytest.raises(ValueError, match="implementation='tvm' cannot run tensor_attention: .*has no tile form"):
+            dtn.tensor_attention(*tensors(8, 4), activation="expm", implementation="tvm")
+
+
+def test_explain_says_which_schedule_runs():
+    function = dtn.compile(tensor_attention(mask="causal", normalize=None), implementation="tvm")
+    explained = function.explain(*tensors(1, 8, 8192, 64))
+    assert explained.implementation == "tvm"
+    assert "forward chunk=" in explained.form
+    assert "default schedule: no records" in explained.form
+    assert explained.linear

@@ -1,0 +1,154 @@
+"""``dtn tune`` and ``dtn records`` as a user types them."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from dtn_core.cli import main
+
+OP = "tensor_attention:mask=causal,normalize=none"
+SHAPE = "b=1,h=2,n=128,d=16,e=16"
+
+
+@pytest.fixture
+def dtn(capsys, tmp_path, monkeypatch):
+    """Runs a command line in an empty folder; gives exit status, standard output and standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        status = main(arguments)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (["--target", "gpu"], "--target: target 'gpu' is not one of cpu, nvidia/a10,"),
+            (["--target", '{"kind": "cuda"}'], '--target: .* needs "arch"'),
+            (["--shape", "n=many"], "--shape: 'n=many' is not axis=size"),
+            (["--shape", "n=8,n=8"], "--shape: axis 'n' is given twice"),
+            (
+                ["--shape", "n=64,d=16,e=16,z=1"],
+                "--shape: tensor_attention has no axis 'z'; its axes are b, h, n, d, e",
+            ),
+            (["--shape", "n=64,d=16"], "--shape: tensor_attention: size of axis 'e' is missing, as in e=64"),
+            (["--shape", "n=0,d=16,e=16"], "--shape: axis 'n' has size 0"),
+            (["--direction", "sideways"], "--direction: 'sideways' is not one of forward, backward"),
+            (["--time-budget", "soon"], "--time-budget: 'soon' is not a time, as in 90s, 10m, 1h"),
+            (["--rpc", "somewhere", "--key", "k"], "--rpc: 'somewhere' is not host:port"),
+            (["--rpc", "10.0.0.5:9190"], "--rpc and --key go together"),
+            (["--trials", "0"], "--trials"),
+        ],
+    )
+    def test_a_command_line_that_makes_no_sense_is_one_line(self, dtn, tmp_path, arguments, said):
+        given = arguments if "--shape" in arguments else ["--shape", SHAPE, *arguments]
+        status, out, err = dtn("tune", OP, *given)
+        assert (status, out) == (2, "")
+        assert err.startswith("dtn: ")
+        assert err.count("\n") == 1
+        assert re.search(said, err)
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (["tune", OP, "--shape", SHAPE, "--dtype", "float64"], "kernels take float32, float16, bfloat16"),
+            (["tune", OP, "--shape", SHAPE, "--records", "no/records.jsonl"], "there is no folder no"),
+            (["tune", "measure", "bundle.zip"], "bundle.zip: no such file"),
+            (["tune", "import", "results.json"], "results.json: No such file"),
+            (["records", "list", "records.jsonl"], "records.jsonl: No such file"),
+            (["records", "prune", "records.jsonl"], "records.jsonl: No such file"),
+        ],
+    )
+    def test_what_cannot_be_done_is_one_line(self, dtn, tmp_path, arguments, said):
+        status, out, err = dtn(*arguments)
+        assert (status, out) == (1, "")
+        assert err.count("\n") == 1
+        assert said in err
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestTune:
+    @pytest.fixture
+    def tuner(self, tmp_path):
+        """Starts ``dtn tune`` in a process of its own."""
+        command = [sys.executable, "-m", "dtn_core.cli", "tune", OP, "--shape", SHAPE, "--records", "records.jsonl"]
+        return lambda *more: subprocess.Popen(
+            [*command, *more], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def test_ctrl_c_keeps_what_was_measured_and_running_again_goes_on(self, tuner, tmp_path, dtn, monkeypatch):
+        monkeypatch.setenv("TVM_NUM_THREADS", "1")
+        first = tuner("--trials", "40")
+        trials = tmp_path / "records.trials.jsonl"
+        deadline = time.monotonic() + 120
+        while not trials.exists() or trials.read_bytes().count(b"\n") < 2:
+            assert first.poll() is None, first.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        first.send_signal(signal.SIGINT)
+        out, err = first.communicate(timeout=30)
+        assert first.returncode == 130
+        assert "run again to go on" in err
+        assert "best  " in out
+        measured = trials.read_bytes().count(b"\n")
+
+        second = tuner("--trials", str(measured))
+        out, err = second.communicate(timeout=120)
+        assert second.returncode == 0, err
+        assert f"candidates  {measured} measured, {measured} of them by an earlier run" in out
+        assert "of the roofline" in out
+
+        status, out, _ = dtn("records", "list", "records.jsonl")
+        assert status == 0
+        assert "tensor_attention   b=1,h=2,n=128,d=16,e=16   float32   cpu/" in out
+        _, out, _ = dtn("records", "show", "records.jsonl", "1")
+        shown = json.loads(out)
+        assert shown["receipt"]["errors"]["rms"] < shown["receipt"]["tolerance"]["rms"]
+        assert dtn("records", "merge", "records.jsonl", "records.jsonl", "-o", "all.jsonl")[0] == 0
+        assert (tmp_path / "all.jsonl").read_text() == (tmp_path / "records.jsonl").read_text()
+        assert dtn("records", "prune", "all.jsonl")[1] == "all.jsonl: 1 records left\n"
+
+
+class TestWithoutTVM:
+    """Where the extra is missing, one line says how to install it."""
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [["tune", OP, "--shape", SHAPE], ["tune", "build", OP, "--shape", SHAPE], ["tune", "import", "results.json"]],
+    )
+    def test_it_names_the_extra(self, dtn, monkeypatch, arguments):
+        from importlib.metadata import PackageNotFoundError
+
+        def missing(package):
+            raise PackageNotFoundError(package)
+
+        monkeypatch.setattr("dtn_tvm.toolchain.version", missing)
+        status, out, err = dtn(*arguments)
+        assert (status, out) == (1, "")
+        assert err == "dtn: kernels need apache-tvm: pip install 'deep-tensor-network[tvm]'\n"
+
+
+def test_measuring_a_bundle_by_the_command(built_bundle, dtn, tmp_path):
+    status, out, _ = dtn("tune", "measure", str(built_bundle), "-o", "results.json", "--budget", "0")
+    assert status == 0
+    assert out.startswith("0 of 3 candidates measured on ")
+    assert out.endswith("results in results.json\n")
+    assert os.listdir(tmp_path) == ["results.json"]
+
+
+def test_the_list_says_which_lines_are_none(dtn, tmp_path):
+    (tmp_path / "records.jsonl").write_text("not json\n")
+    status, out, err = dtn("records", "list", "records.jsonl")
+    assert (status, out) == (0, "no records\n")
+    assert err.startswith("records.jsonl, line 1: skipped, ")

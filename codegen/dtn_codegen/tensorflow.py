@@ -15,6 +15,8 @@ def _scan(chunk, chunks, states, tokens, constants, places, joins, ranks, size):
     """Feed tokens to `chunk` in pieces of `size`, handing the states on; results are joined along `joins`."""
 
     def piece(start):
+        if length and tf.is_tensor(start):  # of one known size, as XLA needs
+            return [tf.gather(x, start + tf.range(size), axis=x.shape.rank + place) for x, place in zip(tokens, places)]
         rows = slice(start, start + size)
         return [x[(..., rows, *[slice(None)] * (-place - 1))] for x, place in zip(tokens, places)]
 
@@ -25,17 +27,17 @@ def _scan(chunk, chunks, states, tokens, constants, places, joins, ranks, size):
             states, results = chunk(states, piece(start), constants)
             pieces.append(results)
     else:
-        count = tf.maximum(tf.shape(tokens[0])[places[0]] // size, 1)
+        count = length // size if length else tf.maximum(tf.shape(tokens[0])[places[0]] // size, 1)
 
         def step(index, states, arrays):
             states, results = chunk(states, piece(index * size), constants)
             return index + 1, states, [array.write(index, y) for array, y in zip(arrays, results)]
 
-        arrays = [tf.TensorArray(tokens[0].dtype, count) for _ in joins]
+        arrays = [tf.TensorArray(states[0].dtype, count) for _ in joins]  # a token may be a mask
         ranks = tuple(tf.TensorShape([None] * state.shape.rank) for state in states)
         unknown = (tf.TensorShape([]), ranks, [tf.TensorShape(None) for _ in arrays])
         _, states, arrays = tf.while_loop(
-            lambda index, *_: index < count, step, (0, states, arrays), shape_invariants=unknown
+            lambda index, *_: index < count, step, (0, states, arrays), unknown, maximum_iterations=count
         )
         last, results = chunk(states, piece(count * size), constants)
         joined = []
@@ -103,7 +105,15 @@ def _expm(x):
         rest = tf.where(done < squarings, result, 0)
         return done + 1, tf.where(done < squarings, rest @ rest, result)
 
-    start = (tf.zeros((), norm.dtype), tf.linalg.solve(even - odd, even + odd))
+    left, right = even - odd, even + odd
+    if x.dtype.is_complex:  # XLA solves real systems only
+        real, imaginary = tf.math.real(left), tf.math.imag(left)
+        left = tf.concat([tf.concat([real, -imaginary], -1), tf.concat([imaginary, real], -1)], -2)
+        right = tf.concat([tf.math.real(right), tf.math.imag(right)], -2)
+    result = tf.linalg.solve(left, right)
+    if x.dtype.is_complex:
+        result = tf.complex(*tf.split(result, 2, axis=-2))
+    start = (tf.zeros((), norm.dtype), result)
     return tf.while_loop(more, square, start, maximum_iterations=SQUARINGS)[1]
 '''.replace("SQUARINGS", "64")
 

@@ -133,8 +133,7 @@ class Adapter(ABC):
     def declared(self, cell: Cell) -> tuple[str, str] | None:
         """A status (xfail, skip or gap) and its reason, where the outcome is known to be no fault of the backend.
 
-        An xfail's reason holds a link. It is run all the same: one that passes is reported as a fail, so that
-        declarations do not outlive what they are about.
+        An xfail's reason holds a link. The cell is run all the same, and stays a pass where it passes.
         """
         return None
 

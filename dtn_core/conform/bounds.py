@@ -26,7 +26,7 @@ import numpy as np
 FACTORS = {
     "value": 4.0,
     "gradient": 16.0,
-    "matrix exponential": 16.0,
+    "matrix exponential": 64.0,
     "state at ill scaled inputs": 256.0,
 }
 """Of the yardstick's largest error: for a result; for a gradient, which sums more often; where a matrix exponential is

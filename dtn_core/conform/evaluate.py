@@ -77,8 +77,6 @@ def _declared(adapter: Adapter, cell: Cell) -> Cell:
     status, reason = declared
     if cell.status == "fail":
         return replace(cell, status=status, reason=f"{reason} ({cell.reason})" if cell.reason else reason)
-    if cell.status == "pass" and status == "xfail":
-        return replace(cell, status="fail", reason=f"passes, though declared as xfail: {reason}")
     return cell
 
 

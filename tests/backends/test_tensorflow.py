@@ -15,7 +15,7 @@ import tensorflow as tf
 
 import dtn_tensorflow as dtn
 from dtn_core.errors import ShapeError
-from dtn_core.operators import tensor_attention
+from dtn_core.operators import tensor_attention, tensor_interaction
 
 VARIANTS = {
     "default": {}, "row": {"normalize": "row"}, "order 3": {"order": 3, "normalize": "diag"}, "hadamard": {"product": "hadamard"},
@@ -204,3 +204,34 @@ def test_xla_computes_chunks_of_complex_numbers(rng):
     run = dtn.compile(tensor_attention(mask="causal"))
     compiled = tf.function(lambda *t: run(*t, chunk_size=4), jit_compile=True)
     assert close(compiled(*x), run(*x, chunk_size=11))
+
+
+class TestChunksOneAfterAnother:
+    """A causal operator whose tensors of tokens have two feature axes walks its chunks in a loop."""
+
+    run = staticmethod(dtn.compile(tensor_interaction(mask="causal", product="hadamard", normalize="diag", decay=0.9)))
+
+    def test_xla_compiles_the_loop(self, rng):
+        x = [tf.constant(part) for part in rng.normal(size=(3, 2, 11, 3))]
+        compiled = tf.function(lambda *t: self.run(*t, chunk_size=4), jit_compile=True)
+        assert close(compiled(*x), self.run(*x, chunk_size=11))
+
+    def test_with_a_padding_mask_in_a_graph(self, rng):
+        x = [tf.constant(part) for part in rng.normal(size=(3, 2, 11, 3))]
+        keep = tf.constant([True] * 8 + [False] * 3)
+        graph = tf.function(lambda *t: self.run(*t, padding_mask=keep, chunk_size=4))
+        assert close(graph(*x), self.run(*x, padding_mask=keep, chunk_size=11))
+
+
+@pytest.mark.parametrize("dtype", [tf.float64, tf.complex128])
+def test_xla_computes_and_differentiates_matrix_exponentials(rng, dtype):
+    q, k, v = (tf.cast(0.5 * part, dtype) for part in rng.normal(size=(3, 5, 3)))
+    run = dtn.compile(tensor_attention(activation="expm"))
+
+    def gradient(q):
+        with tf.GradientTape() as tape:
+            tape.watch(q)
+            loss = tf.math.real(tf.reduce_sum(run(q, k, v)))
+        return tape.gradient(loss, q)
+
+    assert close(tf.function(gradient, jit_compile=True)(q), gradient(q))

@@ -62,8 +62,9 @@ def print_report(timeout: float) -> int:
         shown = {backend.framework: core.versions[backend.framework]} if part is core else part.versions
         table.add_row(backend.name, _packages(shown), ", ".join(examined.devices) or "–")
         parts.append(part)
-    parts.append(extra("demo"))
-    table.add_row("demo", _packages(parts[-1].versions), "–")
+    for part in (extra("tvm"), extra("demo")):
+        table.add_row(part.name, _packages(part.versions), "–")
+        parts.append(part)
     console.print(table)
     for failure in failures:
         console.print(failure)

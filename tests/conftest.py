@@ -25,6 +25,9 @@ if settings is not None:
     settings.load_profile("fixed")
 
 
+collect_ignore_glob = ["*/conftest.py"]  # they have no doctests, and share one module name
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add ``--update-golden``, ``--programs`` and ``--first-seed``."""
     parser.addoption(

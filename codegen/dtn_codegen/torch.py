@@ -179,7 +179,12 @@ TARGET = Target(
         "erf": "torch.erf(_x)",
         "step": "torch.where(_x > 0, torch.ones_like(_x), 0)",
     },
-    complex_functions={"recip": "torch.where(_x == 0, 0, 1 / torch.where(_x == 0, 1, _x))"},
+    complex_functions={
+        "recip": "torch.where(_x == 0, 0, 1 / torch.where(_x == 0, 1, _x))",
+        # torch multiplies no matrices of two dtypes
+        "real": "torch.real(_x).to(wide)",
+        "abs": "torch.abs(_x).to(wide)",
+    },
     matmul={
         (False, False): "_a @ _b",
         (True, False): "_a.mT @ _b",

@@ -132,6 +132,16 @@ FOUND = {
         {"n": 5, "d": 2},
         ((), (3,)),
     ),
+    "a matrix product of complex and real numbers": case(
+        """
+        f(x[n,d], m[d,e]) -> o[n,e], p[n,e]:
+            a[t,b] = abs(x[t,b])
+            r[t,b] = real(x[t,b])
+            o[t,c] = a[t,b] * m[b,c]
+            p[t,c] = r[t,b] * m[b,c]""",
+        {"n": 5, "d": 2, "e": 3},
+        complex=True,
+    ),
     "a part before the chunks that reads scalars only": case(
         """
         f(x[n,d], g) -> o[n]:

@@ -26,7 +26,7 @@ class JaxAdapter(GeneratedAdapter):
     name = "jax"
     function_type = JaxFunction
     packages = ("jax", "jaxlib", "numpy")
-    drawn: ClassVar[Mapping[str, int]] = {**DRAWN, "eager": 10}  # eager JAX compiles every operation it has not seen
+    drawn: ClassVar[Mapping[str, int]] = {**DRAWN, "eager": 4}  # eager JAX compiles every operation it has not seen
     operators = 0
 
     def missing_device(self) -> str:
@@ -105,7 +105,7 @@ class JaxAdapter(GeneratedAdapter):
         """Let go what was compiled, now and then: operators share much of it, and it takes gigabytes in the end."""
         super().reset()
         self.operators += 1
-        if self.operators % 8 == 0:
+        if self.operators % 16 == 0:
             jax.clear_caches()
 
     def why_not(self, cell: Cell) -> str:

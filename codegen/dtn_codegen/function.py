@@ -87,6 +87,7 @@ class Function:
         form = candidates(operator.program)[0]
         self._streamed = self.streams(complex_input=False)
         self._why_whole = form.dense_reasons.get("order", "nothing in it is ordered")
+        self._token_places = [self.token_places(param.axes) for param in operator.program.tensors]
         self.places = [self.place(param.axes) for param in operator.program.tensors]
         self.result_places = [self.place(output.axes) for output in operator.program.outputs]
         self.load(form)
@@ -286,10 +287,10 @@ class Function:
         """
         self.check_streams(resuming=True)
         found, scalars = self.bind(tensors, named)
-        none = [
-            x[(..., slice(0, 0), *[slice(None)] * (-place - 1))] if place else x
-            for x, place in zip(self.convert(found), self.places, strict=True)
-        ]
+        none = list(self.convert(found))
+        for number, places in enumerate(self._token_places):
+            for place in places:
+                none[number] = none[number][(..., slice(0, 0), *[slice(None)] * (-place - 1))]
         return self(*none, return_state=True, **scalars)[1]
 
     def step(self, state: Any, *tensors: Any, **named: Any) -> tuple[Any, Any]:
@@ -309,10 +310,10 @@ class Function:
         """
         self.check_streams(resuming=True)
         found, scalars = self.bind(tensors, named)
-        one = [
-            self.arrays.expand(x, place) if place else x
-            for x, place in zip(self.convert(found), self.places, strict=True)
-        ]
+        one = list(self.convert(found))
+        for number, places in enumerate(self._token_places):
+            for place in reversed(places):
+                one[number] = self.arrays.expand(one[number], place)
         result, state = self(*one, initial_state=state, return_state=True, **scalars)
         outputs = result if isinstance(result, tuple) else (result,)
         last = [
@@ -322,8 +323,13 @@ class Function:
 
     def place(self, axes: tuple[str, ...]) -> int:
         """Where the streamed axis is in a tensor over ``axes``, counted from the end; 0 when it is not."""
+        return next(iter(self.token_places(axes)), 0)
+
+    def token_places(self, axes: tuple[str, ...]) -> tuple[int, ...]:
+        """Every place of the streamed axis in a tensor over ``axes``, counted from the end."""
         full = axes_of(self.operator.program, axes, self.layout)
-        return full.index(self._streamed.axis) - len(full) if self._streamed and self._streamed.axis in axes else 0
+        streamed = self._streamed
+        return tuple(place - len(full) for place, axis in enumerate(full) if streamed and axis == streamed.axis)
 
     @staticmethod
     def tracing() -> bool:

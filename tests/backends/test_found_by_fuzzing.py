@@ -163,6 +163,12 @@ FOUND = {
             p = log(s[i]) * sqrt(s[i]) * x[i,a]""",
         {"n": 5, "d": 2},
     ),
+    "a state beside a tensor over pairs of tokens": case(
+        """
+        f(x[n,d], r[n,n]) -> o[n]:
+            o[j] = x[j,b]   where k <= j decay 0.5""",
+        {"n": 3, "d": 1},
+    ),
     "chunks along the second axis of a tensor": case(
         """
         f(x[d,n]) -> o[d,n]:

@@ -88,6 +88,12 @@ class TestValues:
         tensors = inputs(rng, sum(lengths), *widths)
         assert_packed(backend, backend.dtn.compile(operator), operator, tensors, lengths, {})
 
+    def test_an_output_of_each_sequence_is_at_its_place(self, backend, rng):
+        x = rng.normal(size=(9, D))
+        run = backend.dtn.compile("f(x[n,d]) -> y[n,d], s[d]: y[i,a] = 2 * x[i,a]; s[a] = x[i,a]")
+        _, sums = run(backend.array(x), cu_seqlens=[0, 5, 6, 9])  # computed in the order of their lengths: 1, 3, 5
+        assert_close(backend.numpy(sums), np.add.reduceat(x, [0, 5, 6]))
+
     def test_complex(self, backend, rng):
         lengths = LENGTHS["ragged"]
         tensors = [x + 1j * rng.normal(size=x.shape) for x in inputs(rng, sum(lengths), D, D, E)]

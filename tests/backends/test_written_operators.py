@@ -48,6 +48,9 @@ OPERATORS = {
     "a name that is a Python keyword of frameworks": "f(np[n,d], torch[n,d], tf[n,d]) -> jnp[n,d]: jnp[i,a] = np[i,a]*torch[i,a] + tf[i,a]",
     "names the source uses": "f(dtype[n,d], wide[n,d]) -> math[n,d]: math[i,a] = dtype[i,a]*wide[i,a]",
     "an operator named like its framework": "torch(jax[n,d]) -> numpy[n,d]: numpy[i,a] = jax[i,a]*jax[i,a]",
+    "the conjugate of a statement": "f(q[n,d], k[n,d], v[n,e]) -> o[n,e]:\n    T[i,j] = q[i,a]*k[j,a]\n    o[i,c] = conj(T[i,j])*v[j,c]",
+    "an upper triangle": "f(q[n,d], k[n,d]) -> o[n,n]: o[i,j] = q[i,a]*k[j,a]   where i <= j",
+    "indices that begin with one letter": "f(x[n,d,e], y[n,d]) -> o[n,e]: o[i,a2] = x[i,a1,a2]*y[i,a1]",
     "a cross-attention of two lengths": "f(q[n,d], k[m,d], v[m,e]) -> o[n,e]: o[i,c] = q[i,a]*k[j,a]*v[j,c] / m",
 }  # fmt: skip
 SIZES = {"n": 5, "m": 4, "d": 3, "e": 2, "h": 2}

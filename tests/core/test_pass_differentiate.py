@@ -100,6 +100,7 @@ CASES = {
     "abs": "f(x[n]) -> y[n]: y[i] = abs(x[i]) * x[i]",
     "conj and real": "f(x[n]) -> y[n]: y[i] = conj(x[i]) * real(x[i])",
     "select": "f(m[n], x[n]) -> y[n]: y[i] = select(m[i], x[i]) * x[i]",
+    "a selection that leaves some out": "f(x[n], w[n]) -> y[n]: m[i] = step(x[i]); y[i] = select(m[i], w[i]) * w[i]",
     "a function of a function": "f(x[n]) -> y[n]: y[i] = relu(abs(x[i])) * x[i]",
     "a function of a scalar": "f(x[n], g) -> y[n]: y[i] = abs(g) * x[i]",
     "causal tensor attention": "f(q[n,d], k[n,d], v[n,e], g) -> o[n,e]:\n T[i,j] = q[i,a]*k[l,a]*k[l,b]*q[j,b] where l <= j <= i decay g\n r[i] = T[x,x] where x <= i decay g\n o[i,c] = T[i,j]*v[j,c]/r[i]",

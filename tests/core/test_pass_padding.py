@@ -56,6 +56,14 @@ def test_an_output_without_tokens_sums_the_kept_ones(rng):
     assert np.allclose(total, x[KEEP].sum(0))
 
 
+def test_the_length_is_the_number_of_kept_tokens(rng):
+    x = rng.normal(size=(5, 3))
+    program = parse("f(x[n,d]) -> y[n,d], m[d]: m[a] = x[i,a] / n; y[i,a] = x[i,a] - m[a] * n")
+    centred, mean = interpret(pad(program), x, KEEP)
+    assert np.allclose(mean, x[KEEP].mean(0))
+    assert np.allclose(centred[KEEP], x[KEEP] - x[KEEP].sum(0))
+
+
 @pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
 def test_what_padded_positions_hold_does_not_matter(rng, poison):
     operator = tensor_attention()

@@ -1,0 +1,38 @@
+"""causal: taking a tree of ordered tokens apart changes nothing, exactly; what is not a tree stays as it is."""
+
+from __future__ import annotations
+
+import pytest
+
+from dtn_core.notation import parse
+from dtn_core.passes.causal import causal
+from dtn_core.passes.flatten import flatten
+from oracle.exact import assert_same_value
+
+SIZES = {"n": 4, "d": 2, "e": 2}
+TREES = {
+    "one relation": "f(q[n,d], k[n,d], v[n,e]) -> o[n,e]: o[t,c] = q[t,a]*k[i,a]*v[i,c] where i <= t",
+    "a chain": "f(q[n,d], k[n,d], v[n,e]) -> o[n,e]: o[t,c] = q[t,a]*k[i,a]*q[i,b]*k[j,b]*v[j,c] where j <= i <= t",
+    "a chain with decay": "f(q[n,d], k[n,d], v[n,e], g) -> o[n,e]: o[t,c] = q[t,a]*k[i,a]*q[i,b]*k[j,b]*v[j,c] where j <= i <= t decay g",
+    "two branches": "f(q[n,d], k[n,d], v[n,e]) -> o[n,e]: o[t,c] = q[t,a]*k[i,a]*k[j,a]*v[i,c]*v[j,c] where i <= t, j <= t",
+    "branches with decays of their own": "f(q[n,d], k[n,d], v[n,e]) -> o[n,e]: o[t,c] = q[t,a]*k[i,a]*k[j,a]*v[i,c] where i <= t decay 0.5, j <= t decay 0.25",
+    "a relation that the chain implies": "f(q[n,d], k[n,d], v[n,e]) -> o[n,e]: o[t,c] = q[t,a]*k[i,a]*q[i,b]*k[j,b]*v[j,c] where j <= i <= t, j <= t",
+    "a token that nothing carries but the order": "f(x[n,d]) -> o[n,d]: o[t,a] = x[t,a]*one[i:n] where i <= t decay 0.5",
+    "free tokens above": "f(x[n], y[n]) -> s: s = x[i]*y[j] where i <= j",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", TREES.values(), ids=TREES.keys())
+def test_a_tree_keeps_its_value(rng, text):
+    program = parse(text)
+    made, reasons = causal(flatten(program, complex_input=False))
+    assert reasons == {}
+    assert_same_value(program, made, rng, SIZES)
+
+
+def test_a_decay_around_a_chain_is_not_taken_for_implied(rng):
+    where = "j <= i <= t, j <= t decay 0.5"
+    program = parse(f"f(q[n,d], k[n,d], v[n,e]) -> o[n,e]: o[t,c] = q[t,a]*k[i,a]*q[i,b]*k[j,b]*v[j,c] where {where}")
+    made, reasons = causal(flatten(program, complex_input=False))
+    assert "is not a tree" in reasons["o"]
+    assert_same_value(program, made, rng, SIZES)

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jax_tvm_ffi
 
 from dtn_codegen.kernel_shapes import KernelShapes
 from dtn_core.ir.nodes import Param
@@ -151,5 +150,7 @@ def _foreign(
     name = _names.get(function)
     if name is None:
         name = _names[function] = f"dtn_kernel_{len(_names)}"
+        import jax_tvm_ffi  # not among what [jax] or [tvm] install
+
         jax_tvm_ffi.register_ffi_target(name, function, ["args", "rets"], platform=backend)
     return list(jax.ffi.ffi_call(name, types, vmap_method="sequential")(*arrays))

@@ -133,7 +133,7 @@ class Agreement:
     @staticmethod
     def along(axis, x, param, which):
         """``x[which]`` on every axis of that name."""
-        for place in reversed(range(len(param.axes))):
+        for place in range(len(param.axes)):  # from the left: a token taken leaves those to the right where they are
             if param.axes[place] == axis:
                 x = x[(..., which, *[slice(None)] * (len(param.axes) - place - 1))]
         return x

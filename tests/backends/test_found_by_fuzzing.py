@@ -165,9 +165,9 @@ FOUND = {
     ),
     "a state beside a tensor over pairs of tokens": case(
         """
-        f(x[n,d], r[n,n]) -> o[n]:
-            o[j] = x[j,b]   where k <= j decay 0.5""",
-        {"n": 3, "d": 1},
+        f(x[n,d], z[n,e], r[n,n]) -> o[n]:
+            o[j] = z[k,c] - x[j,b]   where k <= j decay 0.5""",
+        {"n": 3, "d": 1, "e": 1},
     ),
     "chunks along the second axis of a tensor": case(
         """

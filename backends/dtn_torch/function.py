@@ -12,6 +12,7 @@ import torch
 from dtn_codegen.function import Function
 from dtn_codegen.functional import SCALARS, Functional
 from dtn_codegen.implementations import Kernels
+from dtn_codegen.kernel_shapes import KernelShapes
 from dtn_codegen.python import ir_hash
 from dtn_codegen.state import Streamed
 from dtn_codegen.torch import TARGET
@@ -85,7 +86,8 @@ class TorchFunction(Function):
         self._prepared: dict[tuple[bool, bool, bool], tuple[Callable[..., Any], Streamed | None]] = {}
         self._entry = f"{ir_hash(operator.program)} {layout} {implementation}"
         if self.kernels is not None and self._entry not in ENTRIES:
-            ENTRIES[self._entry] = Entry(self.kernels, TorchFunction(Operator(operator.program), layout))
+            shapes = KernelShapes(operator.program, layout, self.kernels)
+            ENTRIES[self._entry] = Entry(shapes, TorchFunction(Operator(operator.program), layout))
 
     def convert(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
         """The tensors themselves; anything else is refused."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -24,18 +23,19 @@ class Entry:
 
     Attributes
     ----------
-    kernels : Kernels
+    shapes : KernelShapes
+        Of its arrays; made before anything is traced, which cannot follow a property that is computed once.
     native : TorchFunction
         The same operator as generated source, which differentiates where there is no kernel for it.
     """
 
-    kernels: Kernels
+    shapes: KernelShapes
     native: TorchFunction
 
-    @cached_property
-    def shapes(self) -> KernelShapes:
-        """The shapes of its arrays."""
-        return KernelShapes(self.native.operator.program, self.native.layout, self.kernels)
+    @property
+    def kernels(self) -> Kernels:
+        """Forward and backward."""
+        return self.shapes.kernels
 
     def sizes(self, tensors: Sequence[torch.Tensor]) -> dict[str, Any]:
         """Sizes of all axes, from the kernel's arguments."""

@@ -74,6 +74,14 @@ def test_compiled_for_any_number_of_tokens():
         close(compiled(*given), dtn.tensor_attention(*given, **CAUSAL))
 
 
+def test_the_first_call_of_all_may_be_a_compiled_one():
+    text = "first_of_all(q[n,d], k[n,d], v[n,e]) -> o[n,e]: o[t,c] = 0.5 * q[t,a] * k[i,a] * v[i,c] where i <= t"
+    compiled = torch.compile(dtn.compile(text, implementation="tvm"), fullgraph=True, backend="aot_eager")
+    given = tensors(1, 2, 9, 16)
+    found = compiled(*given)
+    close(found, dtn.compile(text)(*given))
+
+
 def test_the_registered_operators_pass_opcheck():
     function = dtn.compile(tensor_attention(mask="causal", normalize=None), implementation="tvm")
     name = function._entry

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
+from ..child import Child
 from ..errors import DtnError
 from .lm_recipe import LMRecipe
 from .recipe import Recipe
-
-PATIENCE = 5.0  # seconds that a process is given to end by itself
 
 # The model is so small that threads cost more than they save, and the processor gives every framework the same
 # float32 arithmetic.
@@ -43,7 +37,7 @@ class FrameworkError(DemoError):
         self.log = log
 
 
-class FrameworkProcess:
+class FrameworkProcess(Child):
     """Starts ``dtn_core.demo.worker`` for one backend; use it in a ``with`` statement.
 
     Parameters
@@ -65,23 +59,7 @@ class FrameworkProcess:
         self.name = name
         self.log = log
         with log.open("wb") as errors:
-            self._child = subprocess.Popen(
-                [sys.executable, "-P", "-m", self.worker, package],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env={**os.environ, **SETTINGS},
-                encoding="utf-8",
-                start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends its children
-            )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+            super().__init__(["-P", "-m", self.worker, package], SETTINGS, errors)
 
     def wait_until_ready(self) -> None:
         """Return when the framework is imported."""
@@ -102,43 +80,22 @@ class FrameworkProcess:
         values: list[list[float]] = self._answer("logits")["values"]
         return values
 
-    def close(self) -> None:
-        """End the process, if need be by force."""
-        if self._child.poll() is None:
-            self._child.terminate()
-            try:
-                self._child.wait(PATIENCE)
-            except subprocess.TimeoutExpired:
-                self._child.kill()
-                self._child.wait()
-        for stream in (self._child.stdin, self._child.stdout):
-            if stream is not None and not stream.closed:
-                try:
-                    stream.close()
-                except BrokenPipeError:
-                    continue  # a job that the process did not live to read
-
     def _send(self, job: str, recipe: Recipe | LMRecipe, mixer: str, weights: Path) -> None:
-        line = json.dumps({"job": job, "recipe": asdict(recipe), "mixer": mixer, "weights": str(weights)})
-        assert self._child.stdin is not None
         try:
-            self._child.stdin.write(line + "\n")
-            self._child.stdin.flush()
+            self.write({"job": job, "recipe": asdict(recipe), "mixer": mixer, "weights": str(weights)})
         except BrokenPipeError:
             raise self._failure() from None
 
     def _answer(self, *expected: str) -> dict[str, Any]:
-        assert self._child.stdout is not None
-        line = self._child.stdout.readline()
-        if not line:
+        event = self.read()
+        if event is None:
             raise self._failure()
-        event: dict[str, Any] = json.loads(line)
         if event.get("event") not in expected:
             raise DemoError(f"{self.name} answered {event.get('event')!r}; expected {' or '.join(expected)}")
         return event
 
     def _failure(self) -> FrameworkError:
-        status = self._child.wait()
+        status = self.process.wait()
         said = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         reason = said[-1] if said else f"its process ended with status {status}"
         return FrameworkError(f"{self.name} failed: {reason}", self.name, self.log)

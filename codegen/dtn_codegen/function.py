@@ -75,12 +75,11 @@ class Function:
         self.implementation = implementation
         self.__name__ = operator.name
         self.__doc__ = f"{operator.notation}\n"
-        self._remembered: dict[Any, Plan] = {}
+        self._remembered: dict[Any, Any] = {}
         self._loaded: dict[tuple[Lowered, bool], Callable[..., Any]] = {}
         self._tensors = tuple(param.name for param in operator.program.tensors)
         self._scalars = tuple(param.name for param in operator.program.scalars)
         self.known = frozenset(self._scalars)
-        self.kernel_calls: dict[Any, Any] = {}
         self._decays = _decays(operator.program)
         self._masks = masks_of(operator.program)
         self._streams: dict[bool, Streamed | None] = {}
@@ -151,21 +150,14 @@ class Function:
                     f"{self.__name__}: cu_seqlens clashes with padding_mask: packed sequences have no padding"
                 )
             return self.packed(tensors, named, cu_seqlens, initial_state, return_state, chunk_size)
-        plan, key = None, None
-        if not self.tracing() and named.keys() <= self.known:
-            try:  # repeated shapes cost one dictionary look-up
-                key = self.key(tensors, named, padding_mask, initial_state, return_state, chunk_size)
-                plan = self._remembered.get(key)
-            except (AttributeError, TypeError, ValueError):
-                key = None  # not tensors, said below, or sizes that are not known
+        key, plan = self.recall(tensors, named, padding_mask, initial_state, return_state, chunk_size)
         if plan is None:
             tensors, named = self.bind(tensors, named)
             tensors = self.convert(tensors)
             given = tensors if padding_mask is None else (*tensors, *self.convert((padding_mask,)))
             plan = self.plan(given, padding_mask is not None, initial_state, return_state, chunk_size)
             scalars = self.scalar_values(named, tensors, new=True)
-            if key is not None:
-                self.remember(key, plan)
+            self.remember(key, plan)
         else:
             given = tensors if padding_mask is None else (*tensors, padding_mask)
             scalars = self.scalar_values(named, tensors, new=False) if self._scalars else []
@@ -202,14 +194,27 @@ class Function:
         """Evaluate packed sequences; the arguments are those of a call."""
         return evaluate_packed(self, tensors, named, cu_seqlens, initial_state, return_state, chunk_size)
 
+    def recall(self, tensors: Sequence[Any], named: Mapping[str, Any], *options: Any) -> tuple[Any, Any]:
+        """The key of a call and what is remembered of such calls; None where there is none.
+
+        ``options`` are those of :meth:`key`.  Repeated shapes cost this one look-up.
+        """
+        if self.tracing() or not named.keys() <= self.known:
+            return None, None
+        try:
+            key = self.key(tensors, named, *options)
+            return key, self._remembered.get(key)
+        except (AttributeError, TypeError, ValueError):  # not tensors, said later, or sizes that are not known
+            return None, None
+
     @staticmethod
     def key(
         tensors: Sequence[Any],
         named: Mapping[str, Any],
-        padding_mask: Any,
-        initial_state: Any,
-        return_state: bool,
-        chunk_size: Any,
+        padding_mask: Any = None,
+        initial_state: Any = None,
+        return_state: bool = False,
+        chunk_size: Any = None,
     ) -> Any:
         """What of a call decides how it is computed: shapes and dtypes, and which options are given."""
         key: Any = tuple([(tensor.shape, tensor.dtype) for tensor in tensors])
@@ -221,11 +226,13 @@ class Function:
         state = None if initial_state is None else tuple([(x.shape, x.dtype) for x in initial_state])
         return key, mask, type(initial_state), state, bool(return_state), type(chunk_size), chunk_size
 
-    def remember(self, key: Any, plan: Plan) -> None:
-        """Keep what was found for a call."""
+    def remember(self, key: Any, found: Any) -> None:
+        """Keep what was found for calls of a key, if they have one."""
+        if key is None:
+            return
         if len(self._remembered) >= MAX_REMEMBERED:
             self._remembered.clear()
-        self._remembered[key] = plan
+        self._remembered[key] = found
 
     # -------------------------------------------------------------- streaming
 

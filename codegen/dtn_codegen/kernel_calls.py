@@ -14,8 +14,6 @@ from .shapes import axis_sizes, leading_axes
 if TYPE_CHECKING:
     from .function import Function
 
-MAX_REMEMBERED = 4096
-
 
 def find_kernels(framework: str, operator: Operator, layout: str, name: str | None) -> Kernels | None:
     """The kernels that implementation ``name`` computes ``operator`` with; None if it is generated source.
@@ -64,21 +62,12 @@ def call_kernels(
     for name, value in options.items():
         if value is not None:
             raise ValueError(f"{_refused(function)} with {name}; implementation='native' can")
-    known, key = None, None
-    if not function.tracing() and named.keys() <= function.known:
-        try:  # repeated shapes cost one dictionary look-up
-            key = function.key(tensors, named, None, None, False, None)
-            known = function.kernel_calls.get(key)
-        except (AttributeError, TypeError, ValueError):
-            key = None  # not tensors, said below, or sizes that are not known
+    key, known = function.recall(tensors, named)
     if known is None:
         bound, named = function.bind(tensors, named)
         tensors = function.convert(bound)
         checked = _check(function, kernels, tensors)
-        if key is not None:
-            if len(function.kernel_calls) >= MAX_REMEMBERED:
-                function.kernel_calls.clear()
-            function.kernel_calls[key] = checked
+        function.remember(key, checked)
     else:
         checked = known
     program = function.operator.program

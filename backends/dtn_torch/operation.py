@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
-from dtn_codegen.python import HEADS, has_heads, ir_hash
-from dtn_core.ir.nodes import Param, Program
+from dtn_codegen.python import ir_hash
+from dtn_codegen.shapes import axis_sizes, leading_axes, whole_shape
+from dtn_core.ir.nodes import Program
 from dtn_core.passes.pipeline import AT_ONCE
 
 _NUMBERS = count()
@@ -80,22 +81,6 @@ def _dtype(given: Sequence[torch.Tensor]) -> torch.dtype:
 
 def _shapes(program: Program, given: Sequence[torch.Tensor], layout: str) -> list[tuple[Any, ...]]:
     """Shapes of the outputs."""
-
-    def heads(param: Param) -> bool:
-        return layout == HEADS and has_heads(program, param.axes)
-
-    sizes: dict[str, Any] = {}
-    leading = []
-    for param, x in zip(program.tensors, given, strict=True):
-        shape = list(x.shape)
-        if heads(param):
-            shape = [*shape[:-3], shape[-2], shape[-3], shape[-1]]
-        cut = len(shape) - len(param.axes)
-        leading.append(tuple(shape[:cut]))
-        sizes.update(zip(param.axes, shape[cut:], strict=True))
-    batch = tuple(torch.broadcast_shapes(*leading))
-    shapes = []
-    for output in program.outputs:
-        own = tuple(sizes[axis] for axis in output.axes)
-        shapes.append((*batch[:-1], own[0], batch[-1], *own[1:]) if heads(output) else (*batch, *own))
-    return shapes
+    shapes = [tuple(x.shape) for x in given]
+    sizes, leading = axis_sizes(program, shapes, layout), leading_axes(program, shapes, layout)
+    return [whole_shape(program, output.axes, layout, leading, sizes) for output in program.outputs]

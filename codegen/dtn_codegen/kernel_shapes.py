@@ -10,7 +10,7 @@ from dtn_core.ir.nodes import Param, Program
 
 from .implementations import Kernels
 from .python import HEADS, has_heads
-from .shapes import flat_leading
+from .shapes import flat_leading, whole_shape
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,7 @@ class KernelShapes:
 
     def outside(self, param: Param, leading: Sequence[Any], sizes: Mapping[str, Any]) -> tuple[Any, ...]:
         """The shape of a call's argument or result, broadcast to the leading axes."""
-        core = [sizes[axis] for axis in param.axes]
-        if self.is_interleaved(param):
-            return (*leading[:-1], core[0], *leading[-1:], *core[1:])
-        return (*leading, *core)
+        return whole_shape(self.program, param.axes, self.layout, leading, sizes)
 
     @staticmethod
     def with_leading(leading: Sequence[Any], sizes: Mapping[str, Any]) -> dict[str, Any]:

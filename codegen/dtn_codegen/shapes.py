@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dtn_core.errors import ShapeError
@@ -79,6 +79,16 @@ def leading_axes(program: Program, shapes: Sequence[tuple[Any, ...]], layout: st
             if known in (1, None):
                 found[place] = (size, param.name, shape)
     return tuple(size for size, _, _ in reversed(found))
+
+
+def whole_shape(
+    program: Program, axes: tuple[str, ...], layout: str, leading: Sequence[Any], sizes: Mapping[str, Any]
+) -> tuple[Any, ...]:
+    """The shape of a tensor over ``axes`` with the leading axes, the last of which are the heads."""
+    own = [sizes[axis] for axis in axes]
+    if len(axes_of(program, axes, layout)) > len(axes):
+        return (*leading[:-1], own[0], *leading[-1:], *own[1:])
+    return (*leading, *own)
 
 
 def broadcasts(shape: Sequence[Any], leading: Sequence[Any]) -> bool:

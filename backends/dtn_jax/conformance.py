@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import export
 
-from dtn_codegen.conformance import GeneratedAdapter
+from dtn_codegen.conformance import GeneratedAdapter, second_of
 from dtn_core.conform.adapter import Native
-from dtn_core.conform.cells import DRAWN, Cell
+from dtn_core.conform.cells import DRAWN
 
 from .function import JaxFunction
 
@@ -55,7 +55,7 @@ class JaxAdapter(GeneratedAdapter):
         if mode == "jit":
             return jax.jit(function)
         if mode == "vmap":
-            return lambda *arrays: _second_of(jax.vmap(function)(*map(_two, arrays)))
+            return lambda *arrays: second_of(jax.vmap(function)(*map(_two, arrays)))
         written = export.export(jax.jit(function))(*example).serialize()
         return export.deserialize(written).call
 
@@ -88,7 +88,7 @@ class JaxAdapter(GeneratedAdapter):
     def each(mode: str, gradient: Native) -> Native:
         """A gradient in a mode."""
         if mode == "vmap":
-            return lambda *arrays: _second_of(jax.vmap(gradient)(*map(_two, arrays)))
+            return lambda *arrays: second_of(jax.vmap(gradient)(*map(_two, arrays)))
         return jax.jit(gradient) if mode == "jit" else gradient
 
     @staticmethod
@@ -108,20 +108,10 @@ class JaxAdapter(GeneratedAdapter):
         if self.operators % 16 == 0:
             jax.clear_caches()
 
-    def why_not(self, cell: Cell) -> str:
-        """Exported programs are called, not differentiated."""
-        if cell.mode == "export" and cell.check.endswith("gradient"):
-            return "an exported program is called, not differentiated"
-        return super().why_not(cell)
-
 
 def _two(x: jax.Array) -> jax.Array:
     """Two examples, the second of them ``x``."""
     return jnp.stack([x if x.dtype == bool else x / 2, x])
-
-
-def _second_of(outputs: Sequence[jax.Array]) -> tuple[jax.Array, ...]:
-    return tuple(x[1] for x in outputs)
 
 
 ADAPTER = JaxAdapter

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from dtn_codegen.conformance import GeneratedAdapter
+from dtn_codegen.conformance import GeneratedAdapter, second_of
 from dtn_core.conform.adapter import Native
 from dtn_core.conform.cells import Cell
 from dtn_core.conform.operators import case
@@ -66,7 +66,7 @@ class TensorFlowAdapter(GeneratedAdapter):
         if mode == "jit":
             return tf.function(function, jit_compile=True, autograph=False)  # type: ignore[no-any-return]
         if mode == "vmap":
-            return lambda *arrays: _second_of(_mapped(function, arrays))
+            return lambda *arrays: second_of(_mapped(function, arrays))
         return _saved(function, example)
 
     def gradient(
@@ -130,12 +130,6 @@ class TensorFlowAdapter(GeneratedAdapter):
             return "gap", LOOP_IN_XLA
         return None
 
-    def why_not(self, cell: Cell) -> str:
-        """Exported programs are called, not differentiated."""
-        if cell.mode == "export" and cell.check.endswith("gradient"):
-            return "an exported program is called, not differentiated"
-        return super().why_not(cell)
-
 
 class _Model(tf.Module):  # type: ignore[misc]
     """A module whose ``call`` is saved."""
@@ -161,10 +155,6 @@ def _mapped(function: Native, arrays: Sequence[tf.Tensor]) -> tuple[tf.Tensor, .
     """``function`` over two examples, the second of them ``arrays``."""
     two = tuple(tf.stack([x if x.dtype == tf.bool else x / 2, x]) for x in arrays)
     return tuple(tf.vectorized_map(lambda each: tuple(function(*each)), two))
-
-
-def _second_of(outputs: Sequence[tf.Tensor]) -> tuple[tf.Tensor, ...]:
-    return tuple(x[1] for x in outputs)
 
 
 ADAPTER = TensorFlowAdapter

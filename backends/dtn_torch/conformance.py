@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dtn_codegen.conformance import GeneratedAdapter
+from dtn_codegen.conformance import GeneratedAdapter, second_of
 from dtn_core.conform.adapter import Native
 from dtn_core.conform.cells import Cell
 
@@ -56,7 +56,7 @@ class TorchAdapter(GeneratedAdapter):
         if mode == "jit":
             return torch.compile(function, fullgraph=True, backend="aot_eager")
         if mode == "vmap":
-            return lambda *arrays: _second_of(torch.func.vmap(function)(*map(_two, arrays)))
+            return lambda *arrays: second_of(torch.func.vmap(function)(*map(_two, arrays)))
         written = io.BytesIO()
         torch.export.save(torch.export.export(_Module(function), tuple(example)), written)
         written.seek(0)
@@ -69,7 +69,7 @@ class TorchAdapter(GeneratedAdapter):
         loss = self.loss(function, weights, example)
         if mode == "vmap":
             each = torch.func.vmap(torch.func.grad(loss, argnums=tuple(range(len(example)))))
-            return lambda *arrays: _second_of(each(*map(_two, arrays)))
+            return lambda *arrays: second_of(each(*map(_two, arrays)))
         if mode == "jit":
             loss = torch.compile(loss, fullgraph=True, backend="aot_eager")
 
@@ -98,7 +98,7 @@ class TorchAdapter(GeneratedAdapter):
                 return sum((g * d).sum() for g, d in zip(first, along, strict=True))  # type: ignore[return-value]
 
             each = torch.func.vmap(torch.func.grad(product, argnums=places))
-            return lambda *arrays: _second_of(each(*map(_two, arrays)))
+            return lambda *arrays: second_of(each(*map(_two, arrays)))
         if mode == "jit":
             loss = torch.compile(loss, fullgraph=True, backend="aot_eager")
 
@@ -135,12 +135,6 @@ class TorchAdapter(GeneratedAdapter):
             return "xfail", DOUBLE_BACKWARD
         return None
 
-    def why_not(self, cell: Cell) -> str:
-        """Exported programs are called, not differentiated."""
-        if cell.mode == "export" and cell.check.endswith("gradient"):
-            return "an exported program is called, not differentiated"
-        return super().why_not(cell)
-
 
 class _Module(torch.nn.Module):
     def __init__(self, function: Native) -> None:
@@ -154,10 +148,6 @@ class _Module(torch.nn.Module):
 def _two(x: torch.Tensor) -> torch.Tensor:
     """Two examples, the second of them ``x``."""
     return torch.stack([x if x.dtype == torch.bool else x / 2, x])
-
-
-def _second_of(outputs: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    return tuple(x[1] for x in outputs)
 
 
 ADAPTER = TorchAdapter

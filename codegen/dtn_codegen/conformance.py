@@ -8,6 +8,7 @@ from importlib import metadata
 from typing import Any, ClassVar
 
 from dtn_core.conform.adapter import Adapter, Array, Computed
+from dtn_core.conform.cells import Cell
 from dtn_core.conform.sizes import CHUNK
 from dtn_core.operators import Operator
 from dtn_core.passes.pipeline import Lowered, candidates
@@ -48,6 +49,13 @@ class GeneratedAdapter(Adapter):
     def versions(self) -> Mapping[str, str]:
         """Of the packages that compute."""
         return {name: metadata.version(name) for name in self.packages}
+
+    def why_not(self, cell: Cell) -> str:
+        """What the framework lacks; exported programs are called, not differentiated."""
+        lack = super().why_not(cell)
+        if not lack and cell.mode == "export" and cell.check.endswith("gradient"):
+            return "an exported program is called, not differentiated"
+        return lack
 
 
 class Whole:
@@ -131,6 +139,11 @@ class Recurrent(Whole):
 
 
 FORMS: dict[str, type[Whole]] = {"dense": Whole, "linear": Whole, "chunked": Chunked, "recurrent": Recurrent}
+
+
+def second_of(outputs: Sequence[Array]) -> tuple[Array, ...]:
+    """Of outputs for two examples, those of the second."""
+    return tuple(x[1] for x in outputs)
 
 
 def several(result: Any) -> tuple[Array, ...]:

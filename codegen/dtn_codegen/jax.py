@@ -40,7 +40,6 @@ def _at_once(x, length, size):
     return max(1, AT_ONCE * length // max(1, x.size * size))
 '''.replace("AT_ONCE", str(AT_ONCE))
 
-# Gradients keep what jax.checkpoint keeps, its arguments, and stay open to every transformation of JAX.
 _CHUNKED = '''
 def _chunked(chunk, chunks, states, tokens, constants, places, joins, ranks, size):
     """Chunks of `size` tokens, as many at once as a cache holds; hands the states on, joins results along `joins`."""
@@ -48,25 +47,63 @@ def _chunked(chunk, chunks, states, tokens, constants, places, joins, ranks, siz
     for start, stop, count, repeats in _spans(tokens[0], places[0], size, chunks is None):
         shared = _spread(constants, ranks, count)
 
-        @jax.checkpoint
         def piece(states, part, shared, count=count):
-            return (chunk if count is None else chunks)(states, part, shared)
-
-        def walk(states, part):
             part = [_cut(x, place, count) for x, place in zip(part, places)]
-            states, results = piece(states, part, shared)
+            states, results = (chunk if count is None else chunks)(states, part, shared)
             return states, [_fold(y, place, count) for y, place in zip(results, joins)]
 
         part = [jax.lax.slice_in_dim(x, start, stop, axis=x.ndim + place) for x, place in zip(tokens, places)]
         if repeats == 1:
-            states, results = walk(states, part)
+            states, results = jax.checkpoint(piece)(states, part, shared)
         else:
-            split = [_cut(x, place, repeats) for x, place in zip(part, places)]
-            split = [jnp.moveaxis(x, place - 1, 0) for x, place in zip(split, places)]
-            states, results = jax.lax.scan(walk, states, split)
-            results = [_fold(jnp.moveaxis(y, 0, place - 1), place, repeats) for y, place in zip(results, joins)]
+            states, results = _turns(piece, repeats, places, joins, states, part, shared)
         pieces.append(results)
     return states, [_joined(column, place) for column, place in zip(zip(*pieces), joins)]
+'''
+
+# A scan takes its pieces along a leading axis, which costs two copies of each tensor; a loop takes slices where they
+# lie, but its gradient would add to a whole tensor at each turn.
+_TURNS = '''
+def _turns(piece, repeats, places, joins, states, tokens, shared):
+    """`piece` over `repeats` equal pieces of a sequence: a loop, differentiated as a scan that keeps its arguments."""
+
+    def loop(states, tokens, shared):
+        sizes = [x.shape[place] // repeats for x, place in zip(tokens, places)]
+
+        def cut(turn):
+            return [
+                jax.lax.dynamic_slice_in_dim(x, turn * size, size, axis=x.ndim + place)
+                for x, place, size in zip(tokens, places, sizes)
+            ]
+
+        def turn(index, carry):
+            states, results = carry
+            states, made = piece(states, cut(index), shared)
+            results = [
+                jax.lax.dynamic_update_slice_in_dim(whole, y, index * y.shape[place], axis=y.ndim + place)
+                for whole, y, place in zip(results, made, joins)
+            ]
+            return states, results
+
+        made = jax.eval_shape(piece, states, cut(0), shared)[1]
+        results = [_whole(y, place, repeats) for y, place in zip(made, joins)]
+        return jax.lax.fori_loop(0, repeats, turn, (states, results))
+
+    def scan(states, tokens, shared):
+        split = [_cut(x, place, repeats) for x, place in zip(tokens, places)]
+        split = [jnp.moveaxis(x, place - 1, 0) for x, place in zip(split, places)]
+        states, results = jax.lax.scan(lambda s, part: jax.checkpoint(piece)(s, part, shared), states, split)
+        return states, [_fold(jnp.moveaxis(y, 0, place - 1), place, repeats) for y, place in zip(results, joins)]
+
+    run = jax.custom_jvp(loop)
+    run.defjvp(lambda primals, tangents: jax.jvp(scan, primals, tangents))
+    return run(states, tokens, shared)
+
+
+def _whole(y, place, repeats):
+    """Zeros in the shape of `repeats` arrays like `y`, joined along `place`."""
+    axis = y.ndim + place
+    return jnp.zeros((*y.shape[:axis], repeats * y.shape[axis], *y.shape[axis + 1:]), y.dtype)
 '''
 
 _SPANS = '''
@@ -99,11 +136,12 @@ def _cut(x, place, count):
 _PASTS = '''
 def _pasts(first, added, whole, rank):
     """The states before each chunk and the one after the last, decayed by `whole` a chunk."""
-    axis = added.ndim - 1 - rank
-    if whole is None:
-        total = jnp.cumsum(jnp.insert(added, 0, 0, axis=axis), axis=axis)  # not less a chunk: that cancels digits
-        pasts, last = jnp.split(total, [added.shape[axis]], axis=axis)
-        return jnp.expand_dims(first, -1 - rank) + pasts, first + last.squeeze(-1 - rank)
+    if whole is None:  # not less a chunk: that cancels digits
+        axis = -1 - rank
+        first = jnp.expand_dims(first, axis)
+        total = first + jnp.cumsum(added, axis=axis)
+        before, last = jnp.split(total, [added.shape[axis] - 1], axis=axis)
+        return jnp.concatenate([jnp.broadcast_to(first, last.shape), before], axis=axis), last.squeeze(axis)
     factor = _lift(whole[..., 0] if whole.ndim else whole, rank)
     shape = jnp.broadcast_shapes(added.shape, jnp.expand_dims(first, -1 - rank).shape)
     added = jnp.moveaxis(jnp.broadcast_to(added, shape), -1 - rank, 0)
@@ -171,6 +209,7 @@ TARGET = Target(
         "_at_once": _AT_ONCE,
         "_spans": _SPANS,
         "_cut": _CUT,
+        "_turns": _TURNS,
         "_chunked": _CHUNKED,
         "_pasts": _PASTS,
         "_joined": _JOINED,

@@ -398,7 +398,7 @@ class _ChunkedModule(Module):
 
 
 WALKS = {
-    "_chunked": ("_at_once", "_spans", "_cut", "_fold", "_spread", "_placed", "_joined", "_chunked"),
+    "_chunked": ("_at_once", "_spans", "_cut", "_fold", "_spread", "_placed", "_joined", "_turns", "_chunked"),
     "_scan": ("_scan",),
     "_chunked_vjp": ("_reduced", "_chunked_vjp"),
 }

@@ -6,6 +6,7 @@ import ast
 import keyword
 import string
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property
 
@@ -30,6 +31,7 @@ from dtn_core.ir.nodes import (
     reads,
     terms_of,
 )
+from dtn_core.passes.accumulate import is_matrix_product
 
 from .target import Target, fill
 
@@ -85,7 +87,7 @@ class Expressions:
 
     def spend(self, statements: Mapping[str, Statement], freed: Iterable[str]) -> None:
         """Note which of the tensors ``freed`` by the next statement are matrix products, which no gradient reads."""
-        products = (name for name in freed if name in statements and _is_matmul(statements[name]))
+        products = (name for name in freed if name in statements and is_matrix_product(statements[name]))
         self.spent = {self.name(name) for name in products}
 
     def statement(self, statement: Statement) -> ast.expr:
@@ -93,7 +95,9 @@ class Expressions:
         self.current = statement.name
         if isinstance(value, MatrixFunction):
             return self.permuted(self.matrix_function(value), value.indices, statement.indices)
-        total: ast.expr | None = None
+        total = self.accumulated(statement)
+        if total is not None:
+            return total
         for term in terms_of(value):
             shown, negative = self.term(term, statement)
             if total is None:
@@ -102,6 +106,15 @@ class Expressions:
                 total = ast.BinOp(total, ast.Sub() if negative else ast.Add(), shown)
         assert total is not None
         return total
+
+    def accumulated(self, statement: Statement) -> ast.expr | None:
+        """A tensor plus a matrix product as one operation, if it is that and there is one."""
+        match statement.value:
+            case Sum((Read(before, indices), Product((left, right)) as added)) if indices == statement.indices:
+                if self.target.plus and is_matrix_product(replace(statement, value=added)):
+                    self.used["_plus"] = None
+                    return self.matmul(self.value(left), self.value(right), indices, before)
+        return None
 
     def term(self, term: Expr, statement: Statement) -> tuple[ast.expr, bool]:
         """A term's expression and whether it is to be subtracted."""
@@ -265,8 +278,9 @@ class Expressions:
         left: tuple[ast.expr, tuple[Index, ...]],
         right: tuple[ast.expr, tuple[Index, ...]],
         out: tuple[Index, ...],
+        before: str | None = None,
     ) -> ast.expr | None:
-        """The product as one matrix product, if it is one."""
+        """The product as one matrix product, if it is one; added to the tensor ``before``, if there is one."""
         (a, ia), (b, ib) = left, right
         shared = set(ia) & set(ib)
         if not (len(ia) == len(ib) == len(out) == 2 and len(shared) == 1 and len(set(ia)) == len(set(ib)) == 2):
@@ -277,7 +291,10 @@ class Expressions:
         rows, columns = (i for i in (*ia, *ib) if i != summed)
         if out == (columns, rows):
             (a, ia), (b, ib) = (b, ib), (a, ia)
-        return fill(self.target.matmul[(ia[0] == summed, ib[1] == summed)], _a=a, _b=b)
+        transposed = (ia[0] == summed, ib[1] == summed)
+        if before is not None:
+            return fill(self.target.plus[transposed], _x=self.name(before), _a=a, _b=b)
+        return fill(self.target.matmul[transposed], _a=a, _b=b)
 
     def matvec(
         self,
@@ -438,14 +455,6 @@ def _covers(large: Polynomial, small: Polynomial) -> bool:
     """Whether ``large`` is at least ``small`` whatever the sizes, term by term."""
     terms = dict(large.terms)
     return all(terms.get(axes, 0) >= count for axes, count in small.terms)
-
-
-def _is_matmul(statement: Statement) -> bool:
-    value = statement.value
-    if not isinstance(value, Product) or statement.order or len(value.factors) != 2:
-        return False
-    left, right = (set(f.indices) if isinstance(f, Read) else set() for f in value.factors)
-    return len(left) == len(right) == len(statement.indices) == 2 and len(left & right - {*statement.indices}) == 1
 
 
 def _letters(indices: Iterable[Index]) -> dict[Index, str]:

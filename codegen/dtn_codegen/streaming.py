@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from dtn_core.ir.build import pruned
 from dtn_core.ir.nodes import Param, Program, Statement, statement_reads
+from dtn_core.passes.accumulate import accumulate
 from dtn_core.passes.pipeline import Lowered
 from dtn_core.passes.schedule import Scan, schedule
 
@@ -163,6 +164,8 @@ class _ChunkedModule(Module):
         prepared: Sequence[ast.stmt] = (),
     ) -> ast.FunctionDef:
         """A function over the tensors of one chunk, or over those of many with an axis of chunks before their own."""
+        if self.target.plus:
+            program = accumulate(program)
         inner = Expressions(self.target, program, complex_input=self.form.complex_input)
         inner.tiles = {}
         like = self.name(self.stream.tokens[0].name)
@@ -264,7 +267,8 @@ class _ChunkedModule(Module):
 
     def scan(self, scan: Scan) -> ast.stmt:
         """``carried, end = _pasts(start, added, whole, rank)``."""
-        self.expressions.used.update(dict.fromkeys(name for name in ("_sums", "_pasts") if name in self.target.prelude))
+        needed = (name for name in ("_plus", "_sums", "_pasts") if name in self.target.prelude)
+        self.expressions.used.update(dict.fromkeys(needed))
         self.expressions.used["_lift"] = None
         call = fill(
             "_pasts(_first, _added, _whole, _rank)",

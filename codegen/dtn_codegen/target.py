@@ -61,6 +61,8 @@ class Target:
         The ones written differently for complex input.
     matmul : Mapping[tuple[bool, bool], str]
         Product of ``_a`` and ``_b``, by which of them is transposed.
+    plus : Mapping[tuple[bool, bool], str]
+        ``_x`` plus such a product in one operation, where there is one.
     transpose, diagonal, einsum, total, concat : str
         Matrix transpose and diagonal of ``_x``; ``_spec`` over the operands appended; sum over ``_axes``; blocks along
         ``_axis``.
@@ -136,6 +138,7 @@ class Target:
     arrays: str | None = None
     elementwise: bool = True
     matvec: Mapping[bool, str] = field(default_factory=dict)
+    plus: Mapping[tuple[bool, bool], str] = field(default_factory=dict)
     complex_functions: Mapping[str, str] = field(default_factory=dict)
     prelude: Mapping[str, str] = field(default_factory=dict)
     differentiate: tuple[str, ...] = ()

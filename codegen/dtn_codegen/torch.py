@@ -12,6 +12,14 @@ def _at_once(x, length, size):
     return max(1, AT_ONCE * length // max(1, x.numel() * size))
 '''.replace("AT_ONCE", str(AT_ONCE))
 
+_PLUS = '''
+def _plus(x, a, b):
+    """`x + a @ b`, added up by the product itself where leading axes are alike."""
+    if x.ndim < 3 or not x.shape[:-2] == a.shape[:-2] == b.shape[:-2] or x.dtype != a.dtype:
+        return x + a @ b
+    return torch.baddbmm(x.flatten(0, -3), a.flatten(0, -3), b.flatten(0, -3)).view(x.shape)
+'''
+
 _PASTS = '''
 def _pasts(first, added, whole, rank, reverse=False):
     """The states before each chunk and the one after the last, decayed by `whole` a chunk."""
@@ -20,9 +28,12 @@ def _pasts(first, added, whole, rank, reverse=False):
     count = added.shape[axis]
     if whole is None and rank and count <= 16:  # few chunks: a triangular product is quicker than a sum along an axis
         ones = torch.ones(count, count, dtype=added.dtype, device=added.device)
-        sums = (ones.triu(1) if reverse else ones.tril(-1)) @ added.flatten(-rank)
-        pasts = first + sums.unflatten(-1, added.shape[-rank:])
-        return pasts, (first + added.sum(axis, keepdim=True)).squeeze(axis)
+        shape = torch.broadcast_shapes(first.shape, added.shape)
+        flat = added.expand(shape).flatten(-rank)
+        ones = (ones.triu(1) if reverse else ones.tril(-1)).expand(*flat.shape[:-2], count, count)
+        pasts = _plus(first.expand(shape).flatten(-rank), ones, flat).unflatten(-1, shape[-rank:])
+        last = 0 if reverse else -1
+        return pasts, pasts.select(axis, last) + added.select(axis, last)
     if whole is None:
         added = added.expand(torch.broadcast_shapes(first.shape, added.shape))
         first = first.expand(added.narrow(axis, 0, 1).shape)
@@ -191,6 +202,12 @@ TARGET = Target(
         (False, True): "_a @ _b.mT",
         (True, True): "_a.mT @ _b.mT",
     },
+    plus={
+        (False, False): "_plus(_x, _a, _b)",
+        (True, False): "_plus(_x, _a.mT, _b)",
+        (False, True): "_plus(_x, _a, _b.mT)",
+        (True, True): "_plus(_x, _a.mT, _b.mT)",
+    },
     # a row times a matrix: torch's batched product with a column is up to ten times slower
     matvec={False: "(_b.unsqueeze(-2) @ _a.mT).squeeze(-2)", True: "(_b.unsqueeze(-2) @ _a).squeeze(-2)"},
     transpose="_x.mT",
@@ -214,6 +231,7 @@ TARGET = Target(
     zeros="torch.zeros(_shape, dtype=wide, device=_like.device)",
     broadcast="torch.broadcast_shapes(_shapes)",
     prelude={
+        "_plus": _PLUS,
         "_at_once": _AT_ONCE,
         "_pasts": _PASTS,
         "_cut": _CUT,

@@ -15,6 +15,7 @@ from .backward import Backward, backward
 from .causal import causal
 from .contract import contract
 from .divide import divide
+from .factor import factor
 from .flatten import flatten
 from .low_rank import low_rank, why_not
 from .schedule import Scan, Step, held, schedule
@@ -57,7 +58,7 @@ class Chunked:
         """The gradient of a chunk, lowered."""
         made = backward(self.stream, self.chunk)
         sizes = {**dict.fromkeys(made.chunk.axes, FEATURES), self.stream.axis: self.size}
-        return replace(made, chunk=divide(contract(made.chunk, sizes)))
+        return replace(made, chunk=factor(divide(contract(made.chunk, sizes))))
 
     @property
     def parallel(self) -> bool:

@@ -1,0 +1,69 @@
+"""accumulate: matrix products that are only ever added up are added as they are computed.
+
+``s = x + y`` with products ``x`` and ``y`` that nothing else reads becomes ``y = x + a*b``: a library that
+multiplies matrices adds the product to another matrix on the way, and neither is written and read once more.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from ..ir.nodes import Product, Program, Read, Statement, Sum, statement_reads
+from ..ir.verify import verify
+
+
+def accumulate(program: Program) -> Program:
+    """Write each sum of products as a chain: every product but the first is added to the sum of those before it.
+
+    Parameters
+    ----------
+    program : Program
+        A lowered program.
+
+    Returns
+    -------
+    Program
+        The same values; the last product of a chain has the name of the sum.
+
+    Examples
+    --------
+    >>> from dtn_core.notation import parse
+    >>> from dtn_core.printer import to_notation
+    >>> f = parse('''f(a[n,d], b[d,e], c[n,d], g[d,e]) -> o[n,e]:
+    ...     x[i,j] = a[i,s]*b[s,j]
+    ...     y[i,j] = c[i,s]*g[s,j]
+    ...     o[i,j] = x[i,j] + y[i,j]''')
+    >>> print(to_notation(accumulate(f)))
+    f(a[n,d], b[d,e], c[n,d], g[d,e]) -> o[n,e]:
+        x[i,j] = a[i,s] * b[s,j]
+        o[i,j] = x[i,j] + c[i,s] * g[s,j]
+    """
+    uses = Counter(read.tensor for statement in program.statements for read in statement_reads(statement))
+    uses.update(output.name for output in program.outputs)
+    products = {s.name: s for s in program.statements if is_matrix_product(s) and uses[s.name] == 1}
+    changed: dict[str, Statement | None] = {}
+    for total in program.statements:
+        if total.order or not isinstance(total.value, Sum) or len(total.value.terms) < 2:
+            continue
+        terms = [t.tensor for t in total.value.terms if isinstance(t, Read) and t.indices == total.indices]
+        if len(terms) < len(total.value.terms) or not all(name in products for name in terms):
+            continue
+        before, *rest = [name for name in products if name in terms]
+        for name in rest:
+            own = products[name]
+            made = total.name if name == rest[-1] else name
+            changed[name] = replace(own, name=made, value=Sum((Read(before, own.indices), own.value)))
+            before = made
+        changed[total.name] = None
+    statements = [changed.get(s.name, s) for s in program.statements]
+    return verify(replace(program, statements=tuple(s for s in statements if s is not None)))
+
+
+def is_matrix_product(statement: Statement) -> bool:
+    """Whether a statement is the product of two matrices, summed over one axis."""
+    value = statement.value
+    if not isinstance(value, Product) or statement.order or len(value.factors) != 2:
+        return False
+    left, right = (set(f.indices) if isinstance(f, Read) else set() for f in value.factors)
+    return len(left) == len(right) == len(statement.indices) == 2 and len(left & right - {*statement.indices}) == 1

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ def load(name: str) -> Any:
         If there is none of that name.
     """
     about = json.loads((HERE / "kernels.json").read_text(encoding="utf-8"))[name]
+    if "OMP_NUM_THREADS" not in os.environ:  # by itself TVM takes every second core
+        os.environ.setdefault("TVM_NUM_THREADS", str(len(os.sched_getaffinity(0))))
     for library in about["runtime"]:
         ctypes.CDLL(str(HERE / "lib" / library), ctypes.RTLD_GLOBAL)
     return tvm_ffi.load_module(str(HERE / f"{name}.so"))["main"]

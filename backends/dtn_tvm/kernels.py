@@ -10,9 +10,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
+from . import threads
 from .toolchain import check_toolchain
 
 check_toolchain()
+threads.use_every_core()
 
 import tvm  # noqa: E402 - after the check, whose message names what to install
 import tvm_ffi  # noqa: E402, F401
@@ -112,6 +114,8 @@ def _shared(problem: Problem) -> Problem:
 @lru_cache(maxsize=1024)
 def _compiled(problem: Problem, schedule: Schedule, target: Target) -> Kernel:
     family = FAMILIES[target.kind]
+    if target.kind == "cpu":
+        threads.share_openmp()
     module = family.lower(problem, schedule, target)
     build = getattr(family, "build", tvm.compile)
     return Kernel(problem, schedule, target, build(module, target.tvm))

@@ -8,11 +8,12 @@ kernels are compiled for it all the same.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
+
+from .threads import count
 
 DeviceKind = Literal["cpu", "cuda"]
 
@@ -246,9 +247,4 @@ def _host() -> Target:
 
     detected = tvm.target.Target.from_device("cpu")
     options = {"kind": "llvm", "mtriple": str(detected.attrs["mtriple"]), "mcpu": str(detected.attrs["mcpu"])}
-    return Target("cpu", {**options, "num-cores": _threads()})
-
-
-def _threads() -> int:
-    given = os.environ.get("TVM_NUM_THREADS", "")
-    return int(given) if given.isdigit() and int(given) else len(os.sched_getaffinity(0))
+    return Target("cpu", {**options, "num-cores": count()})

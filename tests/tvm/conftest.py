@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads must not spin against TVM's
+os.environ.setdefault("TVM_NUM_THREADS", "2")  # parallel schedules, however many cores the tests are given
 
 if all(found.name != "apache-tvm" for found in distributions()):  # this folder is called tvm as well
     collect_ignore_glob = ["test_*.py"]

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 pytest.importorskip("tvm.tirx", reason="Apache TVM is not installed")  # this folder is called tvm as well
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # torch's threads must not spin against TVM's
 torch = pytest.importorskip("torch")
 
 import dtn_torch as dtn  # noqa: E402

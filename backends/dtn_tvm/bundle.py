@@ -20,6 +20,7 @@ from dtn_core.demo.atomic import replaced
 from . import records
 from .builder import builder
 from .candidates import FAMILY, Options, build_ceiling, built, record_of
+from .engines import TuneError, new_search
 from .measuring import bundle as onsite
 from .measuring.device import CUDA_RUNTIME, RUNTIMES
 from .recipe import from_json, recipes, to_json
@@ -29,7 +30,7 @@ from .site import runtime_folder
 from .targets import Ceilings, Target
 from .targets import from_json as target_from_json
 from .trials import Trial
-from .tune import Progress, TuneError, new_search, nothing_valid
+from .tune import Progress, nothing_valid
 
 if TYPE_CHECKING:
     from .problem import Problem

@@ -35,8 +35,10 @@ class Options:
         Seconds that one candidate may take.
     family : str
         The module of the schedules.
+    engine : str
+        Where candidates come from: one of :data:`dtn_tvm.engines.ENGINES`.
     seed : int
-        Of the inputs.
+        Of the inputs, and of MetaSchedule.
     ceilings : bool
         Whether the device's own rates are measured first, which takes seconds, so that the fraction of the roofline can
         be said.
@@ -47,6 +49,7 @@ class Options:
     build_timeout: float = 120.0
     measure_timeout: float = 60.0
     family: str = FAMILY
+    engine: str = "grid"
     seed: int = 0
     ceilings: bool = True
 
@@ -87,7 +90,7 @@ class Candidates:
     @property
     def described_options(self) -> dict[str, Any]:
         """The options that are part of a record's key."""
-        return {"engine": "grid", "family": self.options.family, "seed": self.options.seed}
+        return {"engine": self.options.engine, "family": self.options.family, "seed": self.options.seed}
 
     def prepare(self) -> None:
         """Compute the reference, once."""

@@ -13,7 +13,7 @@ from dtn_core.operators import Operator
 
 from .candidates import Options
 from .measuring.bundle import BundleError, measure
-from .record import Record, shape
+from .record import Record, shape, shortened
 from .targets import Target
 from .targets import target as named_target
 from .view import View, console, duration
@@ -112,7 +112,7 @@ def report(record: Record, done: int, resumed: int, failures: Mapping[str, int])
         f"best        {duration(receipt.seconds)}"
         + (f", {receipt.roofline:.0%} of the roofline" if receipt.roofline is not None else ""),
         "errors      " + ", ".join(f"{name} {error:.1e}" for name, error in receipt.errors.items()),
-        "schedule    " + ", ".join(f"{name}={value}" for name, value in record.schedule.items()),
+        "schedule    " + ", ".join(f"{name}={shortened(value)}" for name, value in record.schedule.items()),
     ]
     if dict(receipt.checked) != dict(record.sizes):
         lines[4] += f", compared at {shape(receipt.checked)}"

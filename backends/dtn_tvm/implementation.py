@@ -15,6 +15,7 @@ from dtn_core.operators import Operator
 
 from . import kernels, records, targets  # kernels first: it says what to install
 from .problem import DTYPES, Problem, tile_program
+from .record import shortened
 
 Direction = Literal["forward", "backward"]
 
@@ -86,7 +87,8 @@ class TvmKernels:
         for direction in directions[: 1 if self.why_no_gradient else 2]:
             problem = Problem(self.operator, direction, dtype, sizes, self.layout)
             choice = choose(problem, targets.target("cpu"))
-            parameters = ", ".join(f"{k}={v}" for k, v in choice.schedule.to_json().items() if k != "kind")
+            found = choice.schedule.to_json()
+            parameters = ", ".join(f"{k}={shortened(v)}" for k, v in found.items() if k != "kind")
             said.append(f"{direction} {parameters} ({choice.reason})")
         if self.why_no_gradient:
             said.append(f"the gradient is native: {self.why_no_gradient}")

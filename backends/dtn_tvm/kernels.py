@@ -21,7 +21,7 @@ import tvm_ffi  # noqa: E402, F401
 
 from dtn_codegen.tensorir.schedule import Schedule  # noqa: E402
 
-from . import cpu, cuda  # noqa: E402
+from . import cpu, cuda, trace  # noqa: E402
 from .problem import Problem  # noqa: E402
 from .targets import Target  # noqa: E402
 
@@ -91,18 +91,23 @@ def default(problem: Problem, target: Target) -> Schedule:
 
 def lower(problem: Problem, schedule: Schedule, target: Target) -> tvm.IRModule:
     """The TensorIR of ``problem``; its ``main(*inputs, *outputs)`` serves any batch, heads and number of tokens."""
-    return FAMILIES[target.kind].lower(problem, schedule, target)
+    return _family(schedule, target).lower(problem, schedule, target)
 
 
 def compile(problem: Problem, schedule: Schedule, target: Target) -> Kernel:
-    """The compiled kernel, remembered: problems that differ in batch, heads and tokens share one.
+    """The compiled kernel, remembered: problems that differ in batch, heads and tokens share one of the grid's.
 
     Raises
     ------
     CompileError
         If the schedule does not fit the problem.
     """
-    return _compiled(_shared(problem), schedule, target)
+    return _compiled(problem if schedule.kind == trace.KIND else _shared(problem), schedule, target)
+
+
+def _family(schedule: Schedule, target: Target) -> Any:
+    """The module that lowers a schedule: MetaSchedule's are a family beside that of the kind of device."""
+    return trace if schedule.kind == trace.KIND else FAMILIES[target.kind]
 
 
 def _shared(problem: Problem) -> Problem:
@@ -113,7 +118,7 @@ def _shared(problem: Problem) -> Problem:
 
 @lru_cache(maxsize=1024)
 def _compiled(problem: Problem, schedule: Schedule, target: Target) -> Kernel:
-    family = FAMILIES[target.kind]
+    family = _family(schedule, target)
     if target.kind == "cpu":
         threads.share_openmp()
     module = family.lower(problem, schedule, target)

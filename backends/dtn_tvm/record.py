@@ -11,6 +11,8 @@ from importlib import metadata
 from typing import Any
 
 FORMAT = 1
+WIDTH = 60
+"""Characters of a parameter that are shown."""
 _PACKAGES = {"dtn": "deep-tensor-network", "tvm": "apache-tvm", "tvm_ffi": "apache-tvm-ffi"}
 
 
@@ -79,7 +81,13 @@ class Record:
     @property
     def kernel(self) -> tuple[str, ...]:
         """What the record is of, whoever found it."""
-        return (self.ir, self.direction, self.target, self.dtype, self.bucket, json.dumps(self.scalars, sort_keys=True))
+        shape = json.dumps(self.sizes, sort_keys=True) if self.is_for_one_shape else self.bucket
+        return (self.ir, self.direction, self.target, self.dtype, shape, json.dumps(self.scalars, sort_keys=True))
+
+    @property
+    def is_for_one_shape(self) -> bool:
+        """Whether its kernel is for the tuned shape alone, as MetaSchedule's are; others serve any number of tokens."""
+        return self.schedule.get("kind") == "metaschedule"
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -161,3 +169,15 @@ def shape(sizes: Mapping[str, int]) -> str:
     """
     short = {"batch": "b", "heads": "h"}
     return ",".join(f"{short.get(axis, axis)}={size}" for axis, size in sizes.items())
+
+
+def shortened(value: object) -> str:
+    """A parameter of a schedule; a trace is long.
+
+    Examples
+    --------
+    >>> shortened((8, 16)), shortened("x" * 4000)
+    ('(8, 16)', 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx… (4000 characters)')
+    """
+    text = str(value)
+    return text if len(text) <= WIDTH else f"{text[: WIDTH // 2]}… ({len(text)} characters)"

@@ -207,12 +207,15 @@ def find(problem: Problem, target: Target) -> Found:
     if not current:
         others = ", ".join(f"{name} {version}" for name, version in same[0].versions.items())
         return Found(None, f"the records of {what} are of another toolchain ({others})")
-    exact = [record for record in current if record.bucket == problem.bucket]
+    serving = [r for r in current if not r.is_for_one_shape or dict(r.sizes) == dict(problem.sizes)]
+    if not serving:
+        return Found(None, f"the records of {what} are MetaSchedule's, for {shape(current[0].sizes)} alone")
+    exact = [record for record in serving if record.bucket == problem.bucket]
     if exact:
         best = min(exact, key=lambda record: record.receipt.seconds)
         return Found(best, f"tuned at {shape(best.sizes)}", exact=True)
     long = {"batch", "heads", *sequence_axes(problem.operator.program)}
-    near = [(_distance(record.sizes, problem.sizes, long), record) for record in current]
+    near = [(_distance(record.sizes, problem.sizes, long), record) for record in serving]
     reachable = [(distance, record) for distance, record in near if distance < math.inf]
     if not reachable:
         return Found(None, f"the records of {what} are for other feature sizes: {shape(current[0].sizes)}")

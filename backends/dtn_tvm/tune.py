@@ -13,26 +13,19 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
-
-from dtn_core.errors import DtnError
 
 from . import records
 from .builder import builder
 from .candidates import Candidates, Options
+from .engines import ENGINES, TuneError
 from .measuring.process import Child, StartError
 from .record import Record
-from .search import Search
 from .targets import Target
 from .trials import Log, Trial, trials_path
 
 if TYPE_CHECKING:
     from .problem import Problem
-
-
-class TuneError(DtnError):
-    """Tuning that cannot start, or that found nothing."""
 
 
 @dataclass
@@ -120,9 +113,12 @@ def tune(
     """
     options = options or Options()
     family = importlib.import_module(options.family)
-    search = new_search(family, problem, target)
     lost = ""
-    with tempfile.TemporaryDirectory(prefix="dtn-tune-") as name, builder() as compiler:
+    with (
+        ENGINES[options.engine](family, problem, target, options) as search,
+        tempfile.TemporaryDirectory(prefix="dtn-tune-") as name,
+        builder() as compiler,
+    ):
         try:
             candidates = Candidates(problem, target, options, Path(name), compiler, site)
             candidates.prepare()
@@ -131,13 +127,13 @@ def tune(
             raise TuneError(f"{target.name}: {error}") from None
         progress = Progress(min(options.trials, len(search)), candidates.device, shortest)
         log = Log(trials_path(path), candidates.search_key)
-        for trial in log.read():
-            if progress.done < progress.total and search.tell(trial.schedule, trial.seconds):
-                progress.add(trial)
-                progress.resumed += 1
-        watch(progress)
         started = time.monotonic()
         try:
+            for trial in log.read():
+                if progress.done < progress.total and search.tell(trial.schedule, trial.seconds):
+                    progress.add(trial)
+                    progress.resumed += 1
+            watch(progress)
             while progress.done < progress.total and not _over(options, started):
                 schedule = search.propose()
                 if schedule is None:
@@ -161,20 +157,6 @@ def tune(
             raise KeyboardInterrupt
         raise TuneError(nothing_valid(progress))
     return record, progress
-
-
-def new_search(family: ModuleType, problem: Problem, target: Target) -> Search:
-    """A search of the family's schedules for a problem.
-
-    Raises
-    ------
-    TuneError
-        If the family has none.
-    """
-    space = family.space(problem, target)
-    if not space:
-        raise TuneError(f"{problem.operator.name} {problem.direction}: there is no kernel of it for {target.name}")
-    return Search([schedule.to_json() for schedule in space], family.default(problem, target).to_json())
 
 
 def nothing_valid(progress: Progress) -> str:

@@ -45,6 +45,13 @@ def run(
         str | None, typer.Option(metavar="TIME", help="As in 90s, 10m, 1h; by default until all are measured.")
     ] = None,
     timeout: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="For one candidate.")] = 60,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="E",
+            help="grid: this library's schedules; metaschedule: TVM's, of contractions, for this shape alone.",
+        ),
+    ] = "grid",
     records: Records = DEFAULT_RECORDS,
     rpc: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="Measure on a machine that this RPC tracker knows.")
@@ -62,7 +69,8 @@ def run(
     device = _target(target)
     (problem,) = _problems(op, [shape], [dtype], direction)
     commands = kernel_tools("commands")
-    options = commands.Options(trials=trials, time_budget=budget, measure_timeout=timeout)
+    arguments.one_of(engine, list(kernel_tools("engines").ENGINES), "--engine")
+    options = commands.Options(trials=trials, time_budget=budget, measure_timeout=timeout, engine=engine)
     raise typer.Exit(commands.run_tune(problem, device, records, options, tracker, key or ""))
 
 

@@ -14,10 +14,10 @@ import pytest
 from dtn_tvm import records
 from dtn_tvm.bundle import build, import_results
 from dtn_tvm.candidates import Options
+from dtn_tvm.engines import TuneError
 from dtn_tvm.measuring import bundle as onsite
 from dtn_tvm.record import toolchain
 from dtn_tvm.targets import target
-from dtn_tvm.tune import TuneError
 
 OPTIONS = Options(family="families", trials=8, ceilings=False)
 

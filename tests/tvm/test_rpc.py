@@ -11,9 +11,10 @@ import families
 import pytest
 
 from dtn_tvm.candidates import Options
+from dtn_tvm.engines import TuneError
 from dtn_tvm.site import remote
 from dtn_tvm.targets import target
-from dtn_tvm.tune import TuneError, tune
+from dtn_tvm.tune import tune
 
 HOST, KEY = "127.0.0.1", "loopback"
 

@@ -48,6 +48,7 @@ class TestRefusals:
             (["--rpc", "somewhere", "--key", "k"], "--rpc: 'somewhere' is not host:port"),
             (["--rpc", "10.0.0.5:9190"], "--rpc and --key go together"),
             (["--trials", "0"], "--trials"),
+            (["--engine", "steam"], "--engine: 'steam' is not one of grid, metaschedule"),
         ],
     )
     def test_a_command_line_that_makes_no_sense_is_one_line(self, dtn, tmp_path, arguments, said):
@@ -64,6 +65,7 @@ class TestRefusals:
         [
             (["tune", OP, "--shape", SHAPE, "--dtype", "float64"], "kernels take float32, float16, bfloat16"),
             (["tune", OP, "--shape", SHAPE, "--records", "no/records.jsonl"], "there is no folder no"),
+            (["tune", OP, "--shape", SHAPE, "--engine", "metaschedule"], "the engine grid has kernels of it"),
             (["tune", "measure", "bundle.zip"], "bundle.zip: no such file"),
             (["tune", "import", "results.json"], "results.json: No such file"),
             (["records", "list", "records.jsonl"], "records.jsonl: No such file"),

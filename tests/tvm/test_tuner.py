@@ -11,12 +11,13 @@ import pytest
 from dtn_core.interpret import interpret
 from dtn_tvm import records
 from dtn_tvm.candidates import Options
+from dtn_tvm.engines import TuneError
 from dtn_tvm.measuring import values
 from dtn_tvm.recipe import checked, recipe, recipes
 from dtn_tvm.site import local
 from dtn_tvm.targets import target
 from dtn_tvm.trials import Log, Trial, trials_path
-from dtn_tvm.tune import TuneError, tune
+from dtn_tvm.tune import tune
 
 OPTIONS = Options(family="families", measure_timeout=4, ceilings=False)
 

@@ -16,7 +16,7 @@ LANES, ROWS, STEPS = 16, 12, 1 << 16  # enough independent sums to fill the pipe
 _SOURCE = """
 @T.prim_func
 def main(x: T.Buffer((2, {lanes}), "float32"), o: T.Buffer(({threads}, {rows}, {lanes}), "float32")):
-    T.func_attr({{"global_symbol": "main", "tir.noalias": True}})
+    T.func_attr({{"global_symbol": "main", "tirx.noalias": True}})
     for thread in T.parallel({threads}):
         sums = T.alloc_buffer(({rows}, {lanes}), "float32", scope="local")
         for row in T.unroll({rows}):
@@ -41,12 +41,17 @@ def described(target: Target) -> dict[str, Any]:
     }
 
 
-def export(target: Target, library: Path) -> None:
-    """Compile it."""
+def compiled(target: Target) -> Any:
+    """The kernel for a processor, as TVM's executable."""
     import tvm
     import tvm.script
     from tvm.script import tirx
 
     text = _SOURCE.format(lanes=LANES, rows=ROWS, steps=STEPS, threads=target.threads)
     function = tvm.script.from_source(text, extra_vars={"T": tirx})
-    tvm.compile(tvm.IRModule({"main": function}), target.tvm).export_library(str(library))
+    return tvm.compile(tvm.IRModule({"main": function}), target.tvm)
+
+
+def export(target: Target, library: Path) -> None:
+    """Compile it into a library."""
+    compiled(target).export_library(str(library))

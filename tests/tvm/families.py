@@ -21,7 +21,7 @@ OPERATOR = as_operator(NOTATION)
 SOURCE = """
 @T.prim_func
 def main(x: T.Buffer({shape}, "float32"), y: T.Buffer({shape}, "float32")):
-    T.func_attr({{"global_symbol": "main", "tir.noalias": True}})
+    T.func_attr({{"global_symbol": "main", "tirx.noalias": True}})
     for b, h, i in T.grid({batch}, {heads}, {rows}):
         for j in {loop}({d}):
             y[b, h, i, j] = x[b, h, i, j] * T.float32({factor})

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+from tvm.s_tir.schedule import ScheduleError
+
 from dtn_core.errors import CompileError
 
 from . import kernels
@@ -71,22 +73,46 @@ class _Search:
         self._module = trace.unscheduled(self._problem)
         self._ms = ms = meta_schedule()
         self._target = target_from_json(job["target"])
-        self._context = ms.TuneContext(
-            self._module,
-            target=self._target.tvm,
-            space_generator="post-order-apply",
-            search_strategy=ms.search_strategy.EvolutionarySearch(population_size=POPULATION),
-            rand_state=1 + job["seed"],  # it takes no 0
-            num_threads=self._target.threads,
-        )
+        self._seed = 1 + job["seed"]  # it takes no 0
+        self._context, spaces = self._design()
         self._database = ms.database.MemoryDatabase()
         self._workload = self._database.commit_workload(self._module)
         self._model = ms.cost_model.XGBModel(num_warmup_samples=BATCH)
-        self._context.pre_tuning(job["trials"] + BATCH, BATCH, None, self._database, self._model)
+        self._context.pre_tuning(job["trials"] + BATCH, BATCH, spaces, self._database, self._model)
         self._known: dict[str, float | None] = {}
         self._waiting: list[Proposed] = []
         self._batch: list[Proposed] = []
         self._earlier: list[Proposed] = []  # of a process before this one
+
+    def _design(self) -> tuple[Any, Any]:
+        """The search's context, and the families of traces that it draws from.
+
+        Its rule of tiles puts what reads a product element by element into the tiles of that product, and fails where
+        that reads another computed tensor as well, as a normalised product does.  Then the rule goes without.
+        """
+        rules = self._ms.schedule_rule
+        usual = list(rules.ScheduleRule.create("llvm"))
+        try:
+            return self._drawn_by(usual)
+        except ScheduleError:
+            return self._drawn_by(
+                [_without_writes(rules) if isinstance(rule, rules.MultiLevelTiling) else rule for rule in usual]
+            )
+
+    def _drawn_by(self, rules: list[Any]) -> tuple[Any, Any]:
+        context = self._ms.TuneContext(
+            self._module,
+            target=self._target.tvm,
+            space_generator=self._ms.space_generator.PostOrderApply(
+                sch_rules=rules,
+                postprocs=self._ms.postproc.Postproc.create("llvm"),
+                mutator_probs=self._ms.mutator.Mutator.create("llvm"),
+            ),
+            search_strategy=self._ms.search_strategy.EvolutionarySearch(population_size=POPULATION),
+            rand_state=self._seed,
+            num_threads=self._target.threads,
+        )
+        return context, context.generate_design_space()
 
     def propose(self) -> str | None:
         """The next trace; None when the search has ended."""
@@ -148,6 +174,11 @@ class _Search:
         if proposed.seconds is None:
             return self._ms.runner.RunnerResult(None, "not valid")
         return self._ms.runner.RunnerResult([proposed.seconds], None)
+
+
+def _without_writes(rules: ModuleType) -> Any:
+    """MetaSchedule's rule of tiles for processors, without the tile that results are written through."""
+    return rules.MultiLevelTiling(structure="SSRSRS", max_innermost_factor=64, reuse_read=None, reuse_write=None)
 
 
 def meta_schedule() -> ModuleType:

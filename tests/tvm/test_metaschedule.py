@@ -79,6 +79,14 @@ def test_a_trace_is_carried_out_in_every_dtype_and_layout(dtype, layout):
     assert error(problem, kernel) < (1e-5 if dtype == "float32" else 2e-3)
 
 
+def test_what_a_normalised_product_is_read_by_needs_no_tile_of_its_own():
+    """MetaSchedule's own rule of tiles fails on a product that is divided by a trace."""
+    problem = Problem(tensor_attention(), "forward", "float32", SIZES)
+    proposer = Proposer()
+    begin = {"problem": to_json(problem), "target": target("cpu").to_json(), "trials": 2, "seed": 0}
+    assert proposer({"job": "begin", **begin}) == {}
+
+
 class TestRefusals:
     def test_an_operator_with_an_order_names_it(self, tmp_path):
         problem = Problem(tensor_attention(mask="causal", normalize=None), "forward", "float32", SIZES)

@@ -16,6 +16,7 @@ CHUNK = 32
 CHUNKS = (16, 32, 64, 128)
 TILES = ((8, 16), (4, 32), (8, 32), (4, 64))
 UNROLLS = (1, 2, 4)
+WIDE = 64
 FEW = 16_384
 """Tokens of all heads together below which waking other cores costs more than they give."""
 
@@ -38,7 +39,7 @@ def default(problem: Problem, target: Target) -> CpuSchedule:
     length = problem.sizes[problem.axis]
     tasks = problem.sizes["batch"] * problem.sizes["heads"]
     chunk = next((chunk for chunk in CHUNKS if chunk >= length), CHUNK)
-    schedule = CpuSchedule(min(chunk, CHUNK))
+    schedule = _measured(problem, min(chunk, CHUNK))
     if length * tasks <= FEW or target.threads < 2:
         return replace(schedule, parallel="serial")
     if tasks >= target.threads:
@@ -46,6 +47,14 @@ def default(problem: Problem, target: Target) -> CpuSchedule:
     if problem.direction == "backward":
         return replace(schedule, parallel="heads" if tasks > 1 else "serial")
     return replace(schedule, parallel="split", parts=-(-target.threads // max(1, tasks)))
+
+
+def _measured(problem: Problem, chunk: int) -> CpuSchedule:
+    """What did well at all shapes of its kind: short chunks, unless a gradient or wide features make states costly."""
+    widest = max((problem.sizes[axis] for axis in problem.tiles.features), default=1)
+    if problem.direction == "backward" or widest > WIDE:
+        return CpuSchedule(chunk)
+    return CpuSchedule(min(chunk, CHUNKS[0]), features=(4, 64), unroll=1)
 
 
 def lower(problem: Problem, schedule: Schedule, target: Target) -> Any:

@@ -24,6 +24,8 @@ recurrence first, and that to the dense interpreter. `twin` is the chunked form 
 Peak extra memory: by how much the resident set of a fresh process grows at most during the call (Linux, VmHWM)."""
 
 HEADLINE = 8192
+KERNEL_RIVALS = ("torch", "jax")
+"""Frameworks whose generated source kernels are held against: the fastest of them."""
 STEP_LIMIT, DOUBLING_LIMIT = 1.1, 2.2
 CHUNKS = (32, 64, 128)
 GROUPS = ((32, 256), (64, 256), (64, 512), (64, 1024), (128, 512), (128, 1024))
@@ -175,6 +177,11 @@ def _forward_targets(figures: Sequence[Figures]) -> list[Target]:
         if better is not None and f is not None:
             name = f"forward, n = {f.n}, {framework} {f.mode}: time ÷ torch {better.mode}"
             found.append(Target(name, ratio(f.rounds, better.rounds), 1.3))
+    native = fastest(f for f in forward if f.ours and f.implementation == "dtn" and f.framework in KERNEL_RIVALS)
+    for kernel in (f for f in forward if f.implementation == _TVM.implementation):
+        if native is not None:
+            name = f"forward, n = {kernel.n}, kernel: times faster than {native.framework} {native.mode}"
+            found.append(Target(name, ratio(native.rounds, kernel.rounds), 4, at_least=True))
     return found
 
 

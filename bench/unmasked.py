@@ -19,6 +19,8 @@ line one would write, of linear cost; `dense` is the paper's formula as an einsu
 float64 formula first, and that to the dense interpreter."""
 
 DENSE_UP_TO, HEADLINE = 4096, 4096
+KERNELS_FROM = 8192
+"""Tokens from which kernels are to be faster than products that leave the cache."""
 TINY = Shape(1, 1, 4)
 OVERHEAD = "call overhead, 4 tokens of 4 features"
 WIDTHS = (32, 128)
@@ -112,6 +114,11 @@ def targets(figures: Sequence[Figures]) -> list[Target]:
             if peer.implementation == "dense" and same and f.n == HEADLINE:
                 name = f"tensor attention, n = {f.n}, {f.framework} {f.mode}: times faster than the dense einsum"
                 found.append(Target(name, ratio(peer.rounds, f.rounds), 5, at_least=True))
+    for kernel in (f for f in default if f.implementation == _TVM.implementation and f.n >= KERNELS_FROM):
+        for peer in default:
+            if (peer.implementation, peer.framework, peer.mode, peer.n) == ("by hand", "torch", "eager", kernel.n):
+                name = f"tensor attention, n = {kernel.n}, kernel: times faster than torch by hand"
+                found.append(Target(name, ratio(peer.rounds, kernel.rounds), 2, at_least=True))
     tiny = measured(figures, OVERHEAD)
     for framework in ("torch", "numpy"):
         both = {f.ours: median(f.rounds) for f in tiny if f.framework == framework}

@@ -66,6 +66,24 @@ def test_targets_are_those_of_the_length_they_were_promised_for():
     assert causal.targets([replace(f, n=1024) for f in (OURS, TWIN, softmax)]) == []
 
 
+def test_kernels_are_compared_with_the_fastest_generated_source_of_two_frameworks():
+    kernel = times(replace(OURS, implementation="dtn tvm"), 0.5)
+    jax = times(replace(OURS, framework="jax", mode="jit"), 0.75)
+    numpy = times(replace(OURS, framework="numpy"), 0.25)
+    found = {target.name: (target.value, target.met) for target in causal.targets([OURS, kernel, jax, numpy])}
+    assert found["forward, n = 8192, kernel: times faster than jax jit"] == (1.5, False)
+
+
+def test_kernels_without_order_are_compared_with_the_line_by_hand():
+    ours = replace(OURS, case=unmasked.case(unmasked.ATTENTION))
+    kernel = times(replace(ours, implementation="dtn tvm"), 0.25)
+    by_hand = replace(ours, implementation="by hand", ours=False)
+    found = {target.name: (target.value, target.met) for target in unmasked.targets([ours, kernel, by_hand])}
+    assert found["tensor attention, n = 8192, kernel: times faster than torch by hand"] == (4, True)
+    short = unmasked.targets([replace(f, n=4096) for f in (ours, kernel, by_hand)])
+    assert not any("kernel" in target.name for target in short)
+
+
 def test_memory_is_compared_with_the_least_of_the_others():
     ours = replace(OURS, case=GRADIENTS, peak_memory=40)
     others = [replace(TWIN, case=GRADIENTS, peak_memory=100), replace(TWIN, case=GRADIENTS, peak_memory=90)]

@@ -6,9 +6,11 @@ n×n matrix of rank d into that of a d×d one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ..ir.axes import sequence_axes
 from ..ir.build import Builder
-from ..ir.nodes import ONES, Index, MatrixFunction, Program, Read, Relation, Statement, product, sum_of
+from ..ir.nodes import ONES, Expr, Index, MatrixFunction, Program, Read, Relation, Statement, product, sum_of
 from ..ir.terms import Term, single_term
 
 
@@ -85,17 +87,16 @@ def _rewrite(builder: Builder, statement: Statement, term: Term, bond: Index) ->
     value = statement.value
     assert isinstance(value, MatrixFunction)
     row, column = value.indices
-    rows = tuple(factor for factor in term.factors if column not in factor.indices)
-    columns = tuple(factor for factor in term.factors if column in factor.indices)
+    left = Term(term.coefficient, tuple(factor for factor in term.factors if column not in factor.indices))
+    right = Term((), tuple(factor for factor in term.factors if column in factor.indices))
     name = statement.name
-    u = builder.define(f"{name}_u", (row, bond), Term(term.coefficient, rows).expression())
-    w = builder.define(f"{name}_w", (column, bond), Term((), columns).expression())
     other = Index(f"{bond.name}_", bond.axis)
     token = Index(f"{column.name}_", column.axis)
-    gram = product(_at(w, {column: token}), _at(u, {row: token, bond: other}))
+    # U and W stay products here: of Wᵀ U much may exist already, and neither may be worth having whole
+    gram = product(_value(right, {column: token}), _value(left, {row: token, bond: other}))
     inner = builder.define(f"{name}_gram", (bond, other), gram)
     phi = builder.define(f"{name}_phi", (bond, other), MatrixFunction("phi1", ((inner,),), (0, 0), (bond, other)))
-    spread = product(u, phi, _at(w, {bond: other}))
+    spread = product(_value(left), phi, _value(right, {bond: other}))
     correction = builder.define(f"{name}_low", (row, column), spread)
     identity = builder.define(
         f"{name}_eye", (row, column), Read(ONES, (row, column)), (Relation(row, column, equal=True),)
@@ -103,5 +104,5 @@ def _rewrite(builder: Builder, statement: Statement, term: Term, bond: Index) ->
     builder.statements.append(Statement(name, statement.indices, sum_of(identity, correction)))
 
 
-def _at(read: Read, names: dict[Index, Index]) -> Read:
-    return Read(read.tensor, tuple(names.get(index, index) for index in read.indices))
+def _value(term: Term, names: Mapping[Index, Index] | None = None) -> Expr:
+    return term.rename(names or {}).expression()

@@ -10,7 +10,7 @@ import pytest
 from scipy.linalg import expm
 
 from dtn_core.interpret import interpret, matrix_phi1
-from dtn_core.ir.nodes import MatrixFunction
+from dtn_core.ir.nodes import MatrixFunction, Product, indices_of
 from dtn_core.notation import parse
 from dtn_core.operators import tensor_attention, tensor_interaction
 from dtn_core.passes.flatten import flatten
@@ -108,3 +108,10 @@ class TestWhereItDoesNotApply:
     def test_a_factor_that_ties_row_and_column(self):
         text = "f(M[n,n], q[n,d], v[n,d]) -> o[n,d]: T[i,j] = M[i,j]*q[j,a]*q[i,a]; E[i,j] = expm(T[i,j]); o[i,a] = E[i,j]*v[j,a]"
         assert self.reason(parse(text)) == "a factor ties its row to its column"
+
+
+def test_tokens_are_read_as_often_as_by_hand():
+    program = lower(tensor_attention(activation="expm").program).program
+    over_tokens = [s for s in program.statements if "n" in {i.axis for i in indices_of(s.value)}]
+    products = [s.name for s in over_tokens if isinstance(s.value, Product)]
+    assert products == ["k_k", "q_q", "q_v", "o_part"]

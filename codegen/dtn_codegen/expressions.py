@@ -8,7 +8,7 @@ import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from functools import cached_property
+from functools import cached_property, partial
 
 from dtn_core.cost import Polynomial, elements, live_elements
 from dtn_core.errors import CompileError
@@ -33,6 +33,7 @@ from dtn_core.ir.nodes import (
 )
 from dtn_core.passes.accumulate import is_matrix_product
 
+from .maps import merged
 from .target import Target, fill
 
 _RESERVED = {"np", "torch", "jax", "jnp", "tf", "dtype", "wide", "math"}
@@ -172,7 +173,7 @@ class Expressions:
             assert product is not None
             return product
         if len(operands) == 2:
-            for special in (self.matmul, self.matvec, self.inner):
+            for special in (self.matmul, self.matvec, partial(merged, self), self.inner):
                 found = special(operands[0], operands[1], out)
                 if found is not None:
                     return found

@@ -5,16 +5,18 @@ from __future__ import annotations
 import ast
 import hashlib
 import textwrap
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from dtn_core.cost import freed_after
 from dtn_core.errors import CompileError
 from dtn_core.ir.axes import sequence_axes
-from dtn_core.ir.nodes import Program
+from dtn_core.ir.nodes import Program, statement_reads
 from dtn_core.passes.differentiate import masks
 from dtn_core.printer import to_notation
 
 from .expressions import Expressions
+from .maps import affine
 from .target import Target, fill
 
 HEADS = "... n h d"
@@ -24,6 +26,11 @@ PRELUDE = {
 def _lift(scalar, rank):
     """A scalar, or one per leading index, against tensors with `rank` more axes."""
     return scalar if len(getattr(scalar, "shape", ())) == 0 else scalar[(..., *[None] * rank)]
+''',
+    "_shaped": '''
+def _shaped(x, rank, sizes):
+    """`x` with its last `rank` axes as axes of these sizes."""
+    return x.reshape((*x.shape[:x.ndim - rank], *sizes))
 ''',
     "_spans": '''
 def _spans(x, place, size, one):
@@ -268,11 +275,21 @@ class Module:
         """The statements of a program as assignments."""
         statements: list[ast.stmt] = []
         by_name = {statement.name: statement for statement in program.statements}
-        for statement, freed in zip(program.statements, freed_after(program), strict=True):
+        once = read_once(program)
+        part, fused = "", None  # a statement that has no name of its own, and the value of the next one, with it
+        for statement, after, freed in zip(
+            program.statements, (*program.statements[1:], None), freed_after(program), strict=True
+        ):
+            value, fused = fused, None
+            if value is None and after is not None and statement.name in once and not freed:
+                part, fused = statement.name, affine(expressions, statement, after)
+                if fused is not None:
+                    continue
             expressions.spend(by_name, freed)
-            statements.append(assign(self.name(statement.name), expressions.statement(statement)))
-            if freed:
-                statements.append(ast.Delete([ast.Name(self.name(name), ast.Del()) for name in freed]))
+            statements.append(assign(self.name(statement.name), value or expressions.statement(statement)))
+            named = [name for name in freed if value is None or name != part]
+            if named:
+                statements.append(ast.Delete([ast.Name(self.name(name), ast.Del()) for name in named]))
         return statements
 
     def body(self) -> list[ast.stmt]:
@@ -341,6 +358,13 @@ class Module:
                 place = param.axes.index(axis) - len(param.axes)
                 return fill(self.target.size, _x=self.name(param.name), _i=ast.Constant(place))
         raise CompileError(f"axis {axis} belongs to no tensor argument, so its size is unknown")
+
+
+def read_once(program: Program) -> set[str]:
+    """Statements that one other reads, once."""
+    read = Counter(read.tensor for statement in program.statements for read in statement_reads(statement))
+    results = {output.name for output in program.outputs}
+    return {name for name, count in read.items() if count == 1 and name not in results}
 
 
 def has_heads(program: Program, axes: Sequence[str]) -> bool:

@@ -96,3 +96,20 @@ def test_a_failing_call_shows_the_generated_line() -> None:
     shown = "".join(traceback.format_exception(caught.value))
     assert "y = np.exp(x)" in shown
     assert "<dtn " in shown
+
+
+@pytest.mark.parametrize(
+    ("given", "result"), [("embed", "head,feature"), ("head,feature", "embed"), ("row,column", "head,feature")]
+)
+def test_a_map_between_several_axes_is_one_matrix_product(given: str, result: str) -> None:
+    notation = f"f(x[{given}], w[{given},{result}], b[{result}]) -> y[{result}]: y[{result}] = x[{given}] * w[{given},{result}] + b[{result}]"
+    text = emit(notation, "torch")
+    assert text.count("@") == 1
+    assert "einsum" not in text
+    sizes = {"embed": 6, "head": 2, "feature": 3, "row": 2, "column": 2}
+    one, other = ([sizes[axis] for axis in axes.split(",")] for axes in (given, result))
+    rng = np.random.default_rng(0)
+    for leading in ((), (0,), (4,), (3, 4)):
+        x, w, b = rng.normal(size=(*leading, *one)), rng.normal(size=(*one, *other)), rng.normal(size=other)
+        expected = np.tensordot(x, w, len(one)) + b
+        assert np.allclose(dtn_numpy.compile(notation)(x, w, b), expected)

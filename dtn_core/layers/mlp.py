@@ -55,4 +55,5 @@ class MLP(Definition):
         return {"perceptron": Call(PERCEPTRON)}
 
     def forward(self, ops: Ops, own: Any, x: Array, padding_mask: Array | None = None) -> Array:
-        return ops.call(own, "perceptron", x, *(ops.value(own, name) for name in self.parameters()))
+        hidden = ops.value(own, "hidden_weight"), ops.value(own, "hidden_bias")
+        return ops.call(own, "perceptron", x, *hidden, ops.value(own, "output_weight"), ops.value(own, "output_bias"))

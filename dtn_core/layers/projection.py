@@ -60,4 +60,5 @@ class Projection(Definition):
         return {"project": Call(f"{signature}:\n    y[{end}] = x[{start}] * weight[{start},{end}]{bias[1]}")}
 
     def forward(self, ops: Ops, own: Any, x: Array, padding_mask: Array | None = None) -> Array:
-        return ops.call(own, "project", x, *(ops.value(own, name) for name in self.parameters()))
+        bias = (ops.value(own, "bias"),) if self.bias else ()
+        return ops.call(own, "project", x, ops.value(own, "weight"), *bias)

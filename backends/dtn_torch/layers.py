@@ -291,9 +291,19 @@ class Projection(Layer):
 
 
 class LayerNorm(Layer):
-    """Layer normalisation, see :class:`dtn_core.layers.LayerNorm`."""
+    """Layer normalisation, see :class:`dtn_core.layers.LayerNorm`.
+
+    PyTorch's own, one kernel each way instead of a dozen, where input and parameters are of one real type.
+    """
 
     definition_type = layers.LayerNorm
+
+    def forward(self, x: torch.Tensor, padding_mask: torch.Tensor | None = None) -> torch.Tensor:
+        fitting = x.shape[-1:] == self.weight.shape and x.is_floating_point()
+        if not fitting or not x.dtype == self.weight.dtype == self.bias.dtype:
+            return super().forward(x, padding_mask)
+        eps = self.definition.eps
+        return torch.nn.functional.layer_norm(x, self.weight.shape, self.weight, self.bias, eps).to(x.dtype)
 
 
 class MLP(Layer):

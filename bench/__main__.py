@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from dtn_core.demo.atomic import replaced
 
 from . import causal, ceilings, gpu, layers, machine, startup, unmasked
-from .case import CEILING, MODULE, START, TRAINING, Race, Task, UnavailableError
+from .case import CEILING, DECODING, MODULE, START, TRAINING, Race, Task, UnavailableError
 from .compare import compare, comparison_table
 from .oracle import check_oracle, write_references
 from .plots import draw
@@ -31,7 +31,7 @@ SUITES = {suite.NAME: suite for suite in (unmasked, causal, layers, startup, gpu
 DAILY = ("unmasked", "causal", "layers", "startup")
 BLOCK_SECONDS = {"quick": 0.02, "usual": 0.05, "full": 0.2}
 PLAIN_WIDTH = 160
-NO_REFERENCE = (MODULE, TRAINING, START, CEILING)
+NO_REFERENCE = (MODULE, TRAINING, DECODING, START, CEILING)
 
 Framework = StrEnum("Framework", list(FRAMEWORKS))
 Suite = StrEnum("Suite", {name: name for name in SUITES})

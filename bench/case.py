@@ -10,7 +10,8 @@ Settings = Mapping[str, int]
 
 SECOND_ORDER, SOFTMAX = "second order", "softmax"
 FORWARD, GRADIENTS, STEP = "forward", "forward and gradients", "step"
-MODULE, TRAINING, START, CEILING = "module", "training step", "start", "ceiling"
+MODULE, TRAINING, DECODING = "module", "training step", "decoding step"
+START, CEILING = "start", "ceiling"
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class Task:
     ----------
     kind : str
         ``FORWARD``, ``GRADIENTS``, ``STEP`` (one more token after ``n``), ``MODULE`` (a layer),
-        ``TRAINING`` (one step of a model), ``START`` (a fresh process) or ``CEILING`` (what the machine can do).
+        ``TRAINING`` (one step of a model), ``DECODING`` (one token more of a model), ``START`` (a fresh process) or
+        ``CEILING`` (what the machine can do).
     framework, implementation : str
         Where it runs, and its name in that framework's runner.
     mode : str

@@ -64,6 +64,12 @@ _OURS_ELSEWHERE = (
     Contender("tensorflow", "dtn", "xla", ours=True),
 )
 
+_TWINS_ELSEWHERE = (
+    Contender("jax", "twin", "jit"),
+    Contender("tensorflow", "twin", "graph"),
+    Contender("tensorflow", "twin", "xla"),
+)
+
 
 def _chunks(n: int) -> tuple[Settings, ...]:
     return tuple({"chunk": chunk} for chunk in CHUNKS if chunk <= n)
@@ -110,13 +116,15 @@ def races(scale: str) -> list[Race]:
             dense,
             *_by_hand(n, compiled=True, again=again),
             *_OURS_ELSEWHERE,
+            *(replace(c, grid=_chunks(n)) for c in (_TWINS_ELSEWHERE if scale != "quick" else ())),
         ]
         if scale != "quick":
             contenders = [replace(c, memory=(c.framework, c.mode) == ("torch", "eager")) for c in contenders]
         found.append(Race(FORWARD, FORWARD, tuple((contender, n) for contender in contenders), rounds))
     for problem in () if scale == "quick" else OTHERS:
         n, twin = 4096, Contender("torch", "twin", "eager", grid=_chunks(4096))
-        others = [replace(c, computes=problem) for c in (_EAGER, _TVM, twin, *_OURS_ELSEWHERE)]
+        elsewhere = [replace(c, grid=twin.grid) for c in _TWINS_ELSEWHERE]
+        others = [replace(c, computes=problem) for c in (_EAGER, _TVM, twin, *_OURS_ELSEWHERE, *elsewhere)]
         found.append(Race(f"{problem}, {FORWARD}", FORWARD, tuple((c, n) for c in others), rounds))
     for width in () if scale == "quick" else WIDTHS:
         n, shape = 4096, Shape(features=width)
@@ -126,6 +134,7 @@ def races(scale: str) -> list[Race]:
         contenders = [replace(c, memory=True) for c in (_EAGER, *_by_hand(n, compiled=False, again=False))]
         if full:
             contenders += [_COMPILED, Contender("torch", "twin", "compiled", like="eager"), *_OURS_ELSEWHERE[1:]]
+            contenders += [replace(c, grid=_chunks(n)) for c in _TWINS_ELSEWHERE]
         found.append(Race(GRADIENTS, GRADIENTS, tuple((contender, n) for contender in contenders), rounds))
     found.append(Race(GROWTH, FORWARD, tuple((_EAGER, n) for n in sizes["growth"]), _GROWTH_ROUNDS[scale]))
     found.append(Race(STEPS, STEP, tuple((_EAGER, n) for n in sizes[STEP]), rounds))

@@ -1,53 +1,65 @@
-"""What is measured of layers and of training, against the same modules written by hand in PyTorch."""
+"""What is measured of layers, training and decoding, against the same modules written by hand in each framework."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from .case import MODULE, TRAINING, Contender, Figures, Race
+from .case import DECODING, MODULE, TRAINING, Contender, Figures, Race
 from .measure import ratio
+from .modules import ATTENTION, CAUSAL, CLASSIFIER, LANGUAGE
 from .report import Table, Target, contest, everything, measured, rivals, target_table
 
 NAME = "layers"
-HEADING = "Layers and a training step"
+HEADING = "Layers, training and decoding"
 INTRODUCTION = """\
-`TensorAttention(512, 8)`, unmasked and causal, on `x[1, n, 512]` without gradients; and one AdamW step of
-`dtn demo`'s classifier (two blocks of Tensor Attention, Tensor Interaction and MLP) on n images of 8×8. `by hand` is
-the `torch.nn.Module` one would write, with the same weights. Layers were held to the dense interpreter first, gradients
-to the hand-written module in float64."""
+`TensorAttention(512, 8)`, unmasked and causal, on `x[1, n, 512]` without gradients; one AdamW step of `dtn demo`'s
+classifier (two blocks of Tensor Attention, Tensor Interaction and MLP) on n images of 8×8, and of `dtn demo lm`'s
+language model on n windows of 128 bytes; and one token more for each of n texts. `by hand` is the `torch.nn.Module`,
+`flax.nnx.Module` or `keras.Model` one would write, with the same weights; the language model's attends within its
+window densely, n×n, and decodes by a recurrence. Layers were held to the dense interpreter first, gradients to its
+slopes in float64."""
 
-ATTENTION, CAUSAL, STEP = "attention layer", "causal attention layer", "classifier"
 _ROUNDS = {"quick": 7, "usual": 9, "full": 15}
 _LENGTHS = {"quick": (1024,), "usual": (512, 1024, 8192), "full": (512, 1024, 8192, 32768)}
-_BATCHES = {"quick": (64,), "usual": (64, 512), "full": (64, 512)}
+_IMAGES = {"quick": (64,), "usual": (64, 512), "full": (64, 512)}
+_WINDOWS = {"quick": (8,), "usual": (8,), "full": (8, 64)}
+_TEXTS = {"quick": (1,), "usual": (1, 64), "full": (1, 64)}
+_MODES = {"torch": ("eager", "compiled"), "jax": ("jit",), "tensorflow": ("graph", "xla")}
+"""The first is measured of everything."""
 
-_OURS = Contender("torch", "dtn", "eager", ours=True)
-_BY_HAND = Contender("torch", "by hand", "eager")
+CASES = (
+    f"{ATTENTION}, {MODULE}",
+    f"{CAUSAL}, {MODULE}",
+    f"{CLASSIFIER}, {TRAINING}",
+    f"{LANGUAGE}, {TRAINING}",
+    f"{LANGUAGE}, {DECODING}",
+)
 
 
 def races(scale: str) -> list[Race]:
     """Everything that is measured, at ``scale``."""
-    modes = {MODULE: ("eager",) if scale == "quick" else ("eager", "compiled"), TRAINING: ("eager",)}
-    if scale == "full":
-        modes[TRAINING] = ("eager", "compiled")
-    found = []
-    for kind, name, sizes in (
-        (MODULE, ATTENTION, _LENGTHS[scale]),
-        (MODULE, CAUSAL, _LENGTHS[scale]),
-        (TRAINING, STEP, _BATCHES[scale]),
-    ):
-        for n in sizes:
-            entries = tuple(
-                (replace(c, mode=mode, computes=name), n)
-                for mode in (modes[kind] if name != CAUSAL else ("eager",))
-                for c in (_OURS, _BY_HAND)
-            )
-            found.append(Race(f"{name}, {kind}", kind, entries, _ROUNDS[scale]))
-    return found
+    return [
+        Race(f"{name}, {kind}", kind, tuple((c, n) for c in _contenders(scale, kind, name)), _ROUNDS[scale])
+        for kind, name, sizes in (
+            (MODULE, ATTENTION, _LENGTHS[scale]),
+            (MODULE, CAUSAL, _LENGTHS[scale]),
+            (TRAINING, CLASSIFIER, _IMAGES[scale]),
+            (TRAINING, LANGUAGE, _WINDOWS[scale]),
+            (DECODING, LANGUAGE, _TEXTS[scale]),
+        )
+        for n in sizes
+    ]
 
 
-CASES = (f"{ATTENTION}, {MODULE}", f"{CAUSAL}, {MODULE}", f"{STEP}, {TRAINING}")
+def _contenders(scale: str, kind: str, name: str) -> Iterator[Contender]:
+    """Ours and the hand-written one, one after the other, in every framework and mode."""
+    for framework in ("torch",) if scale == "quick" else _MODES:
+        every = (scale == "full" and kind != DECODING) or (scale, name) == ("usual", ATTENTION)
+        for mode in _MODES[framework] if every else _MODES[framework][:1]:
+            ours = Contender(framework, "dtn", mode, name, ours=True)
+            yield ours
+            yield replace(ours, implementation="by hand", ours=False)
 
 
 def tables(figures: Sequence[Figures]) -> list[Table]:
@@ -63,7 +75,7 @@ def targets(figures: Sequence[Figures]) -> list[Target]:
     """What was promised: nothing slower than by hand."""
     there = [f for name in CASES for f in measured(figures, name)]
     return [
-        Target(f"{f.case}, n = {f.n}, {f.mode}: time ÷ by hand", ratio(f.rounds, peer.rounds), 1)
+        Target(f"{f.case}, n = {f.n}, {f.framework} {f.mode}: time ÷ by hand", ratio(f.rounds, peer.rounds), 1)
         for f in there
         if f.ours
         for peer in rivals(f, there)

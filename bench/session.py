@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -21,6 +22,9 @@ from .case import CEILING, Contender, Figures, Race, Task, UnavailableError
 from .runners import installed
 
 TRIAL_BLOCKS = 2
+SETTLE = 0.06
+"""Seconds between two frameworks."""
+
 TENSORS_AT_ONCE = 16
 """Tensors of the largest size that may be in memory at once, as a guess before a race."""
 
@@ -122,6 +126,7 @@ class Session:
     seconds: float
     processes: dict[str, Process] = field(default_factory=dict)
     details: dict[str, dict[str, Any]] = field(default_factory=dict)
+    latest: str = ""
     numbers: Iterator[int] = field(default_factory=lambda: iter(range(1 << 31)))
 
     def __enter__(self) -> Self:
@@ -199,7 +204,13 @@ class Session:
         return self.processes[framework]
 
     def block(self, framework: str, number: int) -> float:
-        """Time of one call."""
+        """Time of one call, when the threads of the framework before it have gone to sleep.
+
+        Those of OpenBLAS look for work for 25 ms after the last one, on a core that the next framework needs.
+        """
+        if framework != self.latest:
+            time.sleep(SETTLE)
+        self.latest = framework
         seconds: float = self.process(framework).call(worker.block, number, self.seconds)
         return seconds
 

@@ -42,7 +42,10 @@ _OURS = (
     Contender("numpy", "dtn", "eager", ours=True),
 )
 _BY_HAND = tuple(replace(c, implementation="by hand", ours=False) for c in _OURS)
-_DENSE = Contender("torch", "dense", "eager", stops=DENSE_UP_TO, why="n×n")
+_DENSE = tuple(
+    Contender(framework, "dense", mode, stops=DENSE_UP_TO, why="n×n")
+    for framework, mode in (("torch", "eager"), ("torch", "compiled"), ("jax", "jit"))
+)
 _LIBRARIES = (
     Contender("torch", "opt_einsum", "eager"),
     Contender("torch", "einx", "eager"),
@@ -59,7 +62,7 @@ def case(problem: str) -> str:
 def races(scale: str) -> list[Race]:
     """Everything that is measured, at ``scale``."""
     rounds = _ROUNDS[scale]
-    everybody = (*_OURS, _TVM, *_BY_HAND, _DENSE, *_LIBRARIES)
+    everybody = (*_OURS, _TVM, *_BY_HAND, *_DENSE, *_LIBRARIES)
     found = [_race(ATTENTION, everybody, n, rounds, memory=scale != "quick") for n in _LENGTHS[scale]]
     for problem in (ORDER_1, ORDER_3, ASYMMETRIC, INTERACTION, EXPM):
         every = (*_OURS, *_BY_HAND) if scale != "quick" else (_OURS[0], _BY_HAND[0])

@@ -12,11 +12,13 @@ import numpy as np
 
 import dtn_jax as dtn
 
-from .. import by_hand, start
-from ..case import FORWARD, GRADIENTS, Task, UnavailableError
+from .. import by_hand, formulas, start
+from ..case import FORWARD, GRADIENTS, START, Task, UnavailableError
 from ..data import Array
 from ..libraries import LIBRARIES
 from ..measure import TimeitTimer, Timer
+from ..module_calls import prepared
+from ..modules.jax import KIT
 from ..problems import PROBLEMS
 
 jax.config.update("jax_default_matmul_precision", "highest")  # on a GPU float32 products would be in TF32
@@ -28,6 +30,10 @@ def _function(task: Task) -> Callable[..., Any]:
             return dtn.compile(PROBLEMS[task.computes].operator).__call__  # type: ignore[no-any-return]
         case "by hand":
             return partial(by_hand.LINEAR[task.computes], jnp)
+        case "dense":
+            return partial(by_hand.DENSE[task.computes], jnp)
+        case "twin":
+            return partial(formulas.TWINS[task.computes], jnp, **task.settings)
     return LIBRARIES[task.implementation](task.computes)
 
 
@@ -48,8 +54,11 @@ class JaxRunner:
         return lambda: jax.block_until_ready(function(*arguments))
 
     def special(self, task: Task) -> tuple[float | None, Timer]:
-        """Starts."""
-        return None, start.timer(task)
+        """Layers, training and decoding steps, starts."""
+        if task.kind == START:
+            return None, start.timer(task)
+        error, call = prepared(KIT, task)
+        return error, self.timer(call)
 
     def arrays(self, result: Any) -> list[Array]:
         """What the call returned, as NumPy arrays."""

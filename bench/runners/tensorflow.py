@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,12 @@ import tensorflow as tf
 
 import dtn_tensorflow as dtn
 
-from .. import by_hand, start
-from ..case import FORWARD, GRADIENTS, Task
+from .. import by_hand, formulas, start
+from ..case import FORWARD, GRADIENTS, START, Task
 from ..data import Array
 from ..measure import TimeitTimer, Timer
+from ..module_calls import prepared
+from ..modules.tensorflow import KIT
 from ..problems import PROBLEMS
 
 _XLA = {"graph": False, "xla": True}
@@ -25,10 +28,13 @@ class TensorFlowRunner:
     def prepare(self, task: Task, tensors: Sequence[Array]) -> Callable[[], Any]:
         """The call to measure."""
         arguments = [tf.constant(x) for x in tensors]
-        if task.implementation == "dtn":
-            operator: Callable[..., Any] = dtn.compile(PROBLEMS[task.computes].operator)
-        else:
-            operator = by_hand.tensorflow_linear()[task.computes]
+        match task.implementation:
+            case "dtn":
+                operator: Callable[..., Any] = dtn.compile(PROBLEMS[task.computes].operator)
+            case "twin":
+                operator = partial(formulas.TWINS[task.computes], tf, **task.settings)
+            case _:
+                operator = by_hand.tensorflow_linear()[task.computes]
 
         def forward(q: Any, k: Any, v: Any) -> Any:
             return operator(q, k, v)
@@ -50,8 +56,11 @@ class TensorFlowRunner:
         return call
 
     def special(self, task: Task) -> tuple[float | None, Timer]:
-        """Starts."""
-        return None, start.timer(task)
+        """Layers, training and decoding steps, starts."""
+        if task.kind == START:
+            return None, start.timer(task)
+        error, call = prepared(KIT, task)
+        return error, self.timer(call)
 
     def arrays(self, result: Any) -> list[Array]:
         """What the call returned, as NumPy arrays."""

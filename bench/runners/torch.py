@@ -12,20 +12,16 @@ from torch.nn import functional
 from torch.utils import benchmark
 
 import dtn_torch as dtn
-from dtn_core.layers.reference import evaluate
 
-from .. import by_hand, chunked, modules, start
-from ..case import FORWARD, GRADIENTS, SECOND_ORDER, STEP, Task, UnavailableError
+from .. import by_hand, chunked, start
+from ..case import CEILING, FORWARD, GRADIENTS, SECOND_ORDER, START, STEP, Task, UnavailableError
 from ..data import Array
 from ..libraries import LIBRARIES
 from ..measure import Timer
-from ..oracle import TOLERANCES, WrongOutputError, relative_error
+from ..module_calls import prepared
+from ..modules.torch import KIT, MODES
 from ..problems import CAUSAL_1, CAUSAL_3, CAUSAL_ASYMMETRIC, CAUSAL_INTERACTION, PROBLEMS
 
-_MODES: dict[str, Callable[..., Any]] = {
-    "eager": lambda function: function,
-    "compiled": partial(torch.compile, dynamic=False),
-}
 _TWINS = {
     SECOND_ORDER: chunked.twin,
     CAUSAL_1: chunked.linear,
@@ -33,8 +29,6 @@ _TWINS = {
     CAUSAL_ASYMMETRIC: chunked.asymmetric,
     CAUSAL_INTERACTION: chunked.interaction,
 }
-GATE_TOKENS, GATE_IMAGES = 96, 16
-RATE = 1e-3
 
 
 def _ours(task: Task) -> Any:
@@ -59,7 +53,7 @@ def _fla(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
 
 def _function(task: Task) -> Callable[..., Any]:
     """An implementation of a function of q, k and v."""
-    mode, name, settings = _MODES[task.mode], task.implementation, dict(task.settings)
+    mode, name, settings = MODES[task.mode], task.implementation, dict(task.settings)
     match name:
         case "dtn" | "dtn tvm":
             return mode(_ours(task))  # type: ignore[no-any-return]
@@ -129,90 +123,12 @@ class TorchRunner:
         return lambda: function.step(state, *last)[0]
 
     def special(self, task: Task) -> tuple[float | None, Timer]:
-        """Layers, training steps, starts, ceilings."""
-        match task.kind:
-            case "start":
-                return None, start.timer(task)
-            case "module":
-                return self.layer(task)
-            case "training step":
-                return self.training(task)
-            case "ceiling":
-                return None, TorchTimer(_ceiling(task))
-        raise ValueError(f"no way to run {task.kind!r}")
-
-    def layer(self, task: Task) -> tuple[float, Timer]:
-        """A layer on ``task.n`` tokens, once it is right on few."""
-        module = modules.ours(task.computes)
-        weights = dict(module.named_parameters())
-        run = module if task.implementation == "dtn" else modules.LAYERS[task.computes]()
-        if run is not module:
-            modules.load(run, weights)
-        run = _MODES[task.mode](run)
-        generator = torch.Generator().manual_seed(0)
-        few = torch.randn(1, 512, 512, generator=generator)[:, : 512 if "causal" in task.computes else GATE_TOKENS]
-        expected = evaluate(
-            module.definition, {n: w.detach().numpy() for n, w in weights.items()}, few[:, :GATE_TOKENS]
-        )
-        with torch.no_grad():
-            error = relative_error(run(few).numpy()[:, :GATE_TOKENS], expected)
-            _refuse(task, error)
-            if task.mode == "compiled":
-                torch.compiler.reset()
-                run = _MODES[task.mode](getattr(run, "_orig_mod", run))
-        x = torch.randn(1, task.n, 512, generator=generator)
-
-        def call() -> torch.Tensor:
-            with torch.no_grad():
-                return run(x)  # type: ignore[no-any-return]
-
-        call()
-        return error, TorchTimer(call)
-
-    def training(self, task: Task) -> tuple[float, Timer]:
-        """One step of the demo's classifier on ``task.n`` images, once its gradients are right.
-
-        They are held to the hand-written module in float64, whose logits are held to the dense interpreter.
-        """
-        module = modules.ours(task.computes)
-        weights = dict(module.named_parameters())
-        judge, run = modules.Classifier(), module if task.implementation == "dtn" else modules.Classifier()
-        for other in (judge, *([run] if run is not module else [])):
-            modules.load(other, weights)
-        judge.double()
-        generator = torch.Generator().manual_seed(0)
-        images, labels = torch.randn(task.n, 8, 8, generator=generator), torch.arange(task.n) % 10
-        few, truth = images[:GATE_IMAGES], labels[:GATE_IMAGES]
-        arrays = {name: weight.detach().numpy() for name, weight in weights.items()}
-        logits = judge(few.double())
-        _refuse(task, relative_error(logits.detach().numpy(), evaluate(module.definition, arrays, few.numpy())))
-        wanted = torch.autograd.grad(functional.cross_entropy(logits, truth), list(judge.parameters()))
-        expected = modules.Classifier().double()
-        for place, gradient in zip(expected.parameters(), wanted, strict=True):
-            place.data.copy_(gradient)
-        compiled = _MODES[task.mode](run)
-        parameters = list(run.parameters())
-        got = torch.autograd.grad(functional.cross_entropy(compiled(few), truth), parameters)
-        mine = modules.Classifier().double()
-        if run is module:
-            modules.load(mine, dict(zip(weights, got, strict=True)))
-        else:
-            for place, gradient in zip(mine.parameters(), got, strict=True):
-                place.data.copy_(gradient)
-        error = max(
-            float((one - other).norm() / expected.head.weight.norm())
-            for one, other in zip(mine.parameters(), expected.parameters(), strict=True)
-        )
-        _refuse(task, error)
-        optimiser = torch.optim.AdamW(parameters, lr=RATE)
-
-        def call() -> None:
-            optimiser.zero_grad(set_to_none=True)
-            functional.cross_entropy(compiled(images), labels).backward()
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimiser.step()
-
-        call()
+        """Layers, training and decoding steps, starts, ceilings."""
+        if task.kind == START:
+            return None, start.timer(task)
+        if task.kind == CEILING:
+            return None, TorchTimer(_ceiling(task))
+        error, call = prepared(KIT, task)
         return error, TorchTimer(call)
 
     def arrays(self, result: Any) -> list[Array]:
@@ -234,11 +150,6 @@ class TorchRunner:
     def threads(self) -> int:
         """Threads of one operation."""
         return torch.get_num_threads()
-
-
-def _refuse(task: Task, error: float) -> None:
-    if not error < TOLERANCES[task.shape.dtype]:
-        raise WrongOutputError(f"{task.label}: relative error {error:.1e}; no figure is taken")
 
 
 def _ceiling(task: Task) -> Callable[[], Any]:

@@ -89,14 +89,13 @@ def _expm(x):
     large = (norm > 2.0) & tf.math.is_finite(norm)
     squarings = tf.where(large, tf.math.ceil(tf.math.log(tf.where(large, norm, 2.0) / 2.0) / math.log(2.0)), 0.0)
     x = x * tf.cast(2.0 ** -squarings, x.dtype)
-    power = tf.eye(tf.shape(x)[-1], batch_shape=tf.shape(x)[:-2], dtype=x.dtype)
-    even, odd = coefficients[0] * power, 0 * x
-    for k in range(1, 14):
-        power = power @ x
-        if k % 2:
-            odd = odd + coefficients[k] * power
-        else:
-            even = even + coefficients[k] * power
+    one = tf.eye(tf.shape(x)[-1], batch_shape=tf.shape(x)[:-2], dtype=x.dtype)
+    two = x @ x
+    four = two @ two
+    six = four @ two
+    b = coefficients  # six products: Higham (2005), eq. 2.11
+    odd = x @ (six @ (b[13] * six + b[11] * four + b[9] * two) + b[7] * six + b[5] * four + b[3] * two + b[1] * one)
+    even = six @ (b[12] * six + b[10] * four + b[8] * two) + b[6] * six + b[4] * four + b[2] * two + b[0] * one
 
     def more(done, result):
         return done < tf.reduce_max(squarings)

@@ -14,7 +14,8 @@ NAME = "startup"
 HEADING = "Before the first result"
 INTRODUCTION = """\
 `import dtn_torch` beside `import torch`, each in fresh processes; compiling an operator from its text in a process that
-has compiled nothing (cold), and again with nothing remembered (warm); and looking up what is compiled already."""
+has compiled nothing (cold), and again with nothing remembered (warm); and looking up what is compiled already. Before
+the cold one garbage is collected, which after importing PyTorch or TensorFlow takes longer than to compile."""
 
 IMPORT, COLD, WARM, LOOK_UP = "import", "compile from text, cold", "compile from text, warm", "look-up"
 _ROUNDS = {"quick": 5, "usual": 9, "full": 15}

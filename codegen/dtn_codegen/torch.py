@@ -166,6 +166,14 @@ def _recomputed(size, states, tokens, constants):
     return tuple(done[: len(states)]), list(done[len(states): len(done) - len(states)])
 '''
 
+_AFFINE = '''
+def _affine(x, matrix, shift):
+    """The product of each `x` with a matrix `[out, in]`, plus a vector: one call where these have no leading axes."""
+    if matrix.ndim == 2 and shift.ndim == 1:
+        return torch.nn.functional.linear(x, matrix, shift)
+    return (x.unsqueeze(-2) @ matrix.mT).squeeze(-2) + shift
+'''
+
 TARGET = Target(
     name="torch",
     package="dtn_torch",
@@ -232,6 +240,7 @@ TARGET = Target(
     broadcast="torch.broadcast_shapes(_shapes)",
     prelude={
         "_plus": _PLUS,
+        "_affine": _AFFINE,
         "_at_once": _AT_ONCE,
         "_pasts": _PASTS,
         "_cut": _CUT,

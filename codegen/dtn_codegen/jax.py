@@ -17,18 +17,22 @@ def _expm(x):
     large = (norm > 2.0) & jnp.isfinite(norm)
     squarings = jnp.where(large, jnp.ceil(jnp.log2(jnp.where(large, norm, 2.0) / 2.0)), 0.0)
     x = x * jnp.exp2(-squarings)
-    power = jnp.broadcast_to(jnp.eye(x.shape[-1], dtype=x.dtype), x.shape)
-    even, odd = coefficients[0] * power, 0 * x
-    for k in range(1, 14):
-        power = power @ x
-        if k % 2:
-            odd = odd + coefficients[k] * power
-        else:
-            even = even + coefficients[k] * power
+    one = jnp.broadcast_to(jnp.eye(x.shape[-1], dtype=x.dtype), x.shape)
+    two = x @ x
+    four = two @ two
+    six = four @ two
+    b = coefficients  # six products: Higham (2005), eq. 2.11
+    odd = x @ (six @ (b[13] * six + b[11] * four + b[9] * two) + b[7] * six + b[5] * four + b[3] * two + b[1] * one)
+    even = six @ (b[12] * six + b[10] * four + b[8] * two) + b[6] * six + b[4] * four + b[2] * two + b[0] * one
 
-    def square(done, result):
+    most = jnp.max(squarings, initial=0.0)
+
+    def squared(done, result):
         rest = jnp.where(done < squarings, result, 0)
         return jnp.where(done < squarings, rest @ rest, result)
+
+    def square(done, result):  # a loop of a known length, which reverse mode needs, that does nothing in the end
+        return jax.lax.cond(done < most, squared, lambda done, result: result, done, result)
 
     result = jax.lax.fori_loop(0, SQUARINGS, square, jnp.linalg.solve(even - odd, even + odd))
     return jnp.where(squarings > SQUARINGS, jnp.nan, result)

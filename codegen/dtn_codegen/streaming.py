@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from dtn_core.ir.build import pruned
-from dtn_core.ir.nodes import Param, Program, Statement, statement_reads
+from dtn_core.ir.nodes import Param, Program, Read, Statement, statement_reads
 from dtn_core.passes.accumulate import accumulate
 from dtn_core.passes.pipeline import Lowered
 from dtn_core.passes.schedule import Scan, schedule
@@ -65,6 +65,8 @@ class _ChunkedModule(Module):
     def functions(self) -> list[ast.FunctionDef]:
         many = [False, True] if self.chunked.parallel else [False]
         made = [self.forward(many=each) for each in many]
+        if self.chunked.token is not None:
+            made.append(self.token(self.chunked.token))
         if self.recomputes:
             made.append(self.forward(many=many[-1], results=False))
             made += [self.backward(many=each) for each in many]
@@ -105,6 +107,17 @@ class _ChunkedModule(Module):
             program = pruned(replace(program, outputs=program.outputs[len(self.stream.results) :]))
             name, text = f"{name}_states", f"The states that {name} returns, alone."
         return self.chunk_function(name, text, program, scans, given, done, many)
+
+    def token(self, program: Program) -> ast.FunctionDef:
+        """``token(states, tokens, constants) -> (states, results)``: the recurrent step."""
+        given = {
+            "states": [state.name for state in self.stream.states],
+            "tokens": [param.name for param in self.stream.tokens],
+            "constants": [param.name for param in self.stream.constants],
+        }
+        done = [[state.after for state in self.stream.states], [param.name for param in self.stream.results]]
+        text = f"One token of {self.program.name}, which the states take in before they are read."
+        return self.chunk_function(self.token_name, text, program, (), given, done, False)
 
     def backward(self, *, many: bool) -> ast.FunctionDef:
         """``vjp(states, tokens, constants, d_states, d_results) -> (d_states, d_tokens, d_constants)``."""
@@ -183,6 +196,9 @@ class _ChunkedModule(Module):
             steps = [*self.chunk_steps(program, (), inner, set()), *(self.carry(scan) for scan in scans)]
         tiles = [assign(self.name(tile), value) for tile, value in inner.tiles.values()]
         body = [*tiles, *steps]
+        for weights in self.stream.weights:  # a decay is an array of the dtype that is computed in
+            if isinstance(weights.decay, Read) and self.name(weights.decay.tensor) in names_in(body):
+                inner.scalar_array(weights.decay)
         body = [*self.powers(inner, like, names_in(body)), *body]
         lifted = [
             assign(self.name(scalar), fill(self.target.scalar, _x=self.name(scalar), _like=like))
@@ -204,6 +220,34 @@ class _ChunkedModule(Module):
         if self.name(name) in inner.loose:
             return fill(self.target.scalar, _x=self.name(name), _like=like)
         return ast.Name(self.name(name), ast.Load())
+
+    @property
+    def token_name(self) -> str:
+        return f"_{self.program.name}_token"
+
+    def one_token(self) -> ast.If:
+        """``if`` there is one token, and no gradient that would need its chunk: that without its axis."""
+        axis, tokens = self.stream.axis, self.stream.tokens
+
+        def at(param: Param, index: ast.expr) -> ast.expr:
+            own: list[ast.expr] = [index if each == axis else ast.Slice() for each in param.axes]
+            items = ast.Tuple([ast.Constant(Ellipsis), *own], ast.Load())
+            return ast.Subscript(ast.Name(self.name(param.name), ast.Load()), items, ast.Load())
+
+        place = ast.Constant(tokens[0].axes.index(axis) - len(tokens[0].axes))
+        test = fill("tokens[0].shape[_i] == 1", _i=place)
+        if self.recomputes:
+            test = fill("_one and walk is None", _one=test)
+        call = fill(
+            "_token(states, _tokens, constants)",
+            _token=self.token_name,
+            _tokens=ast.Tuple([at(param, ast.Constant(0)) for param in tokens], ast.Load()),
+        )
+        results = [self.name(param.name) for param in self.stream.results]
+        made = ast.List([at(param, ast.Constant(None)) for param in self.stream.results], ast.Load())
+        both = ast.Tuple([ast.Name("states", ast.Store()), _stored(results)], ast.Store())
+        done = ast.Return(ast.Tuple([ast.Name("states", ast.Load()), made], ast.Load()))
+        return ast.If(test, [unpack([self.name(p.name) for p in tokens], "tokens"), ast.Assign([both], call), done], [])
 
     def chunk_name(self, many: bool) -> str:
         return f"_{self.program.name}_chunk{'s' if many else ''}"
@@ -390,13 +434,14 @@ class _ChunkedModule(Module):
             arguments.append(ast.Name("walk", ast.Load()))
             given.append("walk")
         call = ast.Call(ast.Name(helper, ast.Load()), arguments, [])
+        first = [self.one_token()] if self.chunked.token is not None and not reverse else []
         text = f"All tokens of {self.program.name}, `size` in a chunk: `(states, results)`."
         if reverse:
             text = "Cotangents of what `_run` takes, from those of what it returns; each chunk is computed again."
         return define(
             "_run_vjp" if reverse else "_run",
             ["size", *given],
-            [ast.Expr(ast.Constant(text)), ast.Return(call)],
+            [ast.Expr(ast.Constant(text)), *first, ast.Return(call)],
             defaults,
         )
 
@@ -416,8 +461,11 @@ def names_in(nodes: Sequence[ast.AST]) -> set[str]:
 
 def unpack(names: Sequence[str], source: str) -> ast.stmt:
     """``a, b = source``."""
-    target = ast.Tuple([ast.Name(name, ast.Store()) for name in names], ast.Store())
-    return ast.Assign([target], ast.Name(source, ast.Load()))
+    return ast.Assign([_stored(names)], ast.Name(source, ast.Load()))
+
+
+def _stored(names: Sequence[str]) -> ast.Tuple:
+    return ast.Tuple([ast.Name(name, ast.Store()) for name in names], ast.Store())
 
 
 def _size(target: Target, params: Sequence[Param], axis: str, name: Callable[[str], str]) -> ast.expr:

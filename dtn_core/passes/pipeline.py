@@ -54,6 +54,14 @@ class Chunked:
     size: int
 
     @cached_property
+    def token(self) -> Program | None:
+        """The recurrent step, lowered, if there is one and sequences may come in pieces."""
+        token = self.stream.token if self.stream.resumable else None
+        if token is None:
+            return None
+        return divide(contract(token, dict.fromkeys(token.axes, FEATURES)))
+
+    @cached_property
     def backward(self) -> Backward:
         """The gradient of a chunk, lowered."""
         made = backward(self.stream, self.chunk)

@@ -6,23 +6,29 @@ over its few tokens; and what the earlier tokens add, read from a state without 
     X[p]   = Σ_{i <= p, i in chunk} γ^(p−i) …  +  γ^(p+1) · query[p] · State
     State' = γ^C · State + Added,  Added = Σ_i γ^(C−1−i) key[i] · value[i]
 
-so no power of γ is ever larger than 1.  A chunk of one token is the recurrent step; one chunk of all
-tokens is the dense form.  Full sums over the sequence (``mask="tril"``) are computed before.
+so no power of γ is ever larger than 1.  One chunk of all tokens is the dense form.  For a single token,
+the recurrent step, the state takes the token in first and is then read, without a token axis anywhere::
+
+    State' = γ · State + key · value,  X = query · State'
+
+Full sums over the sequence (``mask="tril"``) are computed before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import CompileError
 from ..ir.build import canonical_key
 from ..ir.nodes import (
+    ONE,
     ONES,
     Apply,
     Expr,
     Extent,
     Index,
+    MatrixFunction,
     Number,
     Param,
     Product,
@@ -32,6 +38,7 @@ from ..ir.nodes import (
     Sum,
     all_indices,
     children,
+    map_reads,
     product,
     statement_reads,
     sum_of,
@@ -81,6 +88,9 @@ class Stream:
     chunk : Program
         One chunk: its parameters are tensors of the chunk's tokens, constants, states and weights; its
         outputs are results for its tokens, then what it adds to the states.
+    token : Program or None
+        One token: parameters are its tensors without ``axis``, constants and states; outputs are its results, then
+        the states after it.  None where a tensor would have no axis left.
     states : tuple[State, ...]
     weights : tuple[Weights, ...]
     tokens, constants, results : tuple[Param, ...]
@@ -90,6 +100,7 @@ class Stream:
     axis: str
     before: Program | None
     chunk: Program
+    token: Program | None
     after: Program | None
     states: tuple[State, ...]
     weights: tuple[Weights, ...]
@@ -126,6 +137,7 @@ class _Splitter:
         self.weights: dict[Number | Read, Weights] = {}
         self.made: list[Statement] = []
         self.updates: list[Statement] = []
+        self.recurrent: list[Statement] = []  # of one token
         self.known: dict[tuple[object, Number | Read | None], tuple[str, tuple[int, ...]]] = {}
         self.taken = {p.name for p in program.params} | set(self.statements) | set(program.axes)
 
@@ -137,6 +149,7 @@ class _Splitter:
                 self.split(statement)
             else:
                 self.made.append(statement)
+                self.recurrent.append(self.at_one_token(statement))
         self.made += self.updates
         shapes = {p.name: p.axes for p in self.program.params} | {n: s.axes for n, s in self.statements.items()}
         names = {s.name for s in inside}
@@ -167,6 +180,7 @@ class _Splitter:
             self.axis,
             self.part("before", before, inside + after),
             verify(chunk),
+            self.token(tokens, constants, results),
             self.part("after", after, []),
             tuple(self.states),
             tuple(self.weights.values()),
@@ -174,6 +188,24 @@ class _Splitter:
             tuple(constants),
             results,
         )
+
+    def token(self, tokens: Sequence[Param], constants: Sequence[Param], results: Sequence[Param]) -> Program | None:
+        """The program of one token, whose tensors have no axis of tokens."""
+        shapes = [
+            Param(p.name, tuple(axis for axis in p.axes if axis != self.axis)) for p in (*tokens, *constants, *results)
+        ]
+        given, made = shapes[: len(tokens)], shapes[len(tokens) + len(constants) :]
+        if not all(p.axes for p in (*given, *made)):
+            return None
+        states = [Param(s.name, s.axes) for s in self.states]
+        after = [Param(s.after, s.axes) for s in self.states]
+        params = (*given, *constants, *states)
+        return verify(Program(f"{self.program.name}_token", params, (*made, *after), tuple(self.recurrent)))
+
+    def at_one_token(self, statement: Statement) -> Statement:
+        """``statement`` without indices over the axis of tokens."""
+        indices = tuple(index for index in statement.indices if index.axis != self.axis)
+        return Statement(statement.name, indices, _without(self.axis, statement.value))
 
     # -------------------------------------------------------------- sorting
 
@@ -285,6 +317,9 @@ class _Splitter:
         weights = self.weights_of(relation.decay)
         name = statement.name
         read = self.state_of(name, leaf, features, at_leaf, relation.decay, weights)
+        after = next(Read(s.after, read.indices) for s in self.states if s.name == read.tensor)
+        taken_in = product(*term.coefficient, *(f.expression() for f in rest), after)
+        self.recurrent.append(self.at_one_token(Statement(name, statement.indices, taken_in)))
         self.made.append(replace(statement, name=self.fresh(f"{name}_within")))
         earlier = [*term.coefficient, *(f.expression() for f in rest), read]
         if weights is not None:
@@ -321,6 +356,10 @@ class _Splitter:
         self.known[key, decay] = (state.name, tuple(places[index] for index in features))
         falling = [Factor(Read(weights.fall, (leaf,)))] if weights is not None else []
         self.updates.append(Statement(state.added, features, Term((), (*at_leaf, *falling)).expression()))
+        kept: Expr = Read(state.name, features)
+        if decay is not None:
+            kept = product(decay, kept)
+        self.recurrent.append(self.at_one_token(Statement(state.after, features, sum_of(kept, summed))))
         return Read(state.name, features)
 
     def weights_of(self, decay: Number | Read | None) -> Weights | None:
@@ -329,6 +368,24 @@ class _Splitter:
         if decay not in self.weights:
             self.weights[decay] = Weights(decay, self.fresh("rise"), self.fresh("fall"), self.fresh("whole"))
         return self.weights[decay]
+
+
+def _without(axis: str, expr: Expr) -> Expr:
+    """``expr`` at the only element of ``axis``."""
+    match expr:
+        case Read(tensor, indices):
+            kept = tuple(index for index in indices if index.axis != axis)
+            return ONE if tensor == ONES and not kept else Read(tensor, kept)
+        case Apply(function, operands):
+            return Apply(function, tuple(_without(axis, operand) for operand in operands))
+        case Product(factors):
+            return product(*(_without(axis, factor) for factor in factors))
+        case Sum(terms):
+            return sum_of(*(_without(axis, term) for term in terms))
+        case MatrixFunction(indices=indices):  # of a matrix a token
+            one = replace(expr, indices=tuple(index for index in indices if index.axis != axis))
+            return map_reads(one, lambda read: Read(read.tensor, tuple(i for i in read.indices if i.axis != axis)))
+    return expr
 
 
 def _sizes_read(expr: Expr) -> Iterator[str]:

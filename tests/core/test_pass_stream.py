@@ -1,0 +1,68 @@
+"""stream: the recurrent step, token after token, against the whole sequence evaluated densely."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dtn_core.interpret import interpret
+from dtn_core.notation import parse
+from dtn_core.operators import load
+from dtn_core.passes.pipeline import lower_chunked
+
+N, SIZES = 7, {"n": 7, "d": 3, "e": 2}
+OPERATORS = {
+    "exponential of a token": "tensor_interaction:mask=causal,activation=expm,normalize=row",
+    "trace": "tensor_attention:mask=causal",
+    "row": "tensor_attention:mask=causal,normalize=row",
+    "hadamard": "tensor_attention:mask=causal,product=hadamard",
+    "third order": "tensor_attention:mask=causal,order=3,normalize=none",
+    "decay": "tensor_attention:mask=causal,decay=0.75",
+    "interaction": "tensor_interaction:mask=causal",
+    "ahla": "ahla",
+    "two-simplicial": "two_simplicial",
+}
+WRITTEN = {
+    "two decays": "f(q[n,d], k[n,d], v[n,e]) -> o[n,e]: o[t,c] = q[t,a]*k[i,a]*k[j,a]*v[i,c] where i <= t decay 0.5, j <= t decay 0.25",
+    "counted tokens": "f(x[n,d]) -> o[n,d]: o[t,a] = x[t,a]*one[i:n] where i <= t decay 0.5",
+    "two results": "f(q[n,d], k[n,d]) -> o[n,d], p[n,d]: o[t,a] = k[i,a] where i <= t; p[t,a] = q[t,b]*o[t,b]*k[i,a] where i <= t",
+    "a decay that is given": "f(q[n,d], k[n,d], v[n,e], g) -> o[n,e]: o[t,c] = q[t,a]*k[i,a]*v[i,c] where i <= t decay g",
+}  # fmt: skip
+
+
+def assert_steps_are_the_whole(program, scalars, rng):
+    chunked = lower_chunked(program).chunked
+    token, stream = chunked.token, chunked.stream
+    tensors = {p.name: rng.standard_normal([SIZES[axis] for axis in p.axes]) for p in program.tensors}
+    whole = interpret(program, *tensors.values(), **scalars)
+    whole = whole if isinstance(whole, tuple) else (whole,)
+    states = [np.zeros([SIZES[axis] for axis in state.axes]) for state in stream.states]
+    for place in range(N):
+        given = {p.name: tensors[p.name][place] for p in stream.tokens}
+        given |= {p.name: tensors[p.name] if p.name in tensors else scalars[p.name] for p in stream.constants}
+        given |= {state.name: value for state, value in zip(stream.states, states, strict=True)}
+        made = interpret(token, *(given[p.name] for p in token.params))
+        results, states = made[: len(stream.results)], made[len(stream.results) :]
+        for result, wanted in zip(results, whole, strict=True):
+            np.testing.assert_allclose(result, wanted[place], rtol=1e-9, atol=1e-9 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("name", OPERATORS.values(), ids=OPERATORS.keys())
+def test_steps_of_the_catalogue_are_the_whole(rng, name):
+    operator = load(name)
+    assert_steps_are_the_whole(operator.program, operator.scalars, rng)
+
+
+@pytest.mark.parametrize("text", WRITTEN.values(), ids=WRITTEN.keys())
+def test_steps_of_written_operators_are_the_whole(rng, text):
+    program = parse(text)
+    assert_steps_are_the_whole(program, {p.name: 0.75 for p in program.scalars}, rng)
+
+
+def test_a_step_reads_no_token_but_its_own():
+    token = lower_chunked(load("tensor_attention:mask=causal,decay=0.9").program).chunked.token
+    assert all("n" not in statement.axes for statement in token.statements)
+
+
+def test_tokens_that_are_single_numbers_stay_a_chunk_of_one():
+    assert lower_chunked(parse("f(x[n]) -> y[n]: y[t] = x[i] where i <= t")).chunked.token is None

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +13,7 @@ import numpy as np
 from dtn_codegen.function import Function
 from dtn_codegen.implementations import Kernels
 from dtn_codegen.jax import TARGET
-from dtn_codegen.kernel_shapes import KernelShapes
+from dtn_codegen.kernel_calls import as_kernels
 from dtn_core.operators import Operator
 
 
@@ -91,16 +90,5 @@ class JaxFunction(Function):
         """Call kernels from XLA."""
         from .kernels import call
 
-        return call(KernelShapes(self.operator.program, self.layout, kernels), self.native, arguments, leading, sizes)
-
-    @cached_property
-    def native(self) -> Callable[..., Any]:
-        """The operator as generated source, its arguments in the kernels' order."""
-        function = JaxFunction(Operator(self.operator.program), self.layout)
-        names = [param.name for param in self.operator.program.params]
-
-        def call(*arguments: Any) -> Any:
-            named = dict(zip(names, arguments, strict=True))
-            return function(*[named.pop(name) for name in self._tensors], **named)
-
-        return call
+        native = as_kernels(self.native, kernels)
+        return call(self.kernel_shapes(kernels), native, arguments, leading, sizes)

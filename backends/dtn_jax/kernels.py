@@ -28,10 +28,9 @@ def call(
     shapes : KernelShapes
         Of the operator.
     native : callable
-        The same operator as generated source, ``native(*arguments)`` in the kernels' order: it differentiates where no
-        kernel does.
+        The same operator as generated source, called as the kernels are: it differentiates where no kernel does.
     arguments : sequence
-        Arrays, and scalars that are numbers or arrays, in the kernels' order.
+        Arrays, and scalars and states that are numbers or arrays, in the kernels' order.
     leading : sequence of int
         The leading axes that they broadcast to.
     sizes : Mapping[str, int]
@@ -41,14 +40,14 @@ def call(
     full = shapes.with_leading(leading, sizes)
     dtype = next(x.dtype for p, x in zip(kernels.inputs, arguments, strict=True) if p.axes)
     given = [
-        jnp.broadcast_to(jnp.asarray(x, dtype if p.axes else jnp.float32), shapes.outside(p, leading, sizes)).reshape(
-            shapes.inside(p, full)
-        )
+        jnp.broadcast_to(
+            jnp.asarray(x, jnp.float32 if shapes.is_wide(p) else dtype), shapes.outside(p, leading, sizes)
+        ).reshape(shapes.inside(p, full))
         for p, x in zip(kernels.inputs, arguments, strict=True)
     ]
     results = _differentiable(shapes, native, full, dtype)(*given)
     return [
-        result.reshape(shapes.outside(p, leading, sizes)).astype(dtype)
+        result.reshape(shapes.outside(p, leading, sizes)).astype(jnp.float32 if p.name in kernels.states else dtype)
         for p, result in zip(kernels.outputs, results, strict=True)
     ]
 
@@ -65,21 +64,19 @@ def _differentiable(
 
     def forward(*arrays: Any) -> Any:
         values = tuple(array.value for array in arrays)
-        moved = any(a.perturbed for p, a in zip(kernels.inputs, arrays, strict=True) if not p.axes)
+        moved = any(a.perturbed for p, a in zip(kernels.inputs, arrays, strict=True) if shapes.is_scalar(p))
         return function(*values), (values, _Static(moved))
 
     def backward(kept: Any, cotangents: Any) -> Any:
         values, moved = kept
         cotangents = [
-            jnp.zeros(shapes.inside(p, full), dtype if p.axes else jnp.float32)
+            jnp.zeros(shapes.inside(p, full), jnp.float32 if shapes.is_wide(p) else dtype)
             if isinstance(x, jax.custom_derivatives.SymbolicZero)
             else x
             for p, x in zip(kernels.outputs, cotangents, strict=True)
         ]
         if moved.value or kernels.why_no_gradient:
-            primals, pull = jax.vjp(native, *values)
-            many = isinstance(primals, tuple)
-            return pull(tuple(cotangents) if many else cotangents[0])
+            return jax.vjp(native, *values)[1](tuple(cotangents))
         found = _gradient(shapes, native, full, dtype)(*values, *cotangents)
         by_name = dict(zip(kernels.gradients, found, strict=True))
         return tuple(
@@ -104,8 +101,7 @@ def _gradient(
         return _foreign(shapes, "backward", full, dtype, wanted, given)
 
     def by_native(*given: Any) -> list[Any]:
-        primals, pull = jax.vjp(native, *given[:count])
-        first = pull(tuple(given[count:]) if isinstance(primals, tuple) else given[count])
+        first = jax.vjp(native, *given[:count])[1](tuple(given[count:]))
         return [first[kernels.inputs.index(param)] for param in wanted]
 
     def forward(*given: Any) -> Any:
@@ -141,9 +137,7 @@ def _foreign(
     arrays: Sequence[Any],
 ) -> list[Any]:
     """Call the kernel of one direction."""
-    types = [jax.ShapeDtypeStruct(shapes.inside(p, full), dtype if p.axes else jnp.float32) for p in results]
-    if not all(kind.size for kind in types):
-        return [jnp.zeros(kind.shape, kind.dtype) for kind in types]
+    types = [jax.ShapeDtypeStruct(shapes.inside(p, full), jnp.float32 if shapes.is_wide(p) else dtype) for p in results]
     backend = jax.default_backend()
     device = "cpu" if backend == "cpu" else jax.devices()[0].device_kind
     function = shapes.kernels.function(direction, full, jnp.dtype(dtype).name, device)

@@ -9,7 +9,6 @@ import numpy as np
 
 from dtn_codegen.function import Function
 from dtn_codegen.implementations import Kernels
-from dtn_codegen.kernel_shapes import KernelShapes
 from dtn_codegen.numpy import TARGET
 
 
@@ -69,19 +68,22 @@ class NumpyFunction(Function):
         self, kernels: Kernels, arguments: Sequence[Any], leading: Sequence[Any], sizes: Mapping[str, Any]
     ) -> Sequence[Any]:
         """Call the forward kernel, with copies only of what is not contiguous or read-only."""
-        shapes = KernelShapes(self.operator.program, self.layout, kernels)
+        shapes = self.kernel_shapes(kernels)
         full = shapes.with_leading(leading, sizes)
         tensor = next(x for p, x in zip(kernels.inputs, arguments, strict=True) if p.axes)
         given = []
         for param, x in zip(kernels.inputs, arguments, strict=True):
-            kind = tensor.dtype if param.axes else np.float32
+            kind = np.float32 if shapes.is_wide(param) else tensor.dtype
             whole = np.broadcast_to(np.asarray(x, kind), shapes.outside(param, leading, sizes))
             array = np.ascontiguousarray(whole).reshape(shapes.inside(param, full))
             given.append(array if array.flags.writeable else array.copy())  # DLPack cannot say that one is not
-        results = [np.empty(shapes.inside(p, full), tensor.dtype if p.axes else np.float32) for p in kernels.outputs]
-        if all(result.size for result in results):
-            kernels.forward(full, tensor.dtype.name, "cpu", given, results)
+        results = [
+            np.empty(shapes.inside(p, full), np.float32 if shapes.is_wide(p) else tensor.dtype) for p in kernels.outputs
+        ]
+        kernels.forward(full, tensor.dtype.name, "cpu", given, results)
         return [
-            result.reshape(shapes.outside(p, leading, sizes)).astype(tensor.dtype, copy=False)
+            result.reshape(shapes.outside(p, leading, sizes)).astype(
+                np.float32 if p.name in kernels.states else tensor.dtype, copy=False
+            )
             for p, result in zip(kernels.outputs, results, strict=True)
         ]

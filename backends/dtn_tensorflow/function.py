@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +10,8 @@ import tensorflow as tf
 
 from dtn_codegen.function import Function
 from dtn_codegen.implementations import Kernels
-from dtn_codegen.kernel_shapes import KernelShapes
+from dtn_codegen.kernel_calls import as_kernels
 from dtn_codegen.tensorflow import TARGET
-from dtn_core.operators import Operator
 
 from .kernels import call
 
@@ -89,17 +87,5 @@ class TensorFlowFunction(Function):
         self, kernels: Kernels, arguments: Sequence[Any], leading: Sequence[Any], sizes: Mapping[str, Any]
     ) -> Sequence[Any]:
         """Call kernels, at once or when the graph runs."""
-        shapes = KernelShapes(self.operator.program, self.layout, kernels)
-        return call(shapes, self.native, arguments, leading, sizes)
-
-    @cached_property
-    def native(self) -> Callable[..., Any]:
-        """The operator as generated source, its arguments in the kernels' order."""
-        function = TensorFlowFunction(Operator(self.operator.program), self.layout)
-        names = [param.name for param in self.operator.program.params]
-
-        def call_native(*arguments: Any) -> Any:
-            named = dict(zip(names, arguments, strict=True))
-            return function(*[named.pop(name) for name in self._tensors], **named)
-
-        return call_native
+        native = as_kernels(self.native, kernels)
+        return call(self.kernel_shapes(kernels), native, arguments, leading, sizes)

@@ -32,10 +32,10 @@ def call(
     shapes : KernelShapes
         Of the operator.
     native : callable
-        The same operator as generated source, ``native(*arguments)`` in the kernels' order.
+        The same operator as generated source, called as the kernels are.
     arguments : sequence
-        Tensors, and scalars that are numbers or tensors, in the kernels' order.  Scalars that are tensors get
-        gradients, which are native.
+        Tensors, and scalars and states that are numbers or tensors, in the kernels' order.  Scalars that are tensors
+        get gradients, which are native.
     leading, sizes
         The leading axes that they broadcast to, and the sizes of the operator's axes; None where not known yet.
     """
@@ -46,16 +46,21 @@ def call(
     full = shapes.with_leading(leading, sizes)
     given = [
         tf.reshape(
-            tf.broadcast_to(tf.cast(x, like.dtype if p.axes else tf.float32), shapes.outside(p, leading, sizes)),
+            tf.broadcast_to(
+                tf.cast(x, tf.float32 if shapes.is_wide(p) else like.dtype), shapes.outside(p, leading, sizes)
+            ),
             shapes.inside(p, full),
         )
         for p, x in zip(kernels.inputs, arguments, strict=True)
     ]
-    moved = any(tf.is_tensor(x) for p, x in zip(kernels.inputs, arguments, strict=True) if not p.axes)
+    moved = any(tf.is_tensor(x) for p, x in zip(kernels.inputs, arguments, strict=True) if shapes.is_scalar(p))
     results = _differentiable(shapes, native, like.dtype, moved)(*given)
     many = results if isinstance(results, list | tuple) else [results]
     return [
-        tf.cast(tf.reshape(result, shapes.outside(p, leading, sizes)), like.dtype)
+        tf.cast(
+            tf.reshape(result, shapes.outside(p, leading, sizes)),
+            tf.float32 if p.name in kernels.states else like.dtype,
+        )
         for p, result in zip(kernels.outputs, many, strict=True)
     ]
 
@@ -69,7 +74,7 @@ def _known(
     shape: Any = tf.constant([], tf.int32)
     found: dict[str, Any] = {}
     for param, x in zip(shapes.kernels.inputs, arguments, strict=True):
-        if not param.axes:
+        if not param.axes or param.name in shapes.kernels.states:
             continue
         dynamic = tf.shape(x)
         places = list(range(-len(param.axes), 0))
@@ -94,7 +99,7 @@ def _differentiable(shapes: KernelShapes, native: Callable[..., Any], dtype: Any
                 return _native_gradient(native, arrays, cotangents)
             return _kernel_gradient(shapes, native, dtype, arrays, cotangents)
 
-        return _run(shapes, "forward", dtype, kernels.outputs, arrays), gradient
+        return _run(shapes, "forward", dtype, kernels.outputs, arrays, native), gradient
 
     return function
 
@@ -107,16 +112,20 @@ def _kernel_gradient(
     count = len(arrays)
     wanted = [p for name in kernels.gradients for p in kernels.inputs if p.name == name]
 
+    def by_native(*given: Any) -> list[Any]:
+        first = _native_gradient(native, given[:count], given[count:])
+        by_name = dict(zip([p.name for p in kernels.inputs], first, strict=True))
+        return [by_name[p.name] for p in wanted]
+
     @tf.custom_gradient
     def function(*given: Any) -> Any:
         def gradient(*second: Any) -> Any:
             with tf.GradientTape() as tape:
                 tape.watch(given)
-                first = _native_gradient(native, given[:count], given[count:])
-                chosen = [x for p, x in zip(kernels.inputs, first, strict=True) if p.name in kernels.gradients]
+                chosen = by_native(*given)
             return tape.gradient(chosen, given, list(second), unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
-        return _run(shapes, "backward", dtype, wanted, given), gradient
+        return _run(shapes, "backward", dtype, wanted, given, by_native), gradient
 
     found = function(*arrays, *cotangents)
     by_name = dict(zip(kernels.gradients, found if isinstance(found, list | tuple) else [found], strict=True))
@@ -127,23 +136,30 @@ def _native_gradient(native: Callable[..., Any], arrays: Sequence[Any], cotangen
     """Cotangents by differentiating generated source."""
     with tf.GradientTape() as tape:
         tape.watch(arrays)
-        result = native(*arrays)
-    outputs = list(result) if isinstance(result, tuple) else [result]
+        outputs = list(native(*arrays))
     zero = tf.UnconnectedGradients.ZERO
     return list(tape.gradient(outputs, list(arrays), list(cotangents), unconnected_gradients=zero))
 
 
-def _run(shapes: KernelShapes, direction: str, dtype: Any, results: Sequence[Param], arrays: Sequence[Any]) -> Any:
-    """Call a kernel now, or when the graph runs."""
-    kinds = [dtype if param.axes else tf.float32 for param in results]
+def _run(
+    shapes: KernelShapes,
+    direction: str,
+    dtype: Any,
+    results: Sequence[Param],
+    arrays: Sequence[Any],
+    native: Callable[..., Sequence[Any]],
+) -> Any:
+    """Call a kernel now, or when the graph runs; ``native`` computes the same where there is nothing to walk along."""
+    kinds = [tf.float32 if shapes.is_wide(param) else dtype for param in results]
 
     def run(*given: Any) -> list[Any]:
         sizes = shapes.sizes([tuple(x.shape) for x in given])
+        if 0 in sizes.values():
+            return [tf.cast(x, kind) for x, kind in zip(native(*given), kinds, strict=True)]
         outputs = [_empty(shapes.inside(p, sizes), kind) for p, kind in zip(results, kinds, strict=True)]
-        if all(output.size for output in outputs):
-            device = "cpu" if "CPU" in given[0].device else _card(given[0])
-            compute = shapes.kernels.forward if direction == "forward" else shapes.kernels.backward
-            compute(sizes, dtype.name, device, given, outputs)
+        device = "cpu" if "CPU" in given[0].device else _card(given[0])
+        compute = shapes.kernels.forward if direction == "forward" else shapes.kernels.backward
+        compute(sizes, dtype.name, device, given, outputs)
         return [_adopted(output, kind) for output, kind in zip(outputs, kinds, strict=True)]
 
     if tf.executing_eagerly():

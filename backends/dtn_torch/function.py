@@ -11,8 +11,8 @@ import torch
 
 from dtn_codegen.function import Function
 from dtn_codegen.functional import SCALARS, Functional
-from dtn_codegen.implementations import Kernels
-from dtn_codegen.kernel_shapes import KernelShapes
+from dtn_codegen.implementations import PLAIN, Kernels, Variant
+from dtn_codegen.kernel_calls import as_kernels
 from dtn_codegen.python import ir_hash
 from dtn_codegen.state import Streamed
 from dtn_codegen.torch import TARGET
@@ -85,9 +85,9 @@ class TorchFunction(Function):
             keep_freed_memory()
         self._prepared: dict[tuple[bool, bool, bool], tuple[Callable[..., Any], Streamed | None]] = {}
         self._entry = f"{ir_hash(operator.program)} {layout} {implementation}"
-        if self.kernels is not None and self._entry not in ENTRIES:
-            shapes = KernelShapes(operator.program, layout, self.kernels)
-            ENTRIES[self._entry] = Entry(shapes, TorchFunction(Operator(operator.program), layout))
+        self._entries: dict[int, str] = {}  # by the kernels' identity
+        if self.kernels is not None:
+            self.enter(PLAIN)
 
     def convert(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
         """The tensors themselves; anything else is refused."""
@@ -122,7 +122,24 @@ class TorchFunction(Function):
         self, kernels: Kernels, arguments: Sequence[Any], leading: Sequence[Any], sizes: Mapping[str, Any]
     ) -> Sequence[Any]:
         """Call kernels through the operators that are registered for them."""
-        return call(self._entry, arguments, leading, dict(sizes))
+        return call(self._entries[id(kernels)], arguments, leading, dict(sizes))
+
+    def variant(self, variant: Variant) -> Kernels:
+        """The kernels for such calls; while ``torch.compile`` traces, making them is not traced."""
+        if torch.compiler.is_compiling():
+            _enter(self, variant.padded, variant.resumed, variant.chunk)
+            return self._variants[variant]
+        return self.enter(variant)
+
+    def enter(self, variant: Variant) -> Kernels:
+        """The kernels for such calls, as operators that graphs know by name."""
+        kernels = super().variant(variant)
+        if id(kernels) not in self._entries:
+            name = self._entry if variant == PLAIN else f"{self._entry} {variant}"
+            if name not in ENTRIES:
+                ENTRIES[name] = Entry(self.kernel_shapes(kernels), as_kernels(self.native, kernels))
+            self._entries[id(kernels)] = name
+        return kernels
 
     tracing = staticmethod(torch.compiler.is_compiling)
 
@@ -152,6 +169,12 @@ def _constant(function: Callable[..., bool]) -> Callable[..., bool]:
     """
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
+
+
+@_constant
+def _enter(function: TorchFunction, padded: bool, resumed: bool, chunk: int | None) -> bool:
+    function.enter(Variant(padded, resumed, chunk))
+    return True
 
 
 @_constant

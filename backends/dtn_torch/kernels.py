@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -12,9 +12,6 @@ from dtn_codegen.implementations import Kernels
 from dtn_codegen.kernel_calls import dtype_name
 from dtn_codegen.kernel_shapes import KernelShapes
 from dtn_core.ir.nodes import Param
-
-if TYPE_CHECKING:
-    from .function import TorchFunction
 
 
 @dataclass(frozen=True)
@@ -25,12 +22,12 @@ class Entry:
     ----------
     shapes : KernelShapes
         Of its arrays; made before anything is traced, which cannot follow a property that is computed once.
-    native : TorchFunction
-        The same operator as generated source, which differentiates where there is no kernel for it.
+    native : callable
+        The same operator as generated source, called as the kernels are; it differentiates where no kernel does.
     """
 
     shapes: KernelShapes
-    native: TorchFunction
+    native: Callable[..., tuple[torch.Tensor, ...]]
 
     @property
     def kernels(self) -> Kernels:
@@ -45,10 +42,11 @@ class Entry:
         """Tensors for the results, not filled."""
         sizes = self.sizes(tensors)
         like = self.tensor(tensors)
-        return [
-            like.new_empty(self.shapes.inside(p, sizes), dtype=like.dtype if p.axes else torch.float32)
-            for p in self.kernels.outputs
-        ]
+        return [like.new_empty(self.shapes.inside(p, sizes), dtype=self.dtype(p, like)) for p in self.kernels.outputs]
+
+    def dtype(self, param: Param, like: torch.Tensor) -> torch.dtype:
+        """The dtype of an argument or result."""
+        return torch.float32 if self.shapes.is_wide(param) else like.dtype
 
     def tensor(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         """An argument that is no scalar."""
@@ -65,9 +63,8 @@ def kernel(tensors: Sequence[torch.Tensor], name: str) -> list[torch.Tensor]:
     entry = ENTRIES[name]
     results = entry.results(tensors)
     like = entry.tensor(tensors)
-    if all(result.numel() for result in results):
-        given = [x.detach().contiguous() for x in tensors]
-        entry.kernels.forward(entry.sizes(tensors), dtype_name(like), _device(like), given, results)
+    given = [x.detach().contiguous() for x in tensors]
+    entry.kernels.forward(entry.sizes(tensors), dtype_name(like), _device(like), given, results)
     return results
 
 
@@ -80,18 +77,17 @@ def _(tensors: Sequence[torch.Tensor], name: str) -> list[torch.Tensor]:
 def kernel_gradient(
     tensors: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor], name: str
 ) -> list[torch.Tensor]:
-    """A cotangent for every argument; those of scalars are 0."""
+    """A cotangent for every argument; those of scalars and masks are 0."""
     entry = ENTRIES[name]
     kernels = entry.kernels
-    results = {p.name: torch.zeros_like(x) if not p.axes else torch.empty_like(x) for p, x in _named(entry, tensors)}
-    wanted = [results[gradient] for gradient in kernels.gradients]
-    for param, _ in _named(entry, tensors):
-        if param.axes and param.name not in kernels.gradients:
-            results[param.name].zero_()
+    results = {
+        p.name: torch.empty_like(x) if p.name in kernels.gradients else torch.zeros_like(x)
+        for p, x in _named(entry, tensors)
+    }
     like = entry.tensor(tensors)
-    if like.numel():
-        given = [x.detach().contiguous() for x in (*tensors, *cotangents)]
-        kernels.backward(entry.sizes(tensors), dtype_name(like), _device(like), given, wanted)
+    given = [x.detach().contiguous() for x in (*tensors, *cotangents)]
+    wanted = [results[gradient] for gradient in kernels.gradients]
+    kernels.backward(entry.sizes(tensors), dtype_name(like), _device(like), given, wanted)
     return list(results.values())
 
 
@@ -116,7 +112,8 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     tensors, name = inputs
     ctx.save_for_backward(*tensors)
     ctx.entry = name
-    ctx.scalars = any(x.requires_grad for p, x in _named(ENTRIES[name], tensors) if not p.axes)
+    entry = ENTRIES[name]
+    ctx.scalars = any(x.requires_grad for p, x in _named(entry, tensors) if entry.shapes.is_scalar(p))
 
 
 def _backward(ctx: Any, cotangents: Sequence[torch.Tensor]) -> tuple[Any, None]:
@@ -154,12 +151,13 @@ def _native_gradient(
     """Cotangents by differentiating generated source."""
     with torch.enable_grad():
         leaves = [x if again and x.requires_grad else x.detach().requires_grad_() for x in tensors]
-        named = {param.name: x for param, x in zip(entry.kernels.inputs, leaves, strict=True)}
-        positional = [named.pop(param.name) for param in entry.native.operator.program.tensors]
-        result = entry.native(*positional, **named)
-        outputs = result if isinstance(result, tuple) else (result,)
         found = torch.autograd.grad(
-            outputs, leaves, list(cotangents), create_graph=again, allow_unused=True, materialize_grads=True
+            entry.native(*leaves),
+            leaves,
+            list(cotangents),
+            create_graph=again,
+            allow_unused=True,
+            materialize_grads=True,
         )
     return [x.contiguous() for x in found]
 
@@ -175,7 +173,7 @@ def call(name: str, arguments: Sequence[Any], leading: Sequence[Any], sizes: dic
     name : str
         In ``ENTRIES``.
     arguments : sequence
-        Tensors, and scalars that are numbers or tensors, in the kernels' order.
+        Tensors, and scalars and states that are numbers or tensors, in the kernels' order.
     leading : sequence of int
         The leading axes that they broadcast to.
     sizes : dict
@@ -187,8 +185,8 @@ def call(name: str, arguments: Sequence[Any], leading: Sequence[Any], sizes: dic
     like = next(x for p, x in zip(entry.kernels.inputs, arguments, strict=True) if p.axes)
     flat = []
     for param, x in zip(entry.kernels.inputs, arguments, strict=True):
-        if not param.axes:
-            x = x.to(torch.float32) if isinstance(x, torch.Tensor) else like.new_full((), x, dtype=torch.float32)
+        dtype = entry.dtype(param, like)
+        x = x.to(dtype) if isinstance(x, torch.Tensor) else like.new_full((), x, dtype=dtype)
         inside = shapes.inside(param, full)
         if x.shape != inside:
             x = x.expand(shapes.outside(param, leading, sizes)).reshape(inside)
@@ -198,5 +196,5 @@ def call(name: str, arguments: Sequence[Any], leading: Sequence[Any], sizes: dic
         outside = shapes.outside(param, leading, sizes)
         if result.shape != outside:
             result = result.reshape(outside)
-        results.append(result.to(like.dtype))
+        results.append(result if param.name in entry.kernels.states else result.to(like.dtype))
     return results

@@ -63,5 +63,6 @@ def lower(problem: Problem, schedule: Schedule, target: Target) -> Any:
 
     if not isinstance(schedule, CpuSchedule):
         raise CompileError(f"a {schedule.kind} schedule cannot be compiled for {target.name}")
-    program = tile_program(problem.operator, problem.direction, split=schedule.parallel == "split")
+    split = schedule.parallel == "split"
+    program = tile_program(problem.operator, problem.direction, split=split, resumed=problem.resumed)
     return lower_cpu(program, schedule, problem.sizes, problem.dtype, problem.layout)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
 
+from dtn_codegen.implementations import PLAIN, Variant
 from dtn_core.errors import CompileError
 from dtn_core.ir.nodes import Param
 from dtn_core.operators import Operator
+from dtn_core.passes.padding import pad
 
 from . import kernels, records, targets  # kernels first: it says what to install
 from .problem import DTYPES, Problem, tile_program
@@ -29,22 +31,47 @@ class Choice:
 
 
 class TvmKernels:
-    """Implements :class:`dtn_codegen.implementations.Kernels`."""
+    """Implements :class:`dtn_codegen.implementations.Kernels`.
 
-    def __init__(self, operator: Operator, layout: str) -> None:
-        self.operator = Operator(operator.program)  # scalars are arguments: they differ from call to call
+    Parameters
+    ----------
+    operator : Operator
+    layout : {"... n d", "... n h d"}
+    of : Variant
+
+    Raises
+    ------
+    CompileError
+        If there are none, saying why.
+    """
+
+    def __init__(self, operator: Operator, layout: str, of: Variant = PLAIN) -> None:
+        self.plain = Operator(operator.program)  # scalars are arguments: they differ from call to call
+        self.operator = Operator(pad(operator.program)) if of.padded else self.plain
         self.layout = layout
-        forward = tile_program(self.operator, "forward")
+        self.of = of
+        forward = tile_program(self.operator, "forward", resumed=of.resumed)
         self.inputs: tuple[Param, ...] = forward.inputs
         self.outputs: tuple[Param, ...] = forward.outputs
+        self.states: frozenset[str] = forward.states
         self.gradients: tuple[str, ...] = ()
         self.why_no_gradient = ""
         try:
-            results = tile_program(self.operator, "backward").outputs
+            results = tile_program(self.operator, "backward", resumed=of.resumed).outputs
             self.gradients = tuple(result.name.removeprefix("d_") for result in results)
         except CompileError as error:
             self.why_no_gradient = str(error)
         self._known: dict[tuple[object, ...], kernels.Kernel] = {}
+
+    def variant(self, variant: Variant) -> TvmKernels:
+        """The same operator for other calls.
+
+        Raises
+        ------
+        ValueError
+            If there are no such kernels, saying why.
+        """
+        return _variant(self.plain, self.layout, variant)
 
     def check(self, dtype: str) -> None:
         """Raise ValueError for a dtype that there is no kernel for."""
@@ -75,18 +102,40 @@ class TvmKernels:
         key = (direction, dtype, device, *sizes.values(), records.sources())
         found = self._known.get(key)
         if found is None:
-            problem = Problem(self.operator, direction, dtype, sizes, self.layout)
             target = target_of(device)
-            found = self._known[key] = kernels.compile(problem, choose(problem, target).schedule, target)
+            choice = self.choose(direction, sizes, dtype, target)
+            problem = self.problem(direction, sizes, dtype)
+            found = self._known[key] = kernels.compile(problem, choice.schedule, target)
         return found
+
+    def problem(self, direction: Direction, sizes: Mapping[str, int], dtype: str) -> Problem:
+        """What a kernel computes."""
+        return Problem(self.operator, direction, dtype, sizes, self.layout, self.of.resumed)
+
+    def choose(self, direction: Direction, sizes: Mapping[str, int], dtype: str, target: targets.Target) -> Choice:
+        """The schedule that the plain operator has at these sizes, with the chunk that was asked for.
+
+        Raises
+        ------
+        ValueError
+            For a chunk that no kernel has.
+        """
+        choice = choose(Problem(self.plain, direction, dtype, sizes, self.layout), target)
+        if self.of.chunk is None:
+            return choice
+        try:
+            return Choice(replace(choice.schedule, chunk=self.of.chunk), f"chunk as given, else {choice.reason}")
+        except CompileError as error:
+            raise ValueError(
+                f"implementation='tvm' cannot run {self.operator.name} with chunk_size={self.of.chunk}: {error}"
+            ) from None
 
     def describe(self, sizes: Mapping[str, int], dtype: str) -> str:
         """The schedules that run at these sizes on this processor, and where they are from."""
         said = []
         directions: tuple[Direction, ...] = ("forward", "backward")
         for direction in directions[: 1 if self.why_no_gradient else 2]:
-            problem = Problem(self.operator, direction, dtype, sizes, self.layout)
-            choice = choose(problem, targets.target("cpu"))
+            choice = self.choose(direction, sizes, dtype, targets.target("cpu"))
             found = choice.schedule.to_json()
             parameters = ", ".join(f"{k}={shortened(v)}" for k, v in found.items() if k != "kind")
             said.append(f"{direction} {parameters} ({choice.reason})")
@@ -106,18 +155,25 @@ class Tvm:
         ValueError
             If there are none, saying why.
         """
-        try:
-            return _kernels(Operator(operator.program), layout)
-        except CompileError as error:
-            raise ValueError(f"implementation='tvm' cannot run {operator.name}: {error}") from None
+        return _variant(Operator(operator.program), layout, PLAIN)
 
 
 IMPLEMENTATION = Tvm()
 
 
+def _variant(operator: Operator, layout: str, variant: Variant) -> TvmKernels:
+    try:
+        return _kernels(operator, layout, variant)
+    except CompileError as error:
+        asked = {"padding_mask": variant.padded, "a state": variant.resumed}
+        options = " and ".join(name for name, is_asked in asked.items() if is_asked)
+        what = f"{operator.name} with {options}" if options else operator.name
+        raise ValueError(f"implementation='tvm' cannot run {what}: {error}") from None
+
+
 @lru_cache(maxsize=512)
-def _kernels(operator: Operator, layout: str) -> TvmKernels:
-    return TvmKernels(operator, layout)
+def _kernels(operator: Operator, layout: str, variant: Variant) -> TvmKernels:
+    return TvmKernels(operator, layout, variant)
 
 
 def _spoken(arrays: Sequence[Any], dtype: str) -> Sequence[Any]:

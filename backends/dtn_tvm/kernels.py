@@ -6,6 +6,7 @@ Every kind of device is a family of schedules (``FAMILIES``): a module with ``sp
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -113,7 +114,7 @@ def _family(schedule: Schedule, target: Target) -> Any:
 def _shared(problem: Problem) -> Problem:
     """``problem`` at the sizes that kernels do not depend on."""
     sizes = {**problem.sizes, "batch": 1, "heads": 1, problem.axis: 1}
-    return Problem(problem.operator, problem.direction, problem.dtype, sizes, problem.layout)
+    return replace(problem, sizes=sizes)
 
 
 @lru_cache(maxsize=1024)

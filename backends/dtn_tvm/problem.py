@@ -37,6 +37,8 @@ class Problem:
         Of every axis, and of ``"batch"`` and ``"heads"``.
     layout : {"... n d", "... n h d"}
         Tensors are ``[batch, heads, n, d]``, or ``[batch, n, heads, d]``.
+    resumed : bool
+        Whether the states before the first token are arguments too, and those after the last are results.
 
     Examples
     --------
@@ -54,6 +56,7 @@ class Problem:
     dtype: str
     sizes: Mapping[str, int]
     layout: str = "... n d"
+    resumed: bool = False
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -86,7 +89,7 @@ class Problem:
         CompileError
             If it has none, saying why.
         """
-        return tile_program(self.operator, self.direction)
+        return tile_program(self.operator, self.direction, resumed=self.resumed)
 
     @property
     def inputs(self) -> tuple[Param, ...]:
@@ -108,7 +111,7 @@ class Problem:
 
     def kind(self, param: Param) -> str:
         """The dtype of an argument or result."""
-        return self.dtype if param.axes else "float32"
+        return "float32" if self.tiles.is_wide(param) else self.dtype
 
     @property
     def bucket(self) -> str:
@@ -146,7 +149,8 @@ class Problem:
     def key(self) -> tuple[object, ...]:
         """What two equal problems share."""
         bound = tuple(sorted(self.operator.scalars.items()))
-        return self.ir_hash, bound, self.direction, self.dtype, tuple(sorted(self.sizes.items())), self.layout
+        sizes = tuple(sorted(self.sizes.items()))
+        return self.ir_hash, bound, self.direction, self.dtype, sizes, self.layout, self.resumed
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Problem) and self.key == other.key
@@ -156,7 +160,7 @@ class Problem:
 
 
 @lru_cache(maxsize=512)
-def tile_program(operator: Operator, direction: str, *, split: bool = False) -> TileProgram:
+def tile_program(operator: Operator, direction: str, *, split: bool = False, resumed: bool = False) -> TileProgram:
     """The tile program of an operator or its gradient, its bound scalars as constants.
 
     Parameters
@@ -165,6 +169,8 @@ def tile_program(operator: Operator, direction: str, *, split: bool = False) -> 
     direction : {"forward", "backward"}
     split : bool
         For sequences in parts that are computed side by side.
+    resumed : bool
+        With states as arguments and results.
 
     Raises
     ------
@@ -174,5 +180,6 @@ def tile_program(operator: Operator, direction: str, *, split: bool = False) -> 
     lowered = candidates(operator.program)[0]
     if split and direction == "backward":
         raise CompileError(f"{operator.name}: the gradient goes through a sequence as a whole; it is not split")
-    made = forward(lowered, split=split) if direction == "forward" else backward(lowered)
-    return made.bound(operator.scalars)
+    if direction == "forward":
+        return forward(lowered, split=split, resumed=resumed).bound(operator.scalars)
+    return backward(lowered, resumed=resumed).bound(operator.scalars)

@@ -22,8 +22,9 @@ from dtn_core.passes.padding import MASK, pad
 from dtn_core.passes.pipeline import Lowered, candidates, choose
 
 from .arrays import Arrays
-from .implementations import Kernels
-from .kernel_calls import call_kernels, dtype_name, find_kernels
+from .implementations import PLAIN, Kernels, Variant
+from .kernel_calls import call_kernels, describe_options, dtype_name, find_kernels
+from .kernel_shapes import KernelShapes
 from .packed import evaluate_packed
 from .python import LAYOUTS, emit_program, ir_hash, masks_of
 from .shapes import axes_of, axis_sizes, broadcasts, flat_leading, leading_axes
@@ -70,6 +71,8 @@ class Function:
         if layout not in LAYOUTS:
             raise ValueError(f"layout={layout!r} is not one of {', '.join(map(repr, LAYOUTS))}")
         self.kernels = self.foreign_kernels(operator, layout, implementation)
+        self._variants = {} if self.kernels is None else {PLAIN: self.kernels}
+        self.native = self if self.kernels is None else type(self)(operator, layout)
         self.operator = operator
         self.layout = layout
         self.implementation = implementation
@@ -138,18 +141,14 @@ class Function:
             A decay outside (0, 1], sequences that are not packed one after another, or a state of an operator
             that has none.
         """
-        if self.kernels is not None:
-            given_options = {
-                "padding_mask": padding_mask, "cu_seqlens": cu_seqlens, "initial_state": initial_state,
-                "return_state": return_state or None, "chunk_size": chunk_size,
-            }  # fmt: skip
-            return call_kernels(self, self.kernels, tensors, named, given_options)
         if cu_seqlens is not None:
             if padding_mask is not None:
                 raise ValueError(
                     f"{self.__name__}: cu_seqlens clashes with padding_mask: packed sequences have no padding"
                 )
             return self.packed(tensors, named, cu_seqlens, initial_state, return_state, chunk_size)
+        if self.kernels is not None:
+            return call_kernels(self, tensors, named, padding_mask, initial_state, return_state, chunk_size)
         key, plan = self.recall(tensors, named, padding_mask, initial_state, return_state, chunk_size)
         if plan is None:
             tensors, named = self.bind(tensors, named)
@@ -165,6 +164,24 @@ class Function:
         result = self.run(plan.generated, (*given, *scalars), options)
         return (result[0], plan.state(*result[1])) if plan.state is not None else result
 
+    def variant(self, variant: Variant) -> Kernels:
+        """The kernels for such calls.
+
+        Raises
+        ------
+        ValueError
+            If there are none, saying why.
+        """
+        found = self._variants.get(variant)
+        if found is None:
+            found = self._variants[variant] = self._variants[PLAIN].variant(variant)
+        return found
+
+    def kernel_shapes(self, kernels: Kernels) -> KernelShapes:
+        """The shapes of the arrays of kernels, one of :meth:`variant`."""
+        padded = any(param.name == MASK for param in kernels.inputs)
+        return KernelShapes(self.program(padded), self.layout, kernels)
+
     def run_kernels(
         self, kernels: Kernels, arguments: Sequence[Any], leading: Sequence[Any], sizes: Mapping[str, Any]
     ) -> Sequence[Any]:
@@ -173,8 +190,9 @@ class Function:
         Parameters
         ----------
         kernels : Kernels
+            Of :meth:`variant`.
         arguments : sequence
-            Tensors ``[..., *axes]`` and scalars (numbers, or tensors ``[...]``) in the kernels' order.
+            Tensors ``[..., *axes]``, scalars and states (numbers, or tensors), in the kernels' order.
         leading : sequence
             The leading axes that they broadcast to.
         sizes : Mapping[str, Any]
@@ -242,13 +260,8 @@ class Function:
         """Check shapes, dtypes, states and options, and choose the form that is cheapest at these sizes."""
         resuming = initial_state is not None or return_state
         streaming = resuming or chunk_size is not None
-        options: dict[str, Any] = {}
-        if chunk_size is not None:
-            if isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1:
-                raise ValueError(f"{self.__name__}: chunk_size={chunk_size!r} is not an integer >= 1")
-            options["chunk_size"] = chunk_size
-        if streaming:
-            self.check_streams(resuming)
+        options: dict[str, Any] = {} if chunk_size is None else {"chunk_size": chunk_size}
+        self.check_options(resuming, chunk_size)
         generated, streams, sizes = self.select(arrays, padded, streaming=streaming)
         if streams is None or not resuming:
             return Plan(generated, options, None)
@@ -257,6 +270,15 @@ class Function:
         if not return_state:
             return Plan(generated, options, None)
         return Plan(generated, {**options, "return_state": True}, streams.kind)
+
+    def check_options(self, resuming: bool, chunk_size: Any) -> None:
+        """Refuse a chunk size that is none, and options of another kind of operator."""
+        if chunk_size is not None and (
+            isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1
+        ):
+            raise ValueError(f"{self.__name__}: chunk_size={chunk_size!r} is not an integer >= 1")
+        if resuming or chunk_size is not None:
+            self.check_streams(resuming)
 
     def check_streams(self, resuming: bool) -> None:
         """Refuse what only an operator that is computed in chunks has: a chunk size, a state if ``resuming``."""
@@ -538,7 +560,8 @@ class Function:
         batch, heads = flat_leading(leading)
         given = {axis: explained.sizes[axis] for axis in self.operator.program.axes}
         ran = self.kernels.describe({"batch": batch, "heads": heads, **given}, dtype)
-        return replace(explained, implementation=str(self.implementation), form=f"one kernel for all steps; {ran}")
+        form = f"one kernel for all steps; {ran}; {describe_options(self)}"
+        return replace(explained, implementation=str(self.implementation), form=form)
 
     def __repr__(self) -> str:
         return f"<{self.__name__} compiled for {self.target.framework}, layout {self.layout!r}>"

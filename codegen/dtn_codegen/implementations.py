@@ -6,6 +6,7 @@ One makes kernels of an operator; the framework packages give those their arrays
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol
@@ -17,23 +18,58 @@ GROUP = "dtn.implementations"
 NATIVE = "native"
 
 
+@dataclass(frozen=True)
+class Variant:
+    """What a call asks of kernels besides the operator itself.
+
+    Attributes
+    ----------
+    padded : bool
+        A padding mask is an argument, ``[n]`` of the tensors' dtype, 0 at padded tokens.
+    resumed : bool
+        States before the first token are arguments, after all others, and those after the last are results.
+    chunk : int or None
+        Tokens a chunk; None for as many as the schedule has.
+    """
+
+    padded: bool = False
+    resumed: bool = False
+    chunk: int | None = None
+
+
+PLAIN = Variant()
+
+
 class Kernels(Protocol):
     """An operator as kernels.
 
     Arrays are contiguous and of one device: tensors ``[batch, heads, *axes]`` of one dtype, with the layout
-    ``"... n h d"`` those of two axes ``[batch, n, heads, d]``; scalars float32 ``[batch, heads]``.
+    ``"... n h d"`` those of two axes ``[batch, n, heads, d]``; scalars and states float32 ``[batch, heads, *axes]``.
+    There is at least one token.
     """
 
     inputs: tuple[Param, ...]
-    """The operator's parameters, in its order."""
+    """The operator's parameters, in its order, and what the variant adds to them."""
 
     outputs: tuple[Param, ...]
 
+    states: frozenset[str]
+    """Those of the inputs and outputs that are states."""
+
     gradients: tuple[str, ...]
-    """The tensors that the gradient is by."""
+    """The tensors and states that the gradient is by."""
 
     why_no_gradient: str
     """Why there is no kernel of the gradient; empty where there is one."""
+
+    def variant(self, variant: Variant) -> Kernels:
+        """The same operator for other calls.
+
+        Raises
+        ------
+        ValueError
+            If there are no such kernels, saying why.
+        """
 
     def check(self, dtype: str) -> None:
         """Raise ValueError for a dtype that there is no kernel for."""

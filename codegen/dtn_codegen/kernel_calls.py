@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dtn_core.operators import Operator
+from dtn_core.passes.padding import MASK
 
 from . import implementations
-from .implementations import NATIVE, Kernels
+from .implementations import NATIVE, Kernels, Variant
 from .shapes import axis_sizes, leading_axes
+from .state import check_state
 
 if TYPE_CHECKING:
     from .function import Function
@@ -35,63 +37,122 @@ def find_kernels(framework: str, operator: Operator, layout: str, name: str | No
         raise ValueError(f"{refused}: {error}") from error
 
 
+class Checked(NamedTuple):
+    """A call that kernels compute: which, at what leading axes and sizes; the type of states to return."""
+
+    kernels: Kernels
+    leading: tuple[Any, ...]
+    sizes: dict[str, Any]
+    state: Any
+
+
 def call_kernels(
     function: Function,
-    kernels: Kernels,
     tensors: Sequence[Any],
     named: Mapping[str, Any],
-    options: Mapping[str, Any],
+    padding_mask: Any,
+    initial_state: Any,
+    return_state: bool,
+    chunk_size: int | None,
 ) -> Any:
-    """Evaluate by kernels: plain calls, with real tensors of one dtype.
-
-    Parameters
-    ----------
-    function : Function
-    kernels : Kernels
-        Of its operator.
-    tensors, named
-        As they were given.
-    options : Mapping[str, Any]
-        The other arguments of the call; None where one was not given.
+    """Evaluate by kernels; the arguments are those of a call, with real tensors of one dtype.
 
     Raises
     ------
     ValueError
         For what no kernel computes, saying what does.
     """
-    for name, value in options.items():
-        if value is not None:
-            raise ValueError(f"{_refused(function)} with {name}; implementation='native' can")
-    key, known = function.recall(tensors, named)
-    if known is None:
+    key, checked = function.recall(tensors, named, padding_mask, initial_state, return_state, chunk_size)
+    new = checked is None
+    if new:
         bound, named = function.bind(tensors, named)
         tensors = function.convert(bound)
-        checked = _check(function, kernels, tensors)
+        if padding_mask is not None:
+            (padding_mask,) = function.convert((padding_mask,))
+        checked = _check(function, tensors, padding_mask, initial_state, return_state, chunk_size)
         function.remember(key, checked)
-    else:
-        checked = known
+    kernels, leading, sizes, kind = checked
+    if 0 in leading or 0 in sizes.values():  # there is nothing to walk along
+        return function.native(
+            *tensors, padding_mask=padding_mask, initial_state=initial_state, return_state=return_state,
+            chunk_size=chunk_size, **named,
+        )  # fmt: skip
     program = function.operator.program
     arguments = {param.name: tensor for param, tensor in zip(program.tensors, tensors, strict=True)}
     if program.scalars:
-        values = function.scalar_values(named, tensors, new=known is None)
+        values = function.scalar_values(named, tensors, new=new)
         arguments.update({param.name: value for param, value in zip(program.scalars, values, strict=True)})
-    results = function.run_kernels(kernels, [arguments[param.name] for param in kernels.inputs], *checked)
-    return results[0] if len(results) == 1 else tuple(results)
+    arguments[MASK] = padding_mask
+    before = [param.name for param in kernels.inputs if param.name in kernels.states]
+    arguments.update(zip(before, initial_state or [0.0] * len(before), strict=True))
+    found = function.run_kernels(kernels, [arguments[param.name] for param in kernels.inputs], leading, sizes)
+    count = len(program.outputs)
+    result = found[0] if count == 1 else tuple(found[:count])
+    return result if kind is None else (result, kind(*found[count:]))
 
 
-def _check(function: Function, kernels: Kernels, tensors: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The leading axes and the sizes of the operator's axes."""
-    program = function.operator.program
-    shapes = [tuple(tensor.shape) for tensor in tensors]
+def _check(
+    function: Function,
+    tensors: Sequence[Any],
+    padding_mask: Any,
+    initial_state: Any,
+    return_state: bool,
+    chunk_size: int | None,
+) -> Checked:
+    """Refuse what there is no kernel for, and what is no call at all."""
+    padded, resumed = padding_mask is not None, initial_state is not None or return_state
+    given = (*tensors, padding_mask) if padded else tuple(tensors)
+    program = function.program(padded)
+    shapes = [tuple(tensor.shape) for tensor in given]
     sizes = axis_sizes(program, shapes, function.layout)
     leading = leading_axes(program, shapes, function.layout)
-    if function.check_dtypes(tensors):
+    function.check_options(resumed, chunk_size)
+    if function.check_dtypes(given):
         raise ValueError(f"{_refused(function)} with complex tensors; implementation='native' can")
     dtypes = list(dict.fromkeys(dtype_name(tensor) for tensor in tensors))
     if len(dtypes) > 1:
         raise ValueError(f"{_refused(function)} with tensors of {' and '.join(dtypes)}: a kernel takes one dtype")
+    kernels = function.variant(Variant(padded, resumed, chunk_size))
     kernels.check(dtypes[0])
-    return leading, sizes
+    streams = function.streams(complex_input=False)
+    if streams is not None and initial_state is not None:
+        known = not function.tracing()
+        check_state(function.__name__, streams, initial_state, sizes if known else None, leading if known else None)
+    return Checked(kernels, leading, sizes, streams.kind if streams is not None and return_state else None)
+
+
+def describe_options(function: Function) -> str:
+    """What becomes of the options of a call: of a padding mask, of states, and of packed sequences."""
+    said = ["padding_mask is an argument of the kernel"]
+    try:
+        function.variant(Variant(padded=True))
+    except ValueError as error:
+        said = [str(error)]
+    streams = function.streams(complex_input=False)
+    if streams is not None and streams.resumable:
+        said.append("initial_state is one too, and the last state a result of it")
+    return ", ".join([*said, "cu_seqlens runs it once for all sequences of about one length"])
+
+
+def as_kernels(native: Function, kernels: Kernels) -> Callable[..., tuple[Any, ...]]:
+    """``native`` called as kernels are: their inputs in order, and their outputs as a tuple."""
+    names = [param.name for param in kernels.inputs]
+    before = [name for name in names if name in kernels.states]
+    streams = native.streams(complex_input=False)
+
+    def call(*arguments: Any) -> tuple[Any, ...]:
+        named = dict(zip(names, arguments, strict=True))
+        options: dict[str, Any] = {}
+        if MASK in named:
+            options["padding_mask"] = named.pop(MASK) != 0
+        if before and streams is not None:
+            options.update(initial_state=streams.kind(*(named.pop(name) for name in before)), return_state=True)
+        tensors = [named.pop(param.name) for param in native.operator.program.tensors]
+        found = native(*tensors, **named, **options)
+        result, states = found if before else (found, ())
+        return (*(result if isinstance(result, tuple) else (result,)), *states)
+
+    return call
 
 
 def _refused(function: Function) -> str:

@@ -20,7 +20,7 @@ class KernelShapes:
     Attributes
     ----------
     program : Program
-        The definition.
+        The definition, with the padding mask if the kernels have one.
     layout : {"... n d", "... n h d"}
     kernels : Kernels
     """
@@ -28,6 +28,14 @@ class KernelShapes:
     program: Program
     layout: str
     kernels: Kernels
+
+    def is_scalar(self, param: Param) -> bool:
+        """Whether an argument or result is a scalar of the operator."""
+        return not param.axes and param.name not in self.kernels.states
+
+    def is_wide(self, param: Param) -> bool:
+        """Whether an argument or result is float32 whatever the tensors are: scalars and states."""
+        return not param.axes or param.name in self.kernels.states
 
     def is_interleaved(self, param: Param) -> bool:
         """Whether the heads are between the axes of a tensor."""

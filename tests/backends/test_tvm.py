@@ -8,6 +8,8 @@ import importlib.util
 import numpy as np
 import pytest
 
+from dtn_core.operators import tensor_attention
+
 HAS_TVM = any(found.name == "apache-tvm" for found in importlib.metadata.distributions())  # tests/tvm is a "tvm" too
 CAUSAL = {"mask": "causal", "normalize": None}
 
@@ -85,6 +87,101 @@ def test_gradients(kernels, gradients, knobs):
 
     for found, wanted in zip(by("tvm"), by("native"), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
+
+
+def both(function, *tensors, **options):
+    """What kernels and generated source return, results and states side by side."""
+    found = []
+    for implementation in ("tvm", "native"):
+        result = function(implementation)(*tensors, **options)
+        found.append([result[0], *result[1]] if options.get("return_state") else [result])
+    return zip(*found, strict=True)
+
+
+def compiled(backend, layout="... n d", **knobs):
+    operator = tensor_attention(**{**CAUSAL, **knobs})
+    return lambda implementation: backend.dtn.compile(operator, layout=layout, implementation=implementation)
+
+
+DECAYED = {"decay": 0.9, "normalize": "trace"}
+"""With a state that is a number, and states that decay."""
+
+
+class TestStates:
+    """A sequence in pieces: states go into kernels and come out of them."""
+
+    def test_two_halves_are_the_whole(self, kernels):
+        tensors = given(kernels, *[(2, 3, 70, 16)] * 3)
+        function = compiled(kernels, **DECAYED)("tvm")
+        head, state = function(*(x[:, :, :41] for x in tensors), return_state=True)
+        tail, last = function(*(x[:, :, 41:] for x in tensors), initial_state=state, return_state=True)
+        whole, wanted = compiled(kernels, **DECAYED)("native")(*tensors, return_state=True)
+        assert type(last) is type(wanted)
+        for found, expected in zip(last, wanted, strict=True):
+            close(kernels, found, expected)
+        joined = np.concatenate([kernels.numpy(head), kernels.numpy(tail)], axis=-2)
+        np.testing.assert_allclose(joined, kernels.numpy(whole), rtol=0, atol=1e-5 * np.abs(joined).max())
+
+    def test_a_state_whose_leading_axes_broadcast_in_the_other_layout(self, kernels):
+        q, k, v, first = given(kernels, (2, 20, 3, 16), (1, 20, 3, 16), (20, 3, 16), (3, 16, 16))
+        function = compiled(kernels, layout="... n h d")
+        for found, wanted in both(function, q, k, v, initial_state=(first, first), return_state=True):
+            found, wanted = kernels.numpy(found), kernels.numpy(wanted)
+            assert found.shape[0] == 2  # every state has all leading axes, those that do not depend on them as well
+            np.testing.assert_allclose(found, np.broadcast_to(wanted, found.shape), rtol=1e-5)
+
+    def test_tokens_one_at_a_time(self, kernels):
+        tensors = given(kernels, *[(3, 5, 16)] * 3)
+        function = compiled(kernels)("tvm")
+        state, rows = function.init_state(*tensors), []
+        for t in range(5):
+            row, state = function.step(state, *(x[:, t] for x in tensors))
+            rows.append(kernels.numpy(row))
+        wanted = kernels.numpy(compiled(kernels)("native")(*tensors))
+        np.testing.assert_allclose(np.stack(rows, 1), wanted, rtol=0, atol=1e-5 * np.abs(wanted).max())
+
+    def test_gradients_reach_the_initial_state(self, kernels, gradients):
+        shapes = [(2, 20, 8)] * 3 + [(2, 8, 8), (2,), (2, 8, 8)]
+        tensors = [np.asarray(kernels.numpy(x)) for x in given(kernels, *shapes)]
+
+        def by(implementation):
+            function = compiled(kernels, **DECAYED)(implementation)
+
+            def loss(q, k, v, *first):
+                output, last = function(q, k, v, initial_state=first, return_state=True)
+                return sum(gradients.loss(part, np.ones(part.shape, np.float32)) for part in (output, *last))
+
+            return gradients.gradients(loss, tensors)
+
+        for found, wanted in zip(by("tvm"), by("native"), strict=True):
+            assert np.abs(wanted).max() > 0
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
+
+    def test_no_tokens_leave_a_state_as_it_is(self, kernels):
+        tensors = given(kernels, *[(2, 8, 16)] * 3)
+        function = compiled(kernels)("tvm")
+        _, state = function(*tensors, return_state=True)
+        result, same = function(*(x[:, :0] for x in tensors), initial_state=state, return_state=True)
+        assert tuple(result.shape) == (2, 0, 16)
+        for found, wanted in zip(same, state, strict=True):
+            close(kernels, found, wanted)
+
+    def test_an_operator_that_needs_the_whole_has_none(self, kernels):
+        tensors = given(kernels, *[(8, 4)] * 3)
+        with pytest.raises(ValueError, match="tensor_attention has no state: nothing in it is ordered"):
+            compiled(kernels, mask=None)("tvm")(*tensors, return_state=True)
+        with pytest.raises(ValueError, match="needs the whole sequence at once"):
+            compiled(kernels, mask="tril")("tvm")(*tensors, return_state=True)
+
+
+def test_a_number_of_tokens_a_chunk(kernels):
+    tensors = given(kernels, *[(2, 70, 16)] * 3)
+    for found, wanted in both(compiled(kernels), *tensors, chunk_size=64):
+        close(kernels, found, wanted)
+    with pytest.raises(ValueError, match="with chunk_size=5: chunk=5 is not a multiple of"):
+        compiled(kernels)("tvm")(*tensors, chunk_size=5)
+    with pytest.raises(ValueError, match="is not computed in chunks"):
+        compiled(kernels, mask=None)("tvm")(*tensors, chunk_size=64)
 
 
 @pytest.mark.skipif(HAS_TVM, reason="Apache TVM is installed")

@@ -17,6 +17,8 @@ from dtn_core.operators import Operator, as_operator, tensor_attention, tensor_i
 from dtn_core.passes.differentiate import differentiate
 from dtn_tvm.problem import Problem
 
+from .resumed import resumed
+
 KINDS = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32}
 TOLERANCE = {"float16": 1e-3, "bfloat16": 1e-2, "float32": 1e-5}
 """Root mean square of the error, relative to that of the value."""
@@ -40,6 +42,8 @@ class Case:
     free : bool
         Whether the scalars of the operator are arguments, with a value for each head, instead of constants.
     heads : int
+    resumed : bool
+        Whether states are arguments and results.
     """
 
     operator: Operator
@@ -52,30 +56,33 @@ class Case:
     layout: str = "... n d"
     free: bool = False
     heads: int = 2
+    resumed: bool = False
 
     @property
     def problem(self) -> Problem:
         operator = Operator(self.operator.program) if self.free else self.operator
         sizes = {"batch": 1, "heads": self.heads, "n": self.n, "d": self.d, "e": self.e}
         sizes = {axis: sizes[axis] for axis in ("batch", "heads", *operator.program.axes)}
-        return Problem(operator, self.direction, self.dtype, sizes, self.layout)
+        return Problem(operator, self.direction, self.dtype, sizes, self.layout, self.resumed)
 
     def inputs(self, rng: np.random.Generator) -> list[np.ndarray]:
         """Arguments ``[batch, heads, n, features]``; keys near queries, so that no denominator is near 0."""
         made: list[np.ndarray] = []
         for param in self.problem.inputs:
             shape = (1, self.heads, *(self.problem.sizes[axis] for axis in param.axes))
-            if not param.axes:
+            if not param.axes and param.name in self.operator.scalars:
                 value = np.linspace(0.85, 1, self.heads).reshape(shape).astype(np.float32)
             elif param.name == "k":
                 value = made[0] + 0.1 * rng.standard_normal(shape)
             else:
                 value = 0.1 + 0.2 * rng.standard_normal(shape)  # float16 ends at 65504
-            made.append(value.astype(KINDS[self.dtype] if param.axes else np.float32))
+            made.append(value.astype(KINDS[self.problem.kind(param)]))
         return made
 
     def expected(self, inputs: list[np.ndarray]) -> list[np.ndarray]:
         """The outputs, densely."""
+        if self.resumed:
+            return resumed(self.problem, [x.astype(np.float64) for x in inputs])
         program = self.operator.program
         values: Mapping[str, np.ndarray] = {
             **{name: np.asarray(value) for name, value in self.operator.scalars.items()},
@@ -131,13 +138,27 @@ CASES: dict[str, Case] = {
     "a gate": Case(GATED, "float16", 100, 32, 32),
     "everything sees everything": Case(tensor_attention(), "float16", 150, 64, 64, CudaSchedule(split=6)),
     "interaction": Case(tensor_interaction(), "float16", 40, 16, 16, CudaSchedule(chunk=32)),
+    "resumed, order 2, float16": Case(causal(), "float16", 150, 64, 64, resumed=True),
+    "resumed, decay of each head, trace, split": Case(
+        causal(decay=0.9, normalize="trace"),
+        "bfloat16",
+        150,
+        32,
+        32,
+        CudaSchedule(chunk=32, split=8),
+        free=True,
+        resumed=True,
+    ),
+    "resumed, blocks of columns": Case(
+        causal(order=1), "float32", 40, 16, 64, CudaSchedule(chunk=16, block=32), resumed=True
+    ),
     "interaction, causal": Case(
         tensor_interaction(mask="causal", normalize="trace", decay=0.9), "float32", 40, 16, 16, CudaSchedule(chunk=16)
     ),
     "gradient, float16": Case(causal(), "float16", 150, 64, 64, CudaSchedule(warps=8, stages=1), "backward"),
     "gradient, bfloat16": Case(causal(), "bfloat16", 100, 32, 32, CudaSchedule(chunk=32), "backward"),
-    "gradient, decay, split": Case(
-        causal(decay=0.9), "float32", 70, 32, 32, CudaSchedule(chunk=16, stages=1, split=6), "backward"
+    "gradient, resumed, decay, split": Case(
+        causal(decay=0.9), "float32", 70, 32, 32, CudaSchedule(chunk=16, stages=1, split=6), "backward", resumed=True
     ),
     "gradient without order": Case(tensor_attention(normalize=None), "float16", 40, 16, 16, direction="backward"),
 }

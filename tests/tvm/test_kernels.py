@@ -13,6 +13,7 @@ from dtn_core.passes.differentiate import differentiate
 from dtn_core.passes.flatten import flatten
 from dtn_tvm import kernels, targets
 from dtn_tvm.kernels import Problem
+from oracle.resumed import resumed
 
 CPU = targets.target("cpu")
 CAUSAL = tensor_attention(mask="causal", normalize=None)
@@ -67,16 +68,15 @@ BACKWARD = {
 def arrays(problem, seed=0):
     """Inputs of one sign, at which no normaliser is near 0, and outputs in the middle of NaNs."""
     rng = np.random.default_rng(seed)
-    dtype = {"float32": np.float32, "float16": np.float16}[problem.dtype]
     inputs = []
     for param in problem.inputs:
-        if not param.axes:
+        if param.name in problem.operator.scalars:
             inputs.append(np.full(problem.shape(param), problem.operator.scalars[param.name], np.float32))
             continue
-        size = problem.sizes[param.axes[-1]] ** -0.5
-        inputs.append((size * rng.uniform(0.1, 1.1, problem.shape(param))).astype(dtype))
+        size = problem.sizes[param.axes[-1]] ** -0.5 if param.axes else 1
+        inputs.append((size * rng.uniform(0.1, 1.1, problem.shape(param))).astype(problem.kind(param)))
     shapes = [problem.shape(param) for param in problem.outputs]
-    kinds = [dtype if param.axes else np.float32 for param in problem.outputs]
+    kinds = [np.dtype(problem.kind(param)) for param in problem.outputs]
     memory = [np.full(np.prod(shape, dtype=int) + 64, np.nan, kind) for shape, kind in zip(shapes, kinds, strict=True)]
     return inputs, memory, [x[32:-32].reshape(shape) for x, shape in zip(memory, shapes, strict=True)]
 
@@ -88,6 +88,11 @@ def expected(problem, inputs):
         names = [param.name for param in program.tensors]
         program = flatten(differentiate(flatten(program), names))
     batch, heads = problem.sizes["batch"], problem.sizes["heads"]
+    if problem.resumed:
+        results = resumed(problem, [np.asarray(x, np.float64) for x in inputs])
+        names = [param.name for param in problem.outputs]
+        pairs = ((b, h) for b in range(batch) for h in range(heads))
+        return {(b, h): {name: x[b, h] for name, x in zip(names, results, strict=True)} for b, h in pairs}
     swap = problem.layout == "... n h d"
     found = {}
     for b in range(batch):
@@ -116,9 +121,9 @@ def check(problem, schedule=None, tolerance=None):
     assert all(np.isnan(x[:32]).all() and np.isnan(x[-32:]).all() for x in memory), "written outside of a result"
 
 
-def problem_of(operator, direction="forward", dtype="float32", layout="... n d", **sizes):
+def problem_of(operator, direction="forward", dtype="float32", layout="... n d", resumed=False, **sizes):
     sizes = {"batch": 1, "heads": 2, "n": 70, "d": 32, "e": 32, **sizes}
-    return Problem(operator, direction, dtype, sizes, layout)
+    return Problem(operator, direction, dtype, sizes, layout, resumed)
 
 
 @pytest.mark.parametrize("name", FORWARD)
@@ -185,6 +190,27 @@ def test_a_sequence_in_parts(name, n, parts):
 
 def test_results_without_tokens_of_a_sequence_in_parts():
     check(problem_of(TOTALS, n=150, d=20, e=9), CpuSchedule(chunk=32, parallel="split", parts=3))
+
+
+RESUMED = ["order 3", "trace, decay, residual", "row"]
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize("name", RESUMED)
+def test_from_given_states_to_those_after_the_last_token(name, direction):
+    check(problem_of(FORWARD[name], direction, n=70, d=20, e=9, resumed=True), tolerance=5e-5)
+
+
+@pytest.mark.parametrize(("n", "parts"), [(150, 2), (70, 5)])
+def test_parts_of_a_sequence_from_given_states(n, parts):
+    schedule = CpuSchedule(chunk=32, parallel="split", parts=parts)
+    check(problem_of(FORWARD["trace, decay, residual"], n=n, heads=1, resumed=True), schedule)
+
+
+def test_states_are_float32_whatever_the_tensors():
+    problem = problem_of(CAUSAL, dtype="float16", resumed=True)
+    assert [problem.kind(param) for param in problem.inputs] == ["float16"] * 3 + ["float32"] * 2
+    check(problem)
 
 
 def test_one_long_head_is_split_where_there_are_cores():

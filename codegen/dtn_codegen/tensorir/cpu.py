@@ -97,7 +97,7 @@ class _Kernel(Loops):
             shape: tuple[Any, ...] = (self.batch, self.heads, *(self.extent(axis) for axis in param.axes))
             if self.is_interleaved(param):
                 shape = (self.batch, self.length, self.heads, self.extent(param.axes[1]))
-            kind = self.dtype if param.axes else FLOAT
+            kind = self.kind(param)
             # frameworks align to 16 bytes at best, slices to an element
             buffer = T.match_buffer(handle, shape, kind, align=tvm.DataType(kind).bits // 8)
             IRBuilder.name(param.name, buffer)
@@ -120,6 +120,10 @@ class _Kernel(Loops):
                     rows, columns = self.shape(carried.name, transposed=self.native(carried.name))
                     self.sums[carried.name] = T.alloc_buffer((count * self.schedule.parts * rows, columns), FLOAT)
 
+    def kind(self, param: Param) -> str:
+        """The dtype of an argument or result."""
+        return FLOAT if self.program.is_wide(param) else self.dtype
+
     def is_interleaved(self, param: Param) -> bool:
         """Whether the head axis is between the two axes of a tensor."""
         return self.is_headed and len(param.axes) == RANK and param.axes[0] == self.program.axis
@@ -140,8 +144,10 @@ class _Kernel(Loops):
                 self.step(step)
             if walk.body:
                 for carried in walk.carried:
-                    self.clear(carried.name)
+                    self.begin(carried, head)
                 self.walk(walk, head, 0, self.chunks)
+                for carried in walk.carried:
+                    self.end(carried, head)
         self.finish(head)
 
     def by_parts(self) -> None:
@@ -156,8 +162,10 @@ class _Kernel(Loops):
                 self.start(head, walks[: place + 1], ())
                 self.earlier(walks[: place + 1], head)
                 for carried in walk.carried:
-                    self.clear(carried.name)
-                    if not carried.partial:
+                    if carried.partial:
+                        self.clear(carried.name)
+                    else:
+                        self.begin(carried, head)
                         self.fold(carried, head, part, share)
                 self.walk(walk, head, part * share, T.min(self.chunks, (part + 1) * share))
                 for carried in walk.carried:
@@ -171,6 +179,11 @@ class _Kernel(Loops):
                 for carried in walks[-1].carried:
                     if carried.total:
                         self.fold(carried, head, parts, share)
+                for carried in (carried for walk in walks for carried in walk.carried):
+                    if carried.partial and carried.last:
+                        self.begin(carried, head)
+                        self.fold(carried, head, parts, share)
+                        self.end(carried, head)
                 self.finish(head)
 
     def start(self, head: Any, walks: Sequence[Walk], tail: Sequence[Step]) -> None:
@@ -185,7 +198,7 @@ class _Kernel(Loops):
         self.registers()
         for param in self.program.inputs:
             if self.program.axis not in param.axes and (param.name, self.native(param.name)) in self.buffers:
-                self.stage_constant(param, head)
+                self.stage_constant(param, head, param.name)
         for name, value in self.program.constants.items():
             if (name, False) in self.buffers:
                 T.buffer_store(self.buffers[name, False], T.float32(value), [0, 0])
@@ -208,8 +221,22 @@ class _Kernel(Loops):
         for step in self.program.tail:
             self.step(step)
         for output in self.program.outputs:
-            if self.program.axis not in output.axes:
-                self.write_constant(output, head)
+            if self.program.axis not in output.axes and output.name not in self.program.states:
+                self.write_constant(output, head, output.name)
+
+    def begin(self, carried: Carried, head: Any) -> None:
+        """What a carried tensor is before the first chunk."""
+        if not carried.first:
+            self.clear(carried.name)
+            return
+        param = next(p for p in self.program.inputs if p.name == carried.first)
+        self.stage_constant(param, head, carried.name)
+
+    def end(self, carried: Carried, head: Any) -> None:
+        """Write a state as it is after the last chunk, where it is asked for."""
+        if carried.last:
+            param = next(p for p in self.program.outputs if p.name == carried.last)
+            self.write_constant(param, head, carried.name)
 
     def fold(self, carried: Carried, head: Any, until: Any, share: Any) -> None:
         """Add up the sums of all parts before ``until``, each decayed by the tokens after it."""
@@ -244,11 +271,13 @@ class _Kernel(Loops):
                 self.hand_over(self.kept, name, head * self.chunks + chunk, load=False)
             for name in walk.loaded:
                 self.hand_over(self.kept, name, head * self.chunks + chunk, load=True)
-            states = {c.name for c in walk.carried if not (c.total or c.partial)}
+            states = [c for c in walk.carried if not (c.total or c.partial)]
             if self.schedule.parallel != "split":  # parts start from what is before them
-                self.empty = {name: T.bind(T.cast(turn > 0, "int64")) for name in sorted(states)}
+                empty = sorted(c.name for c in states if not c.first)
+                self.empty = {name: T.bind(T.cast(turn > 0, "int64")) for name in empty}
+            idle = {c.name for c in states if self.schedule.parallel == "split" or not c.last}
             for step in walk.body:
-                if step.name not in states:
+                if step.name not in idle:
                     self.step(step)
                     continue
                 with T.If(turn < end - begin - 1), T.Then():  # nothing reads the last one
@@ -301,10 +330,11 @@ class _Kernel(Loops):
                 T.buffer_store(target, T.float32(0), [self.tokens + t, column + lane])
         self.turn(param.name)
 
-    def stage_constant(self, param: Param, head: Any) -> None:
-        """A tensor without tokens, or a scalar, as float32."""
+    def stage_constant(self, param: Param, head: Any, name: str) -> None:
+        """A tensor without tokens, or a scalar, as float32 in the buffer of ``name``."""
         source = self.arguments[param.name]
-        target = self.buffers[param.name, False]
+        form = self.native(name)
+        target = self.buffers[name, form]
         if not param.axes:
             T.buffer_store(target, source[head, 0], [0, 0])
             return
@@ -314,8 +344,9 @@ class _Kernel(Loops):
                 T.buffer_store(target, T.cast(source[row, 0], FLOAT), [0, i])
                 return
             for column, lane in self.pieces(self.sizes[param.axes[1]]):
-                T.buffer_store(target, T.cast(source[row, column + lane], FLOAT), [i, column + lane])
-        self.turn(param.name)
+                place = [column + lane, i] if form else [i, column + lane]
+                T.buffer_store(target, T.cast(source[row, column + lane], FLOAT), place)
+        self.turn(name)
 
     def write(self, param: Param, head: Any, first: Any) -> None:
         """The results of a chunk's tokens."""
@@ -328,21 +359,21 @@ class _Kernel(Loops):
             for column, lane in self.pieces(self.sizes[param.axes[1]]):
                 T.buffer_store(target, T.cast(source[t, column + lane], self.dtype), [row, column + lane])
 
-    def write_constant(self, param: Param, head: Any) -> None:
-        """A result without tokens."""
+    def write_constant(self, param: Param, head: Any, name: str) -> None:
+        """A result without tokens, from the buffer of ``name``."""
         target = self.arguments[param.name]
-        kind = self.dtype if param.axes else FLOAT
+        kind = self.kind(param)
         if not param.axes:
-            T.buffer_store(target, T.cast(self.buffers[param.name, False][0, 0], kind), [head, 0])
+            T.buffer_store(target, T.cast(self.buffers[name, False][0, 0], kind), [head, 0])
             return
         names = [Index(f"place{place}", axis) for place, axis in enumerate(param.axes)]
         with T.serial(self.sizes[param.axes[0]]) as i:
             row = self.row(param, head, i)
             if len(param.axes) < RANK:
-                T.buffer_store(target, T.cast(self.buffers[param.name, False][0, i], kind), [row, 0])
+                T.buffer_store(target, T.cast(self.buffers[name, False][0, i], kind), [row, 0])
                 return
             with T.serial(self.sizes[param.axes[1]]) as j:
-                value = self.load(Read(param.name, tuple(names)), {names[0]: i, names[1]: j}, names[1])
+                value = self.load(Read(name, tuple(names)), {names[0]: i, names[1]: j}, names[1])
                 T.buffer_store(target, T.cast(value, kind), [row, j])
 
     # -------------------------------------------------------------- decays

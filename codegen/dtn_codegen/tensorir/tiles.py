@@ -7,7 +7,7 @@ forward, kept before every chunk, then cotangents from the last chunk to the fir
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from dtn_core.errors import CompileError
@@ -31,11 +31,12 @@ from dtn_core.passes.divide import divide
 from dtn_core.passes.pipeline import Chunked, Lowered, assumed_sizes
 from dtn_core.passes.stream import State
 
+from .dependencies import apart, depending, hoisted, levels, needed
 from .steps import RANK, fuse
 from .walks import Carried, TileProgram, Walk
 
 
-def forward(lowered: Lowered, *, split: bool = False) -> TileProgram:
+def forward(lowered: Lowered, *, split: bool = False, resumed: bool = False) -> TileProgram:
     """The operator itself.
 
     Parameters
@@ -44,6 +45,8 @@ def forward(lowered: Lowered, *, split: bool = False) -> TileProgram:
     split : bool
         For sequences in parts that are computed side by side: states that need no other state are summed first, then
         those that need them, and the results last.
+    resumed : bool
+        With the states before the first token as further arguments, and those after the last as further results.
 
     Raises
     ------
@@ -53,22 +56,30 @@ def forward(lowered: Lowered, *, split: bool = False) -> TileProgram:
     axis = _token_axis(lowered)
     chunked = lowered.chunked
     definition = lowered.definition
+    _check_states(lowered, resumed=resumed)
     if chunked is None:
         return _Staged(lowered.program, axis, definition.params, definition.outputs, split=split).build(())
     if chunked.after is not None:
         raise CompileError(f"{definition.name} sums causal results over the whole sequence; that has no kernel")
     before = chunked.before
+    if before is not None:
+        chunked = replace(chunked, chunk=apart(chunked.chunk, {s.name for s in before.statements}))
     body = Program(
         definition.name,
         definition.params,
         definition.outputs,
         (*(before.statements if before is not None else ()), *chunked.chunk.statements),
     )
-    return _Staged(body, axis, definition.params, definition.outputs, chunked, split=split).build(chunked.stream.states)
+    states = chunked.stream.states
+    made = _Staged(body, axis, definition.params, definition.outputs, chunked, split=split).build(states)
+    return _resumed(made, states) if resumed else made
 
 
-def backward(lowered: Lowered) -> TileProgram:
+def backward(lowered: Lowered, *, resumed: bool = False) -> TileProgram:
     """Gradients by its tensors; inputs are the operator's, then a cotangent ``d_o`` for each output.
+
+    If it is ``resumed``, states before the first token are among the inputs, their gradients among the outputs, and
+    the cotangents of the states after the last among the cotangents.
 
     Raises
     ------
@@ -79,12 +90,43 @@ def backward(lowered: Lowered) -> TileProgram:
     definition = lowered.definition
     ignored = masks(definition)
     wrt = [p.name for p in definition.tensors if p.name not in ignored]
+    _check_states(lowered, resumed=resumed)
     if lowered.chunked is None:
         vjp = differentiate(lowered.program, wrt)
         real = replace(vjp, statements=tuple(replace(s, value=real_valued(s.value)) for s in vjp.statements))
         program = divide(contract(pruned(real), assumed_sizes(real)))
         return _Staged(program, axis, vjp.params, vjp.outputs).build(())
-    return _chunked_backward(lowered.chunked, definition, wrt)
+    return _chunked_backward(lowered.chunked, definition, wrt, resumed=resumed)
+
+
+def _check_states(lowered: Lowered, *, resumed: bool) -> None:
+    if resumed and (lowered.chunked is None or not lowered.chunked.stream.resumable):
+        raise CompileError(f"{lowered.definition.name}: there is no state to hand on")
+
+
+def before_first(state: State) -> Param:
+    """The argument of a state before the first token."""
+    return Param(f"{state.name}_first", state.axes)
+
+
+def after_last(state: State) -> Param:
+    """The result of a state after the last token."""
+    return Param(f"{state.name}_last", state.axes)
+
+
+def _resumed(program: TileProgram, states: Sequence[State]) -> TileProgram:
+    """``program`` that begins with states that are given, and ends with giving them."""
+    first = {state.name: before_first(state).name for state in states}
+    last = {state.name: after_last(state).name for state in states}
+    walks = tuple(
+        replace(
+            walk,
+            carried=tuple(replace(c, first=first.get(c.name, ""), last=last.get(c.name, "")) for c in walk.carried),
+        )
+        for walk in program.walks
+    )
+    inputs = (*program.inputs, *map(before_first, states))
+    return replace(program, inputs=inputs, outputs=(*program.outputs, *map(after_last, states)), walks=walks)
 
 
 def _token_axis(lowered: Lowered) -> str:
@@ -191,7 +233,7 @@ class _Staged:
         sums = [statement for at, statement in self.sums if at == stage]
         results = self.results(stage)
         wanted = {*results, *(s.added for s in states), *(r.tensor for s in sums for r in statement_reads(s))}
-        body = _needed(self.available(stage), wanted)
+        body = needed(self.available(stage), wanted)
         carried, updates, renewals = _carried(states)
         for statement in sums:
             added, after = f"{statement.name}_added", f"{statement.name}_next"
@@ -210,23 +252,23 @@ class _Staged:
         that state.
         """
         statements = self.available(stage)
-        levels = _levels(statements, states)
+        level_of = levels(statements, states)
         results = self.results(stage)
         loaded: set[str] = set()
         walks = []
-        for level in range(max(levels.values()) + 2):
-            own = [s for s in states if levels[s.name] == level]
-            later = {*results, *(s.added for s in states if levels[s.name] > level)}
+        for level in range(max(level_of.values()) + 2):
+            own = [s for s in states if level_of[s.name] == level]
+            later = {*results, *(s.added for s in states if level_of[s.name] > level)}
             wanted = {s.added for s in own} or set(results)
             while True:  # a state that is read has to be kept up to date
-                body = _needed(statements, wanted, loaded)
+                body = needed(statements, wanted, loaded)
                 known = {r.tensor for s in body for r in statement_reads(s)}
-                lower = [s for s in states if levels[s.name] < level and s.name in known]
+                lower = [s for s in states if level_of[s.name] < level and s.name in known]
                 if {s.added for s in lower} <= wanted:
                     break
                 wanted |= {s.added for s in lower}
-            made = {s.name for s in _depending(body, {s.name for s in states} | loaded) if s.axes.count(self.axis) == 1}
-            remaining = _needed(statements, later, loaded | made) if own else []
+            made = {s.name for s in depending(body, {s.name for s in states} | loaded) if s.axes.count(self.axis) == 1}
+            remaining = needed(statements, later, loaded | made) if own else []
             stored = {r.tensor for s in remaining for r in statement_reads(s)} & made
             carried, updates, renewals = _carried([*lower, *own])
             walk = Walk(
@@ -254,7 +296,7 @@ class _Staged:
         varying |= set(walk.loaded)
         if self.chunked is not None:
             varying |= {w.fall for w in self.chunked.stream.weights}
-        constant, moving = _hoisted(body, varying)
+        constant, moving = hoisted(body, varying)
         small = [s for at, s in self.small if at == stage]
         read_later = {r.tensor for _, s in (*self.small, *self.sums) for r in statement_reads(s)}
         read_later |= {r.tensor for s in self.tokens for r in statement_reads(s)} | {o.name for o in self.outputs}
@@ -272,27 +314,7 @@ class _Staged:
         return [s for s in self.tokens if self.stages[s.name] <= stage]
 
 
-def _levels(statements: Sequence[Statement], states: Sequence[State]) -> dict[str, int]:
-    """How many other states have to be known, one after another, before a state can be summed."""
-    needs = {}
-    for state in states:
-        read = {r.tensor for s in _needed(statements, {state.added}) for r in statement_reads(s)}
-        needs[state.name] = {other.name for other in states if other.name in read and other.name != state.name}
-    levels: dict[str, int] = {}
-    while len(levels) < len(states):
-        ready = [name for name, needed in needs.items() if name not in levels and needed <= levels.keys()]
-        if not ready:
-            raise CompileError("its states depend on one another in a circle")
-        levels.update({name: max((levels[n] + 1 for n in needs[name]), default=0) for name in ready})
-    return levels
-
-
-def _depending(statements: Sequence[Statement], sources: set[str]) -> list[Statement]:
-    """Those of ``statements`` that depend on ``sources``."""
-    return _hoisted(statements, sources)[1]
-
-
-def _chunked_backward(chunked: Chunked, definition: Program, wrt: Sequence[str]) -> TileProgram:
+def _chunked_backward(chunked: Chunked, definition: Program, wrt: Sequence[str], *, resumed: bool) -> TileProgram:
     if chunked.wholes:
         raise CompileError(f"{definition.name}: the gradient of a causal operator that needs the whole has no kernel")
     made, stream = chunked.backward, chunked.stream
@@ -309,7 +331,9 @@ def _chunked_backward(chunked: Chunked, definition: Program, wrt: Sequence[str])
     statements = list(made.chunk.statements)
     if stream.states:
         carried, updates, renewals = _carried(stream.states)
-        constant, moving = _hoisted(_needed(statements, set(added)), varying)
+        if resumed:
+            carried = [replace(c, first=before_first(s).name) for c, s in zip(carried, stream.states, strict=True)]
+        constant, moving = hoisted(needed(statements, set(added)), varying)
         walks.append(Walk(fuse(constant, axes), fuse([*moving, *renewals], (), updates), tuple(carried), saved=saved))
     updates, renewals, carried = {}, [], []
     for state in stream.states:
@@ -317,7 +341,11 @@ def _chunked_backward(chunked: Chunked, definition: Program, wrt: Sequence[str])
         mirrored = replace(state, name=after, after=f"{after}_next", added=made.gradients[state.name])
         renewals.append(mirrored.update)
         updates[mirrored.after] = after
-        carried.append(Carried(after, state.axes, weights=state.weights))
+        backwards = Carried(after, state.axes, weights=state.weights)
+        if resumed:
+            first, last = after_last(state), before_first(state)
+            backwards = replace(backwards, first=f"d_{first.name}", last=f"d_{last.name}")
+        carried.append(backwards)
     outputs = []
     totals: list[str] = []
     for name in wrt:
@@ -330,7 +358,7 @@ def _chunked_backward(chunked: Chunked, definition: Program, wrt: Sequence[str])
             totals.append(gradient)
     results = tuple(p.name for p in outputs if stream.axis in p.axes)
     wanted = {*results, *totals, *(made.gradients[state.name] for state in stream.states)}
-    body = _needed(statements, wanted)
+    body = needed(statements, wanted)
     for name in totals:
         indices = next(s.indices for s in body if s.name == name)
         body = [replace(s, name=f"{name}_added") if s.name == name else s for s in body]
@@ -339,7 +367,7 @@ def _chunked_backward(chunked: Chunked, definition: Program, wrt: Sequence[str])
         renewals.append(Statement(f"{name}_next", indices, total))
         updates[f"{name}_next"] = name
         carried.append(Carried(name, axes[name], total=True))
-    constant, moving = _hoisted(body, varying)
+    constant, moving = hoisted(body, varying)
     walks.append(
         Walk(
             fuse(constant, axes),
@@ -353,11 +381,14 @@ def _chunked_backward(chunked: Chunked, definition: Program, wrt: Sequence[str])
     if stream.states:
         walks[0] = replace(walks[0], saved=walks[1].loaded)
     given = [Param(made.cotangents[o.name], o.axes) for o in definition.outputs]
+    before = list(map(before_first, stream.states)) if resumed else []
+    if resumed:
+        given += [Param(f"d_{after_last(state).name}", state.axes) for state in stream.states]
     return TileProgram(
         made.chunk.name,
         stream.axis,
-        (*definition.params, *given),
-        tuple(outputs),
+        (*definition.params, *before, *given),
+        (*outputs, *(Param(f"d_{param.name}", param.axes) for param in before)),
         tuple(walks),
         (),
         stream.weights,
@@ -371,29 +402,4 @@ def _carried(states: Sequence[State]) -> tuple[list[Carried], dict[str, str], li
     return carried, {state.after: state.name for state in states}, [state.update for state in states]
 
 
-def _needed(statements: Sequence[Statement], wanted: set[str], known: Iterable[str] = ()) -> list[Statement]:
-    """Those of ``statements`` that ``wanted`` depends on, beyond what is ``known``."""
-    wanted = set(wanted)
-    known = set(known)
-    found = []
-    for statement in reversed(statements):
-        if statement.name in wanted - known:
-            wanted |= {read.tensor for read in statement_reads(statement)}
-            found.append(statement)
-    return found[::-1]
-
-
-def _hoisted(statements: Sequence[Statement], varying: set[str]) -> tuple[list[Statement], list[Statement]]:
-    """Statements that are the same for every chunk, and the others."""
-    varying = set(varying)
-    constant, moving = [], []
-    for statement in statements:
-        if any(read.tensor in varying for read in statement_reads(statement)):
-            varying.add(statement.name)
-            moving.append(statement)
-        else:
-            constant.append(statement)
-    return constant, moving
-
-
-__all__ = ["Carried", "TileProgram", "Walk", "backward", "forward"]
+__all__ = ["Carried", "TileProgram", "Walk", "after_last", "backward", "before_first", "forward"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from dtn_core.ir.nodes import Param
 from dtn_core.passes.stream import Weights
@@ -13,7 +14,7 @@ from .steps import Step
 
 @dataclass(frozen=True)
 class Carried:
-    """A tensor carried along a walk: 0 at first, overwritten by a step of every chunk.
+    """A tensor carried along a walk, overwritten by a step of every chunk.
 
     Attributes
     ----------
@@ -25,6 +26,10 @@ class Carried:
         what all earlier parts have summed.
     weights
         Its decay, if it has one.
+    first
+        The argument that it is before the first chunk; empty where it is 0.
+    last
+        The result that it is after the last chunk; empty where nothing outside asks for it.
     """
 
     name: str
@@ -32,6 +37,8 @@ class Carried:
     total: bool = False
     partial: bool = False
     weights: Weights | None = None
+    first: str = ""
+    last: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,6 +122,16 @@ class TileProgram:
         values = {p.name: float(scalars[p.name]) for p in self.inputs if p.name in scalars and not p.axes}
         inputs = tuple(p for p in self.inputs if p.name not in values)
         return replace(self, inputs=inputs, constants={**self.constants, **values})
+
+    @cached_property
+    def states(self) -> frozenset[str]:
+        """The arguments and results that are states before the first token, or after the last."""
+        carried = [carried for walk in self.walks for carried in walk.carried]
+        return frozenset(name for each in carried for name in (each.first, each.last) if name)
+
+    def is_wide(self, param: Param) -> bool:
+        """Whether an argument or result is float32 whatever the tensors are: scalars and states."""
+        return not param.axes or param.name in self.states
 
     @property
     def features(self) -> tuple[str, ...]:

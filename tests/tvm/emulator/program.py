@@ -61,11 +61,12 @@ class EmulatedProgram:
             segments = max(1, min(self.schedule.split // sequences, chunks))
         memory: dict[str, Any] = {"batch": batch, "heads": heads, "n": length}
         for param, value in zip(self.program.inputs, inputs, strict=True):
-            kind = KINDS[self.dtype] if param.axes else np.float32
+            kind = KINDS["float32" if self.program.is_wide(param) else self.dtype]
             memory[param.name] = np.ascontiguousarray(self.arranged(param.axes, value)).astype(kind)
         for param in self.program.outputs:
             shape = (batch, heads, *(length if a == self.program.axis else self.sizes[a] for a in param.axes))
-            poisoned = np.full(shape, np.nan).astype(KINDS[self.dtype])
+            kind = KINDS["float32" if self.program.is_wide(param) else self.dtype]
+            poisoned = np.full(shape, np.nan).astype(kind)
             memory[param.name] = np.ascontiguousarray(self.arranged(param.axes, poisoned))
         for scratch in self.launches.scratch:
             count = {"chunks": (chunks,), "segments": (segments,), "": ()}[scratch.count]
@@ -81,4 +82,5 @@ class EmulatedProgram:
 
     def arranged(self, axes: tuple[str, ...], value: np.ndarray) -> np.ndarray:
         """Heads and tokens exchanged where the layout has them so."""
-        return value.swapaxes(1, 2) if self.interleaved and len(axes) == 2 else value
+        interleaved = self.interleaved and len(axes) == 2 and axes[0] == self.program.axis
+        return value.swapaxes(1, 2) if interleaved else value

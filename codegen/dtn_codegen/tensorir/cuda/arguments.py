@@ -40,7 +40,7 @@ class Arguments:
             full = (self.batch, self.heads, *shape)
             if self.interleaved and len(shape) == MATRIX and param.axes[0] == self.axis:
                 full = (self.batch, shape[0], self.heads, shape[1])
-            kind = dtype if param.axes else "float32"
+            kind = "float32" if program.is_wide(param) else dtype
             self.buffers[param.name] = tir.arg(param.name, tir.buffer(full, kind))
         self.chunks = (self.length + (schedule.chunk - 1)) // schedule.chunk
         self.sequences = self.batch * self.heads

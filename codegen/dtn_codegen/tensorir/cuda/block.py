@@ -118,15 +118,21 @@ class Block:
                 self.values.log_decays[weights.decay] = logarithm[0]
         for param in self.plan.given:
             self.set(param.name, partial(self.given, param.name))
-        for name in self.plan.carried:
-            if name not in self.plan.part.starts:
-                self.set(name, lambda places: real(0))
-            else:
+        for name, carried in self.plan.carried.items():
+            if name in self.plan.part.starts:
                 self.set(name, partial(self.start, name))
+            elif carried.first and name not in self.plan.part.ends:
+                self.set(name, partial(self.before, name, carried.first))
+            else:
+                self.set(name, lambda places: real(0))
 
     def given(self, name: str, places: tuple[Expression, ...]) -> Expression:
         """An element of what has no tokens and comes from outside."""
         return tir.cast(self.arguments.given(name, self.sequence, self.features(name, places)), "float32")
+
+    def before(self, name: str, first: str, places: tuple[Expression, ...]) -> Expression:
+        """An element of a state before the first token."""
+        return self.arguments.given(first, self.sequence, self.features(name, places))
 
     def start(self, name: str, places: tuple[Expression, ...]) -> Expression:
         """An element of a state that the segment begins with."""
@@ -200,6 +206,16 @@ class Block:
         for name in self.plan.part.ends:
             end = self.arguments.buffers[f"{name}_segments"]
             self.put(name, end, partial(self.segment_at, name))
+        ending = {name: carried.last for name, carried in self.plan.carried.items() if carried.last}
+        if ending:
+            final = tir.int32(0) if self.walk.reverse else tir.cast(self.segments - 1, "int32")
+            with tir.If(self.segment == final), tir.Then():
+                for name, last in ending.items():
+                    self.put(name, self.arguments.buffers[last], partial(self.sequence_at, name))
+
+    def sequence_at(self, name: str, places: tuple[Expression, ...]) -> tuple[Expression, ...]:
+        heads = self.arguments.heads
+        return (self.sequence // heads, self.sequence % heads, *self.features(name, places))
 
     # ------------------------------------------------------------------ barriers
 

@@ -25,7 +25,7 @@ class Fold:
         that it begins with.
     reverse : bool
         Whether the last segment comes first.
-    tokens : int
+    chunk : int
         Tokens a chunk.
     elements : int
         Of the carried tensor.
@@ -33,7 +33,7 @@ class Fold:
 
     carried: Carried
     reverse: bool
-    tokens: int
+    chunk: int
     elements: int
 
     @property
@@ -45,34 +45,37 @@ class Fold:
         """Thread blocks."""
         return (sequences, -(-self.elements // THREADS))
 
-    def emit(self, segments: Any, target: Any, decay: Any, count: Any, share: Any) -> None:
+    def emit(self, segments: Any, first: Any, target: Any, decay: Any, count: Any, share: Any, length: Any) -> None:
         """Emit its kernel.
 
         Parameters
         ----------
         segments : tvm.tirx.Buffer
             ``[sequences, count, elements]``.
+        first : tvm.tirx.Buffer
+            ``[sequences, elements]``, what the first segment begins with; None for zeros.
         target : tvm.tirx.Buffer
             ``[sequences, elements]`` for a total; else not used.
         decay : callable
             log₂ of the decay of a sequence, from its index; None where the carried tensor does not decay.
-        count, share : expression
-            Segments, and chunks in each.
+        count, share, length : expression
+            Segments, chunks in each, and tokens of a sequence.
         """
         sequences = segments.shape[0]
         sequence, part = tir.cta_id([tir.cast(sequences, "int32"), -(-self.elements // THREADS)])
         place = named("place", tir.Bind(part * THREADS + tir.thread_id([THREADS])))
         with tir.If(place < self.elements), tir.Then():
             state = local((1,), "float32", "state")
-            tir.buffer_store(state, real(0), [0])
-            kept: Any = real(1)
-            if decay is not None:
-                kept = tir.exp2(decay(sequence) * tir.cast(share * self.tokens, "float32"))
+            tir.buffer_store(state, real(0) if first is None else first[sequence, place], [0])
             with tir.serial(tir.cast(count, "int32")) as turn:
                 segment = count - 1 - turn if self.reverse else turn
                 added = local((1,), "float32", "added")
                 tir.buffer_store(added, segments[sequence, segment, place], [0])
                 if not self.carried.total:
+                    kept: Any = real(1)
+                    if decay is not None:
+                        begin, end = (tir.min(length, (segment + more) * share * self.chunk) for more in (0, 1))
+                        kept = tir.exp2(decay(sequence) * tir.cast(end - begin, "float32"))
                     tir.buffer_store(segments, state[0], [sequence, segment, place])
                     tir.buffer_store(state, state[0] * kept + added[0], [0])
                 else:

@@ -136,10 +136,13 @@ def _fold(fold: Fold, program: TileProgram, arguments: Arguments) -> None:
     flat = (arguments.sequences, count, fold.elements)
     source = arguments.buffers[fold.source]
     segments = tir.decl_buffer(flat, "float32", data=source.data, scope="global")
-    target = None
-    if fold.carried.total:
-        total = arguments.buffers[fold.carried.name]
-        target = tir.decl_buffer((arguments.sequences, fold.elements), "float32", data=total.data, scope="global")
+
+    def whole(name: str) -> Any:
+        data = arguments.buffers[name].data
+        return tir.decl_buffer((arguments.sequences, fold.elements), "float32", data=data, scope="global")
+
+    first = whole(fold.carried.first) if fold.carried.first else None
+    target = whole(fold.carried.name) if fold.carried.total else None
 
     weights = fold.carried.weights
     values = Values((), program.constants)
@@ -150,4 +153,4 @@ def _fold(fold: Fold, program: TileProgram, arguments: Arguments) -> None:
             return tir.log2(arguments.given(weights.decay.tensor, sequence, ()))
         return values.log_decay(weights.decay)
 
-    fold.emit(segments, target, None if weights is None else log_decay, count, share)
+    fold.emit(segments, first, target, None if weights is None else log_decay, count, share, arguments.length)

@@ -63,7 +63,7 @@ def passes(program: TileProgram, *, split: bool) -> tuple[Pass, ...]:
     if program.tail:
         raise CompileError(f"{program.name}: what follows its last walk has no CUDA kernel")
     for output in program.outputs:
-        if program.axis not in output.axes:
+        if program.axis not in output.axes and output.name not in program.states:
             raise CompileError(f"{program.name}: {output.name} has no axis {program.axis}; that has no CUDA kernel")
     made: list[Pass] = []
     for number, walk in enumerate(program.walks):
@@ -133,7 +133,7 @@ def in_place(step: Step) -> bool:
 
 def _states(walk: Walk, name: str, names: tuple[str, ...], done: tuple[str, ...]) -> Pass:
     steps, carried = needed(walk, names)
-    kept = tuple(c for c in walk.carried if c.name in carried)
+    kept = tuple(replace(c, last="") for c in walk.carried if c.name in carried)
     part = replace(walk, body=steps, carried=kept, saved=(), results=())
     part = replace(part, loaded=part.reads(walk.loaded))
     return Pass(name, part, tuple(n for n in done if n in carried), names)

@@ -48,6 +48,7 @@ class TvmKernels:
     def __init__(self, operator: Operator, layout: str, of: Variant = PLAIN) -> None:
         self.plain = Operator(operator.program)  # scalars are arguments: they differ from call to call
         self.operator = Operator(pad(operator.program)) if of.padded else self.plain
+        self.program = self.operator.program
         self.layout = layout
         self.of = of
         forward = tile_program(self.operator, "forward", resumed=of.resumed)

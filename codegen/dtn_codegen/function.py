@@ -179,8 +179,7 @@ class Function:
 
     def kernel_shapes(self, kernels: Kernels) -> KernelShapes:
         """The shapes of the arrays of kernels, one of :meth:`variant`."""
-        padded = any(param.name == MASK for param in kernels.inputs)
-        return KernelShapes(self.program(padded), self.layout, kernels)
+        return KernelShapes(self.layout, kernels)
 
     def run_kernels(
         self, kernels: Kernels, arguments: Sequence[Any], leading: Sequence[Any], sizes: Mapping[str, Any]

@@ -11,7 +11,7 @@ from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Protocol
 
-from dtn_core.ir.nodes import Param
+from dtn_core.ir.nodes import Param, Program
 from dtn_core.operators import Operator
 
 GROUP = "dtn.implementations"
@@ -47,6 +47,9 @@ class Kernels(Protocol):
     ``"... n h d"`` those of two axes ``[batch, n, heads, d]``; scalars and states float32 ``[batch, heads, *axes]``.
     There is at least one token.
     """
+
+    program: Program
+    """The definition, with the padding mask where the variant has one."""
 
     inputs: tuple[Param, ...]
     """The operator's parameters, in its order, and what the variant adds to them."""

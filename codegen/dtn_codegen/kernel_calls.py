@@ -102,17 +102,16 @@ def _check(
     """Refuse what there is no kernel for, and what is no call at all."""
     padded, resumed = padding_mask is not None, initial_state is not None or return_state
     given = (*tensors, padding_mask) if padded else tuple(tensors)
-    program = function.program(padded)
-    shapes = [tuple(tensor.shape) for tensor in given]
-    sizes = axis_sizes(program, shapes, function.layout)
-    leading = leading_axes(program, shapes, function.layout)
     function.check_options(resumed, chunk_size)
+    kernels = function.variant(Variant(padded, resumed, chunk_size))
+    shapes = [tuple(tensor.shape) for tensor in given]
+    sizes = axis_sizes(kernels.program, shapes, function.layout)
+    leading = leading_axes(kernels.program, shapes, function.layout)
     if function.check_dtypes(given):
         raise ValueError(f"{_refused(function)} with complex tensors; implementation='native' can")
     dtypes = list(dict.fromkeys(dtype_name(tensor) for tensor in tensors))
     if len(dtypes) > 1:
         raise ValueError(f"{_refused(function)} with tensors of {' and '.join(dtypes)}: a kernel takes one dtype")
-    kernels = function.variant(Variant(padded, resumed, chunk_size))
     kernels.check(dtypes[0])
     streams = function.streams(complex_input=False)
     if streams is not None and initial_state is not None:

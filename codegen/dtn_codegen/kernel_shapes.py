@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dtn_core.ir.nodes import Param, Program
+from dtn_core.ir.nodes import Param
 
 from .implementations import Kernels
 from .python import HEADS, has_heads
@@ -19,13 +19,10 @@ class KernelShapes:
 
     Attributes
     ----------
-    program : Program
-        The definition, with the padding mask if the kernels have one.
     layout : {"... n d", "... n h d"}
     kernels : Kernels
     """
 
-    program: Program
     layout: str
     kernels: Kernels
 
@@ -39,7 +36,7 @@ class KernelShapes:
 
     def is_interleaved(self, param: Param) -> bool:
         """Whether the heads are between the axes of a tensor."""
-        return self.layout == HEADS and len(param.axes) > 1 and has_heads(self.program, param.axes)
+        return self.layout == HEADS and len(param.axes) > 1 and has_heads(self.kernels.program, param.axes)
 
     def sizes(self, shapes: Sequence[Sequence[Any]]) -> dict[str, Any]:
         """Sizes of all axes, of the batch and of the heads, from the shapes of a kernel's arguments."""
@@ -60,7 +57,7 @@ class KernelShapes:
 
     def outside(self, param: Param, leading: Sequence[Any], sizes: Mapping[str, Any]) -> tuple[Any, ...]:
         """The shape of a call's argument or result, broadcast to the leading axes."""
-        return whole_shape(self.program, param.axes, self.layout, leading, sizes)
+        return whole_shape(self.kernels.program, param.axes, self.layout, leading, sizes)
 
     @staticmethod
     def with_leading(leading: Sequence[Any], sizes: Mapping[str, Any]) -> dict[str, Any]:

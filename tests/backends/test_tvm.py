@@ -37,7 +37,9 @@ def close(backend, found, wanted, tolerance=1e-5):
 
 
 @pytest.mark.parametrize(
-    "knobs", [CAUSAL, {"mask": "causal", "decay": 0.9, "residual": 0.5}, {}, {"mask": "tril"}], ids=str
+    "knobs",
+    [CAUSAL, {"mask": "causal", "decay": 0.9, "residual": 0.5}, {}, {"mask": "tril"}],
+    ids=str,
 )
 def test_values(kernels, knobs):
     q, k, v = given(kernels, (2, 3, 70, 16), (2, 3, 70, 16), (2, 3, 70, 20))
@@ -172,6 +174,71 @@ class TestStates:
             compiled(kernels, mask=None)("tvm")(*tensors, return_state=True)
         with pytest.raises(ValueError, match="needs the whole sequence at once"):
             compiled(kernels, mask="tril")("tvm")(*tensors, return_state=True)
+
+
+MASK = np.array([[1, 1, 0, 1, 0, 1, 1, 0], [0, 1, 1, 1, 1, 0, 0, 0]], bool)
+
+
+class TestPadding:
+    """Tokens that count for nothing."""
+
+    @pytest.mark.parametrize(
+        "knobs", [{}, {"normalize": "row"}, {"mask": None, "normalize": "trace"}, {"mask": "tril"}], ids=str
+    )
+    def test_values(self, kernels, knobs):
+        tensors = given(kernels, *[(2, 8, 16)] * 3)
+        for found, wanted in both(compiled(kernels, **knobs), *tensors, padding_mask=kernels.array(MASK)):
+            close(kernels, found, wanted)
+
+    def test_what_padded_tokens_hold_is_not_looked_at(self, kernels):
+        tensors = [np.array(kernels.numpy(x)) for x in given(kernels, *[(2, 8, 16)] * 3)]
+        function = compiled(kernels)("tvm")
+        wanted = function(*map(kernels.array, tensors), padding_mask=kernels.array(MASK))
+        for x in tensors:
+            x[~MASK] = np.nan
+        close(kernels, function(*map(kernels.array, tensors), padding_mask=kernels.array(MASK)), wanted)
+
+    def test_with_states_and_heads_that_share_the_mask(self, kernels):
+        tensors = given(kernels, *[(2, 3, 8, 16)] * 3)
+        options = {"padding_mask": kernels.array(MASK[:, None]), "return_state": True}
+        _, state = compiled(kernels, **DECAYED)("native")(*tensors, return_state=True)
+        for found, wanted in both(compiled(kernels, **DECAYED), *tensors, initial_state=state, **options):
+            close(kernels, found, wanted)
+
+    def test_gradients(self, kernels, gradients):
+        tensors = [np.asarray(kernels.numpy(x)) for x in given(kernels, *[(2, 8, 16)] * 3)]
+
+        def by(implementation):
+            function = compiled(kernels)(implementation)
+
+            def loss(q, k, v):
+                output = function(q, k, v, padding_mask=kernels.array(MASK))
+                return gradients.loss(output, np.ones(output.shape, np.float32))
+
+            return gradients.gradients(loss, tensors)
+
+        for found, wanted in zip(by("tvm"), by("native"), strict=True):
+            np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
+
+
+class TestPacked:
+    """Sequences one after another, each by itself."""
+
+    starts = (0, 3, 3, 10, 21)
+
+    @pytest.mark.parametrize("layout", ["... n d", "... n h d"])
+    def test_values(self, kernels, layout):
+        tensors = given(kernels, *[(3, 21, 16) if layout == "... n d" else (21, 3, 16)] * 3)
+        function = compiled(kernels, layout=layout)
+        for found, wanted in both(function, *tensors, cu_seqlens=self.starts, return_state=True):
+            close(kernels, found, wanted)
+
+    def test_from_states(self, kernels):
+        tensors = given(kernels, *[(21, 16)] * 3)
+        function = compiled(kernels, **DECAYED)
+        _, states = function("native")(*tensors, cu_seqlens=self.starts, return_state=True)
+        for found, wanted in both(function, *tensors, cu_seqlens=self.starts, initial_state=states):
+            close(kernels, found, wanted)
 
 
 def test_a_number_of_tokens_a_chunk(kernels):

@@ -15,6 +15,7 @@ from dtn_codegen.tensorir.cuda.schedule import CudaSchedule
 from dtn_core.interpret import interpret
 from dtn_core.operators import Operator, as_operator, tensor_attention, tensor_interaction
 from dtn_core.passes.differentiate import differentiate
+from dtn_core.passes.padding import MASK, pad
 from dtn_tvm.problem import Problem
 
 from .resumed import resumed
@@ -72,6 +73,8 @@ class Case:
             shape = (1, self.heads, *(self.problem.sizes[axis] for axis in param.axes))
             if not param.axes and param.name in self.operator.scalars:
                 value = np.linspace(0.85, 1, self.heads).reshape(shape).astype(np.float32)
+            elif param.name == MASK:
+                value = rng.integers(0, 2, shape)
             elif param.name == "k":
                 value = made[0] + 0.1 * rng.standard_normal(shape)
             else:
@@ -149,6 +152,7 @@ CASES: dict[str, Case] = {
         free=True,
         resumed=True,
     ),
+    "padded": Case(Operator(pad(causal(normalize="row").program)), "float16", 100, 32, 32, CudaSchedule(chunk=32)),
     "resumed, blocks of columns": Case(
         causal(order=1), "float32", 40, 16, 64, CudaSchedule(chunk=16, block=32), resumed=True
     ),

@@ -79,6 +79,43 @@ def test_the_first_call_of_all_may_be_a_compiled_one():
     close(found, dtn.compile(text)(*given))
 
 
+def test_states_and_a_mask_compiled_without_a_break():
+    function = dtn.compile(tensor_attention(mask="causal"), implementation="tvm")
+    given, mask = tensors(2, 3, 20, 8, grad=True), torch.arange(20) % 3 > 0
+    first = tuple(torch.rand(2, 3, *(8,) * rank, requires_grad=True) for rank in (2, 0, 2))
+
+    def run(q, k, v, *states):
+        return function(q, k, v, initial_state=states, padding_mask=mask, return_state=True)
+
+    def loss(found):
+        return sum(x.square().sum() for x in (found[0], *found[1]))
+
+    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+    found, wanted = compiled(*given, *first), run(*given, *first)
+    assert type(found[1]) is type(wanted[1])
+    for one, other in zip((found[0], *found[1]), (wanted[0], *wanted[1]), strict=True):
+        close(one, other)
+    leaves = (*given, *first)
+    pairs = zip(torch.autograd.grad(loss(found), leaves), torch.autograd.grad(loss(wanted), leaves), strict=True)
+    for one, other in pairs:
+        close(one, other, 1e-4)
+
+
+def test_second_derivatives_by_a_state():
+    given = tensors(1, 2, 9, 4, grad=True)
+    first = tuple(torch.rand(1, 2, 4, 4, requires_grad=True) for _ in range(2))
+
+    def second(implementation):
+        function = dtn.compile(tensor_attention(**CAUSAL), implementation=implementation)
+        result, last = function(*given, initial_state=first, return_state=True)
+        loss = result.square().sum() + last[1].square().sum()
+        found = torch.autograd.grad(loss, (*given, *first), create_graph=True)
+        return torch.autograd.grad(sum(x.square().sum() for x in found), first)
+
+    for found, wanted in zip(second("tvm"), second("native"), strict=True):
+        close(found, wanted, 1e-4)
+
+
 def test_the_registered_operators_pass_opcheck():
     function = dtn.compile(tensor_attention(mask="causal", normalize=None), implementation="tvm")
     name = function._entry
@@ -166,17 +203,22 @@ class TestRefusals:
     function = dtn.compile(tensor_attention(mask="causal", normalize=None), implementation="tvm")
 
     @pytest.mark.parametrize(
-        ("options", "name"),
+        ("options", "error", "message"),
         [
-            ({"padding_mask": torch.ones(8, dtype=torch.bool)}, "padding_mask"),
-            ({"cu_seqlens": [0, 3, 8]}, "cu_seqlens"),
-            ({"return_state": True}, "return_state"),
-            ({"chunk_size": 4}, "chunk_size"),
+            ({"padding_mask": torch.ones(7, dtype=torch.bool)}, ValueError, "axis n has size 8 in q .* but 7"),
+            ({"initial_state": (torch.ones(4, 4),)}, TypeError, "initial_state is a tuple of 1, expected 2 tensors"),
+            ({"initial_state": (torch.ones(4, 4), torch.ones(4, 3))}, ValueError, r"has shape \(4, 3\)"),
+            ({"chunk_size": 0}, ValueError, "chunk_size=0 is not an integer >= 1"),
+            ({"chunk_size": 24}, ValueError, "with chunk_size=24: chunk=24 is not a multiple"),
+            (
+                {"cu_seqlens": [0, 8], "padding_mask": torch.ones(8, dtype=torch.bool)},
+                ValueError,
+                "cu_seqlens clashes with padding_mask",
+            ),
         ],
     )
-    def test_options(self, options, name):
-        message = f"implementation='tvm' cannot run tensor_attention with {name}; implementation='native' can"
-        with pytest.raises(ValueError, match=message):
+    def test_options(self, options, error, message):
+        with pytest.raises(error, match=message):
             self.function(*tensors(8, 4), **options)
 
     @pytest.mark.parametrize(
@@ -203,4 +245,6 @@ def test_explain_says_which_schedule_runs():
     assert explained.implementation == "tvm"
     assert "forward chunk=" in explained.form
     assert "default schedule: no records" in explained.form
+    assert "padding_mask is an argument of the kernel, initial_state is one too" in explained.form
+    assert "cu_seqlens runs it once for all sequences of about one length" in explained.form
     assert explained.linear

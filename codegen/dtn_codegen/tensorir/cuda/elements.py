@@ -33,7 +33,7 @@ def _sigmoid(x: Expression) -> Expression:
     return real(1) / (real(1) + tir.exp(-x))
 
 
-_POINTWISE: dict[str, Callable[[Expression], Expression]] = {
+_POINTWISE: dict[str, Callable[..., Expression]] = {
     "recip": _quotient,
     "exp": tir.exp,
     "log": tir.log,
@@ -46,6 +46,7 @@ _POINTWISE: dict[str, Callable[[Expression], Expression]] = {
     "step": lambda x: tir.Select(x > real(0), real(1), real(0)),
     "conj": lambda x: x,
     "real": lambda x: x,
+    "select": lambda m, x: tir.Select(m == real(0), real(0), x),
 }
 
 
@@ -153,7 +154,7 @@ class Values:
             case Read():
                 return self.read(expr, at)
             case Apply(function, operands):
-                return _POINTWISE[function](self.evaluate(operands[0], at))
+                return _POINTWISE[function](*(self.evaluate(operand, at) for operand in operands))
             case Product(factors):
                 return reduce(lambda x, y: x * y, (self.evaluate(factor, at) for factor in factors))
             case Sum(terms):

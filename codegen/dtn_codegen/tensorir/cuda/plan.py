@@ -20,7 +20,9 @@ from .passes import Pass
 from .schedule import CudaSchedule
 
 BYTES = {"float16": 2, "bfloat16": 2, "float32": 4}
-FUNCTIONS = ("recip", "exp", "log", "relu", "sqrt", "tanh", "sigmoid", "silu", "abs", "step", "conj", "real")
+FUNCTIONS = (
+    "recip", "exp", "log", "relu", "sqrt", "tanh", "sigmoid", "silu", "abs", "step", "conj", "real", "select",
+)  # fmt: skip
 """The pointwise functions that kernels have."""
 OVERHEAD = 48
 """Registers for addresses, loop counters and the operands of one instruction."""

@@ -25,6 +25,8 @@ def space(problem: Problem, target: Target) -> tuple[CpuSchedule, ...]:
     """Valid candidates, the best predicted first."""
     first = default(problem, target)
     found = {first: None}
+    if problem.tiles.by_token:  # no product of tiles
+        return (first,)
     for chunk, tokens, features, unroll in product(CHUNKS, TILES, TILES, UNROLLS):
         try:
             found[replace(first, chunk=chunk, tokens=tokens, features=features, unroll=unroll)] = None
@@ -35,7 +37,7 @@ def space(problem: Problem, target: Target) -> tuple[CpuSchedule, ...]:
 
 def default(problem: Problem, target: Target) -> CpuSchedule:
     """What to take without measuring."""
-    problem.tiles  # noqa: B018 - says why there is no kernel
+    by_token = problem.tiles.by_token  # or why there is no kernel
     length = problem.sizes[problem.axis]
     tasks = problem.sizes["batch"] * problem.sizes["heads"]
     chunk = next((chunk for chunk in CHUNKS if chunk >= length), CHUNK)
@@ -44,7 +46,7 @@ def default(problem: Problem, target: Target) -> CpuSchedule:
         return replace(schedule, parallel="serial")
     if tasks >= target.threads:
         return schedule
-    if problem.direction == "backward":
+    if problem.direction == "backward" or by_token:
         return replace(schedule, parallel="heads" if tasks > 1 else "serial")
     return replace(schedule, parallel="split", parts=-(-target.threads // max(1, tasks)))
 

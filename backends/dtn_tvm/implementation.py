@@ -99,14 +99,25 @@ class TvmKernels:
         return self.kernel(direction, sizes, dtype, device).function
 
     def kernel(self, direction: Direction, sizes: Mapping[str, int], dtype: str, device: str) -> kernels.Kernel:
-        """The kernel for these sizes."""
+        """The kernel for these sizes.
+
+        Raises
+        ------
+        ValueError
+            If this kind of device has none, saying why.
+        """
         key = (direction, dtype, device, *sizes.values(), records.sources())
         found = self._known.get(key)
         if found is None:
             target = target_of(device)
             choice = self.choose(direction, sizes, dtype, target)
-            problem = self.problem(direction, sizes, dtype)
-            found = self._known[key] = kernels.compile(problem, choice.schedule, target)
+            try:
+                found = kernels.compile(self.problem(direction, sizes, dtype), choice.schedule, target)
+            except CompileError as error:
+                raise ValueError(
+                    f"implementation='tvm' cannot run {self.operator.name} on {target.name}: {error}"
+                ) from None
+            self._known[key] = found
         return found
 
     def problem(self, direction: Direction, sizes: Mapping[str, int], dtype: str) -> Problem:
@@ -114,17 +125,25 @@ class TvmKernels:
         return Problem(self.operator, direction, dtype, sizes, self.layout, self.of.resumed)
 
     def choose(self, direction: Direction, sizes: Mapping[str, int], dtype: str, target: targets.Target) -> Choice:
-        """The schedule that the plain operator has at these sizes, with the chunk that was asked for.
+        """The schedule that a record of the plain operator has, or the default one, with the chunk that was asked for.
 
         Raises
         ------
         ValueError
-            For a chunk that no kernel has.
+            For a chunk that no kernel has, or a kind of device that has no kernel.
         """
-        choice = choose(Problem(self.plain, direction, dtype, sizes, self.layout), target)
+        plain = Problem(self.plain, direction, dtype, sizes, self.layout)
+        try:
+            choice = choose(plain, target, self.problem(direction, sizes, dtype))
+        except CompileError as error:
+            raise ValueError(
+                f"implementation='tvm' cannot run {self.operator.name} on {target.name}: {error}"
+            ) from None
         if self.of.chunk is None:
             return choice
         try:
+            if tile_program(self.operator, direction, resumed=self.of.resumed).by_token:
+                raise CompileError("it takes its tokens one at a time")
             return Choice(replace(choice.schedule, chunk=self.of.chunk), f"chunk as given, else {choice.reason}")
         except CompileError as error:
             raise ValueError(
@@ -139,6 +158,8 @@ class TvmKernels:
             choice = self.choose(direction, sizes, dtype, targets.target("cpu"))
             found = choice.schedule.to_json()
             parameters = ", ".join(f"{k}={shortened(v)}" for k, v in found.items() if k != "kind")
+            if tile_program(self.operator, direction, resumed=self.of.resumed).by_token:
+                parameters = f"a token at a time, {parameters}"
             said.append(f"{direction} {parameters} ({choice.reason})")
         if self.why_no_gradient:
             said.append(f"the gradient is native: {self.why_no_gradient}")
@@ -189,12 +210,16 @@ def _spoken(arrays: Sequence[Any], dtype: str) -> Sequence[Any]:
     ]
 
 
-def choose(problem: Problem, target: targets.Target) -> Choice:
-    """The schedule of a record for this shape, or for the nearest one, or the default."""
+def choose(problem: Problem, target: targets.Target, variant: Problem | None = None) -> Choice:
+    """The schedule of a record for this shape, or for the nearest one, or the default (of the variant that runs)."""
     found = records.find(problem, target)
+    reason = found.reason
     if found.record is not None:
-        return Choice(kernels.Schedule.from_json(found.record.schedule), found.reason)
-    return Choice(kernels.default(problem, target), f"default schedule: {found.reason}")
+        schedule = kernels.Schedule.from_json(found.record.schedule)
+        if variant in (None, problem) or schedule.kind == target.kind:
+            return Choice(schedule, reason)
+        reason = "the trace of the record is of plain calls"
+    return Choice(kernels.default(variant or problem, target), f"default schedule: {reason}")
 
 
 @lru_cache(maxsize=16)

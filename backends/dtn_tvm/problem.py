@@ -128,7 +128,9 @@ class Problem:
         """Those at another length of chunks; triangles count half. No kernel does fewer than at chunks of one token."""
         tiles = self.tiles
         length = self.sizes[tiles.axis]
+        chunk = 1 if tiles.by_token else chunk
         inside = {**self.sizes, tiles.axis: chunk}
+        inside.update({axis: inside[first] * inside[second] for axis, (first, second) in tiles.pairs.items()})
         total = 0.0
         for walk in tiles.walks:
             for step in walk.body:

@@ -8,7 +8,7 @@ import importlib.util
 import numpy as np
 import pytest
 
-from dtn_core.operators import tensor_attention
+from dtn_core.operators import catalogue, tensor_attention
 
 HAS_TVM = any(found.name == "apache-tvm" for found in importlib.metadata.distributions())  # tests/tvm is a "tvm" too
 CAUSAL = {"mask": "causal", "normalize": None}
@@ -38,7 +38,7 @@ def close(backend, found, wanted, tolerance=1e-5):
 
 @pytest.mark.parametrize(
     "knobs",
-    [CAUSAL, {"mask": "causal", "decay": 0.9, "residual": 0.5}, {}, {"mask": "tril"}],
+    [CAUSAL, {"mask": "causal", "decay": 0.9, "residual": 0.5}, {}, {"mask": "tril"}, {"activation": "expm"}],
     ids=str,
 )
 def test_values(kernels, knobs):
@@ -239,6 +239,16 @@ class TestPacked:
         _, states = function("native")(*tensors, cu_seqlens=self.starts, return_state=True)
         for found, wanted in both(function, *tensors, cu_seqlens=self.starts, initial_state=states):
             close(kernels, found, wanted)
+
+
+def test_a_token_at_a_time(kernels):
+    tensors = given(kernels, *[(2, 20, 8)] * 5)
+
+    def function(implementation):
+        return kernels.dtn.compile(catalogue["two_simplicial"].build(), implementation=implementation)
+
+    for found, wanted in both(function, *tensors, return_state=True):
+        close(kernels, found, wanted)
 
 
 def test_a_number_of_tokens_a_chunk(kernels):

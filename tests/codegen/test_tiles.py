@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from dtn_codegen.tensorir.layout import choose
+from dtn_codegen.tensorir.one_token import one_token
 from dtn_codegen.tensorir.steps import fuse
 from dtn_codegen.tensorir.tiles import backward, forward
 from dtn_core.errors import CompileError
+from dtn_core.interpret import interpret
 from dtn_core.notation import parse
-from dtn_core.operators import as_operator, tensor_attention, tensor_interaction
+from dtn_core.operators import as_operator, catalogue, tensor_attention, tensor_interaction
+from dtn_core.passes.padding import pad
 from dtn_core.passes.pipeline import candidates
 
 
@@ -92,6 +96,92 @@ def test_parts_compute_nothing_twice_but_sums_of_states():
     program = forward(causal(normalize=None), split=True)
     made = [step.name for walk in program.walks for step in walk.body]
     assert {name for name in made if made.count(name) > 1} == {"o_state_past", "o_past"}
+
+
+def test_states_are_arguments_and_results_where_a_call_asks_for_them():
+    program = forward(causal(normalize=None), resumed=True)
+    assert [param.name for param in program.inputs[3:]] == ["o_state_past_first", "o_past_first"]
+    assert [param.name for param in program.outputs[1:]] == ["o_state_past_last", "o_past_last"]
+    assert all(map(program.is_wide, (*program.inputs[3:], *program.outputs[1:])))
+    (walk,) = program.walks
+    assert [(state.first, state.last) for state in walk.carried] == [
+        ("o_state_past_first", "o_state_past_last"),
+        ("o_past_first", "o_past_last"),
+    ]
+
+
+def test_the_gradient_takes_cotangents_of_the_last_states_back_to_the_first():
+    there, back = backward(causal(normalize=None), resumed=True).walks
+    assert [(state.first, state.last) for state in there.carried] == [("o_state_past_first", ""), ("o_past_first", "")]
+    assert [(state.first, state.last) for state in back.carried if not state.total] == [
+        ("d_o_state_past_last", "d_o_state_past_first"),
+        ("d_o_past_last", "d_o_past_first"),
+    ]
+
+
+def test_parts_that_are_lowered_one_by_one_keep_their_tensors_apart():
+    sums, chunks = forward(candidates(pad(tensor_attention(mask="tril").program))[0]).walks
+    assert "chain" in {carried.name for carried in sums.carried}
+    assert "chain" not in {step.name for step in chunks.body}
+
+
+ONE_AT_A_TIME = {
+    "two simplicial": catalogue["two_simplicial"].build(),
+    "decay": tensor_attention(mask="causal", decay=0.9, residual=0.5),
+    "hadamard": tensor_attention(mask="causal", product="hadamard"),
+    "interaction": tensor_interaction(mask="causal"),
+}
+
+
+@pytest.mark.parametrize("name", ONE_AT_A_TIME)
+def test_a_chunk_of_one_token_is_the_operator_token_by_token(name, rng):
+    operator = ONE_AT_A_TIME[name]
+    stream = form(operator).chunked.stream
+    program = one_token(stream)
+    sizes = dict(zip(operator.program.axes, (5, 3, 2), strict=False))
+    given = {p.name: rng.uniform(0.1, 1.0, [sizes[a] for a in p.axes]) for p in operator.program.tensors}
+    states = {state.name: np.zeros([sizes[axis] for axis in state.axes]) for state in stream.states}
+    rows = []
+    for token in range(sizes[stream.axis]):
+        now = {name: x[token] for name, x in given.items()} | states | dict(operator.scalars)
+        row, *after = interpret(program, **{param.name: now[param.name] for param in program.params})
+        states = dict(zip(states, after, strict=True))
+        rows.append(row)
+    np.testing.assert_allclose(rows, interpret(operator.program, **given, **operator.scalars), rtol=1e-12)
+
+
+def test_a_product_of_two_states_has_a_walk_of_one_token_a_chunk():
+    program = forward(form(catalogue["two_simplicial"].build()))
+    assert program.by_token
+    assert program.axes["q"] == ("d",)
+    (walk,) = program.walks
+    assert [state.name for state in walk.carried] == ["o_state_past", "o_past"]
+    assert max(len(step.indices) for step in walk.steps) == 2
+
+
+@pytest.mark.parametrize("knobs", [{}, {"decay": 0.9}, {"normalize": "row"}], ids=str)
+def test_a_state_over_a_pair_of_features_is_a_matrix(knobs):
+    program = forward(causal(product="hadamard", **knobs))
+    assert not program.by_token
+    assert program.pairs["d*d"] == ("d", "d")
+    (walk,) = program.walks
+    assert ("d*d", "e") in {carried.axes for carried in walk.carried}
+    assert max(len(step.indices) for step in walk.steps) == 2
+
+
+def test_a_pair_of_features_that_is_taken_apart_has_no_kernel():
+    apart = """apart(q[n,d], k[n,d], v[n,e]) -> o[n,e]:
+        T[t,a,b,c] = k[i,a] * k[i,b] * v[i,c]   where i <= t
+        o[t,c] = exp(q[t,a]) * T[t,a,b,c] * T[t,b,a,c]"""
+    with pytest.raises(CompileError, match="a tile has 2"):
+        forward(form(as_operator(apart)))
+
+
+def test_a_function_of_a_matrix_is_a_step_of_its_own():
+    program = forward(form(tensor_attention(activation="expm")))
+    (step,) = (step for step in program.steps if step.is_matrix_function)
+    assert [read.tensor for read in step.reads] == ["E_gram"]
+    assert len(program.walks) == 3
 
 
 def test_one_argument_is_turned_for_the_causal_operator():

@@ -8,9 +8,11 @@ import pytest
 from dtn_codegen.tensorir.schedule import CpuSchedule
 from dtn_core.errors import CompileError
 from dtn_core.interpret import interpret
-from dtn_core.operators import as_operator, tensor_attention, tensor_interaction
+from dtn_core.notation import parse
+from dtn_core.operators import Operator, as_operator, catalogue, tensor_attention, tensor_interaction
 from dtn_core.passes.differentiate import differentiate
 from dtn_core.passes.flatten import flatten
+from dtn_core.passes.padding import pad
 from dtn_tvm import kernels, targets
 from dtn_tvm.kernels import Problem
 from oracle.resumed import resumed
@@ -31,6 +33,14 @@ TOTALS = as_operator(
     z[i,a] = exp(x[i,a])
     s      = z[i,a]
     u[t,c] = x[t,a] * m[a,c]"""
+)
+
+
+TWO_SIMPLICIAL = catalogue["two_simplicial"].build()
+DECAYED_PAIR = Operator(
+    parse("""pair(q[n,d], k[n,d], l[n,d], v[n,e], w[n,e], g) -> o[n,e]:
+    o[t,c] = q[t,a] * k[i,a] * l[j,a] * v[i,c] * w[j,c]   where i <= t decay g, j <= t decay g"""),
+    {"g": 0.9},
 )
 
 
@@ -55,12 +65,23 @@ FORWARD = {
     "unmasked, order 3, row": tensor_attention(order=3, normalize="row"),
     "tril": tensor_attention(mask="tril"),
     "own operator": GATED,
+    "expm": tensor_attention(activation="expm"),
+    "expm, row, residual": tensor_attention(activation="expm", normalize="row", residual=0.5),
+    "expm, not normalised": tensor_attention(activation="expm", normalize=None, scale=0.1),
+    "two simplicial": TWO_SIMPLICIAL,
+    "a pair of states that decay": DECAYED_PAIR,
+    "hadamard": causal(product="hadamard", normalize=None),
+    "hadamard, diag, decay": causal(product="hadamard", normalize="diag", decay=0.9),
+    "hadamard, row, padded": Operator(pad(causal(product="hadamard", normalize="row").program)),
 }
+SMALL = {name: {"n": 40, "d": 12, "e": 9} for name in FORWARD if "pair" in name or "hadamard" in name or "two" in name}
+"""The interpreter takes long for these."""
+
 BACKWARD = {
     name: FORWARD[name]
     for name in (
         "order 1", "order 2", "order 3", "asymmetric", "trace, decay, residual", "row", "interaction, causal",
-        "unmasked, trace", "own operator",
+        "unmasked, trace", "own operator", "expm",
     )
 }  # fmt: skip
 
@@ -128,7 +149,7 @@ def problem_of(operator, direction="forward", dtype="float32", layout="... n d",
 
 @pytest.mark.parametrize("name", FORWARD)
 def test_forward(name):
-    check(problem_of(FORWARD[name]))
+    check(problem_of(FORWARD[name], **SMALL.get(name, {})))
 
 
 @pytest.mark.parametrize("name", BACKWARD)
@@ -201,10 +222,21 @@ def test_from_given_states_to_those_after_the_last_token(name, direction):
     check(problem_of(FORWARD[name], direction, n=70, d=20, e=9, resumed=True), tolerance=5e-5)
 
 
-@pytest.mark.parametrize(("n", "parts"), [(150, 2), (70, 5)])
-def test_parts_of_a_sequence_from_given_states(n, parts):
+@pytest.mark.parametrize("name", ["trace, decay, residual", "hadamard, diag, decay"])
+@pytest.mark.parametrize("parts", [2, 5])
+def test_parts_of_a_sequence_from_given_states(name, parts):
     schedule = CpuSchedule(chunk=32, parallel="split", parts=parts)
-    check(problem_of(FORWARD["trace, decay, residual"], n=n, heads=1, resumed=True), schedule)
+    check(problem_of(FORWARD[name], n=70, d=12, e=9, heads=1, resumed=True), schedule)
+
+
+def test_tokens_one_at_a_time_from_given_states():
+    check(problem_of(DECAYED_PAIR, n=40, d=20, e=9, resumed=True))
+
+
+def test_tokens_one_at_a_time_have_one_schedule():
+    problem = problem_of(TWO_SIMPLICIAL, n=65536, heads=1)
+    (only,) = kernels.space(problem, targets.target('{"kind": "llvm", "num-cores": 4}'))
+    assert only.parallel == "serial"
 
 
 def test_states_are_float32_whatever_the_tensors():
@@ -266,8 +298,14 @@ def test_an_accumulator_larger_than_the_registers_is_refused():
     ("operator", "message"),
     [
         (tensor_attention(activation="relu"), "two axes n"),
-        (tensor_attention(activation="expm"), "phi1 of a matrix has no tile form"),
-        (tensor_attention(product="hadamard", mask="causal"), "3 axes; a tile has 2"),
+        (tensor_attention(activation="expm", mask="causal"), "two axes n"),
+        (
+            as_operator(
+                """three(q[n,d], k[n,d], l[n,d], m[n,d], v[n,e]) -> o[n,e]:
+                o[t,c] = q[t,a] * q[t,b] * q[t,g] * k[i,a] * l[i,b] * m[i,g] * v[i,c]   where i <= t"""
+            ),
+            "4 axes; a tile has 2; and a token at a time",
+        ),
     ],
 )
 def test_what_has_no_kernel_says_why(operator, message):

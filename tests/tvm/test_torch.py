@@ -8,7 +8,7 @@ pytest.importorskip("tvm.tirx", reason="Apache TVM is not installed")  # this fo
 torch = pytest.importorskip("torch")
 
 import dtn_torch as dtn  # noqa: E402
-from dtn_core.operators import tensor_attention  # noqa: E402
+from dtn_core.operators import catalogue, tensor_attention  # noqa: E402
 from dtn_torch.kernels import kernel, kernel_gradient  # noqa: E402
 
 CAUSAL = {"mask": "causal", "normalize": None}
@@ -235,8 +235,20 @@ class TestRefusals:
             self.function(q, k, v.half())
 
     def test_an_operator_without_a_kernel(self):
-        with pytest.raises(ValueError, match="implementation='tvm' cannot run tensor_attention: .*has no tile form"):
-            dtn.tensor_attention(*tensors(8, 4), activation="expm", implementation="tvm")
+        with pytest.raises(ValueError, match="implementation='tvm' cannot run tensor_attention: .*P has two axes n"):
+            dtn.tensor_attention(*tensors(8, 4), activation="relu", implementation="tvm")
+
+    def test_a_chunk_of_tokens_that_are_taken_one_at_a_time(self):
+        function = dtn.compile(catalogue["two_simplicial"].build(), implementation="tvm")
+        with pytest.raises(ValueError, match="with chunk_size=32: it takes its tokens one at a time"):
+            function(*tensors(8, 4, count=5), chunk_size=32)
+
+
+def test_explain_says_that_tokens_come_one_at_a_time_and_why_the_gradient_is_native():
+    function = dtn.compile(catalogue["two_simplicial"].build(), implementation="tvm")
+    form = function.explain(*tensors(1, 8, 64, 16, count=5)).form
+    assert "forward a token at a time, " in form
+    assert "the gradient is native: " in form
 
 
 def test_explain_says_which_schedule_runs():

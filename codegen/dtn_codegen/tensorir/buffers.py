@@ -37,12 +37,14 @@ class Buffers:
     def __init__(self, program: TileProgram, schedule: CpuSchedule, sizes: Mapping[str, int]) -> None:
         self.program = program
         self.schedule = schedule
-        self.sizes = {axis: sizes[axis] for axis in program.features}
+        self.sizes = {axis: sizes[axis] for axis in program.features if axis not in program.pairs}
+        self.chunk = 1 if program.by_token else schedule.chunk
         self.layout: Layout = choose(program)
         self.padding = Padding(program)
         vector = schedule.vector
         self.extents = {axis: -(-size // vector) * vector for axis, size in self.sizes.items()}
-        self.extents[program.axis] = schedule.chunk
+        self.extents[program.axis] = self.chunk
+        self.extents.update({axis: self.extents[a] * self.extents[b] for axis, (a, b) in program.pairs.items()})
         self.buffers: dict[Key, Any] = {}
         self.tables: dict[Number | Read, Any] = {}
         self.empty: dict[str, Any] = {}  # for each state, 0 in the first chunk, where it is 0 as well, and 1 later
@@ -149,7 +151,7 @@ class Buffers:
 
     def power(self, decay: Number | Read, distance: Any) -> Any:
         """``γ^distance``."""
-        return self.tables[decay][0, distance + self.schedule.chunk]
+        return self.tables[decay][0, distance + self.chunk]
 
     def finished(self, step: Step, at: Mapping[Index, Any], along: Index | None, accumulated: Any) -> Any:
         """The value that a step stores: 0 outside its order and past the end of an axis."""

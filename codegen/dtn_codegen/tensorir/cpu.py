@@ -6,7 +6,8 @@ the end of a sequence are zeros as well, so that no product needs to know of the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import tvm
@@ -14,7 +15,7 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx.script import builder as T
 
 from dtn_core.errors import CompileError
-from dtn_core.ir.nodes import Index, Number, Param, Read
+from dtn_core.ir.nodes import Number, Param, Read
 
 from .buffers import FLOAT
 from .products import Loops
@@ -103,13 +104,15 @@ class _Kernel(Loops):
             IRBuilder.name(param.name, buffer)
             matched.append(buffer)
         for param, buffer in zip(params, matched, strict=True):
-            columns = self.extent(param.axes[1]) if len(param.axes) == RANK else 1
-            rows = self.batch * self.heads * (self.extent(param.axes[0]) if param.axes else 1)
+            columns = self.extent(param.axes[-1]) if len(param.axes) >= RANK else 1
+            rows = self.batch * self.heads
+            for axis in param.axes[: max(1, len(param.axes) - 1)]:
+                rows = rows * self.extent(axis)
             self.arguments[param.name] = T.decl_buffer((rows, columns), buffer.dtype, data=buffer.data)
 
     def workspace(self) -> None:
         """Memory for what walks hand on to later ones: tensors of every chunk, and sums of parts of a sequence."""
-        self.chunks = T.ceildiv(self.length, self.schedule.chunk)
+        self.chunks = T.ceildiv(self.length, self.chunk)
         count = self.batch * self.heads
         for walk in self.program.walks:
             for name in (*walk.saved, *walk.stored):
@@ -243,7 +246,7 @@ class _Kernel(Loops):
         form = self.native(carried.name)
         rows, columns = self.shape(carried.name, transposed=form)
         target, source = self.buffers[carried.name, form], self.sums[carried.name]
-        chunk, parts = self.schedule.chunk, self.schedule.parts
+        chunk, parts = self.chunk, self.schedule.parts
         with T.serial(until) as part:
             kept: Any = T.float32(1)
             if carried.weights is not None:
@@ -262,8 +265,8 @@ class _Kernel(Loops):
         inputs = [p for p in self.program.inputs if self.program.axis in p.axes and walk.reads([p.name])]
         with T.serial(end - begin) as turn:
             chunk = T.bind(end - 1 - turn if walk.reverse else begin + T.cast(turn, "int64"))
-            first = T.bind(chunk * self.schedule.chunk)
-            self.tokens = T.bind(T.min(self.length - first, T.int64(self.schedule.chunk)))
+            first = T.bind(chunk * self.chunk)
+            self.tokens = T.bind(T.min(self.length - first, T.int64(self.chunk)))
             for param in inputs:
                 self.stage(param, head, first)
             self.falling(walk)
@@ -310,7 +313,7 @@ class _Kernel(Loops):
     def stage(self, param: Param, head: Any, first: Any) -> None:
         """The tokens of a chunk as float32, zeros past the end."""
         source = self.arguments[param.name]
-        chunk = self.schedule.chunk
+        chunk = self.chunk
         if len(param.axes) < RANK:
             target = self.buffers[param.name, False]
             with T.serial(chunk) as t:
@@ -332,20 +335,9 @@ class _Kernel(Loops):
 
     def stage_constant(self, param: Param, head: Any, name: str) -> None:
         """A tensor without tokens, or a scalar, as float32 in the buffer of ``name``."""
-        source = self.arguments[param.name]
-        form = self.native(name)
-        target = self.buffers[name, form]
-        if not param.axes:
-            T.buffer_store(target, source[head, 0], [0, 0])
-            return
-        with T.serial(self.sizes[param.axes[0]]) as i:
-            row = self.row(param, head, i)
-            if len(param.axes) < RANK:
-                T.buffer_store(target, T.cast(source[row, 0], FLOAT), [0, i])
-                return
-            for column, lane in self.pieces(self.sizes[param.axes[1]]):
-                place = [column + lane, i] if form else [i, column + lane]
-                T.buffer_store(target, T.cast(source[row, column + lane], FLOAT), place)
+        source, target = self.arguments[param.name], self.buffers[name, self.native(name)]
+        for outside, inside in self.elements(param, head, name):
+            T.buffer_store(target, T.cast(source[outside], FLOAT), list(inside))
         self.turn(name)
 
     def write(self, param: Param, head: Any, first: Any) -> None:
@@ -361,27 +353,31 @@ class _Kernel(Loops):
 
     def write_constant(self, param: Param, head: Any, name: str) -> None:
         """A result without tokens, from the buffer of ``name``."""
-        target = self.arguments[param.name]
-        kind = self.kind(param)
-        if not param.axes:
-            T.buffer_store(target, T.cast(self.buffers[name, False][0, 0], kind), [head, 0])
-            return
-        names = [Index(f"place{place}", axis) for place, axis in enumerate(param.axes)]
-        with T.serial(self.sizes[param.axes[0]]) as i:
-            row = self.row(param, head, i)
-            if len(param.axes) < RANK:
-                T.buffer_store(target, T.cast(self.buffers[name, False][0, i], kind), [row, 0])
-                return
-            with T.serial(self.sizes[param.axes[1]]) as j:
-                value = self.load(Read(name, tuple(names)), {names[0]: i, names[1]: j}, names[1])
-                T.buffer_store(target, T.cast(value, kind), [row, j])
+        source, target = self.buffers[name, self.native(name)], self.arguments[param.name]
+        for outside, inside in self.elements(param, head, name):
+            T.buffer_store(target, T.cast(source[inside], self.kind(param)), list(outside))
+
+    def elements(self, param: Param, head: Any, name: str) -> Iterator[tuple[Any, Any]]:
+        """Loops over a tensor without tokens: where an element is in the argument, and in the buffer of ``name``."""
+        with ExitStack() as loops:
+            at = [loops.enter_context(T.serial(self.sizes[axis])) for axis in param.axes]
+            row = head
+            for place, axis in zip(at[: max(1, len(at) - 1)], param.axes, strict=False):
+                row = row * self.sizes[axis] + place
+            places = list(at)
+            for order, axis in enumerate(self.program.axes[name]):
+                if axis in self.program.pairs:
+                    second = self.program.pairs[axis][1]
+                    places[order : order + 2] = [places[order] * self.extents[second] + places[order + 1]]
+            inside = [0] * (RANK - len(places)) + places
+            yield (row, at[-1] if len(at) >= RANK else 0), tuple(inside[::-1] if self.native(name) else inside)
 
     # -------------------------------------------------------------- decays
 
     def powers(self) -> None:
         """Tables of the powers of each decay: ``γ^x`` at ``C + x`` (0 for x < 0) in both directions, and γ^(p+1)."""
         self.tables = {}
-        chunk = self.schedule.chunk
+        chunk = self.chunk
         for weight in self.program.weights:
             table = T.alloc_buffer((2, 2 * chunk + self.schedule.vector), FLOAT)
             running = T.alloc_buffer((1,), "float64", scope="local")
@@ -406,7 +402,7 @@ class _Kernel(Loops):
 
     def falling(self, walk: Walk) -> None:
         """γ^(m−1−p) for the p-th of a chunk's m tokens, and γ^m."""
-        chunk = self.schedule.chunk
+        chunk = self.chunk
         for weight in self.program.weights:
             if not walk.reads([weight.fall, weight.whole]):
                 continue

@@ -11,12 +11,14 @@ from tvm.tirx.script import builder as T
 
 from dtn_core.ir.nodes import ONE, Index
 
-from .buffers import FLOAT, Buffers, vectors_of
+from .buffers import FLOAT, vectors_of
 from .layout import sums_along
+from .matrix_functions import MatrixFunctions
+from .pairs import PairIndex
 from .steps import RANK, Contraction, Step
 
 
-class Loops(Buffers):
+class Loops(MatrixFunctions):
     """Emits the loops of steps."""
 
     def registers(self) -> None:
@@ -34,7 +36,9 @@ class Loops(Buffers):
 
     def step(self, step: Step) -> None:
         """Compute one tensor, in every form that is read."""
-        if step.is_matmul:
+        if step.is_matrix_function:
+            self.matrix_function(step)
+        elif step.is_matmul:
             self.matmul(step)
         elif step.groups:
             self.reduce(step)
@@ -212,8 +216,17 @@ class Loops(Buffers):
         with ExitStack() as loops:
             at: dict[Index, Any] = {}
             for index in step.indices:
-                if index != along:
+                if isinstance(index, PairIndex):  # along it, vectors run over the second of a pair
+                    first, second = index.parts
+                    at[first] = loops.enter_context(T.serial(self.extents[first.axis]))
+                    if index != along:
+                        at[second] = loops.enter_context(T.serial(self.extents[second.axis]))
+                        at[index] = at[first] * self.extents[second.axis] + at[second]
+                elif index != along:
                     at[index] = loops.enter_context(T.serial(self.extents[index.axis]))
-            for column, lane in vectors_of(self.extents[along.axis], self.schedule.vector):
-                lanes = {**at, along: column + lane}
-                T.buffer_store(target, self.finished(step, lanes, along, None), self.place(step, lanes))
+            inner = along.parts[1] if isinstance(along, PairIndex) else along
+            for column, lane in vectors_of(self.extents[inner.axis], self.schedule.vector):
+                lanes = {**at, inner: column + lane}
+                if isinstance(along, PairIndex):
+                    lanes[along] = at[along.parts[0]] * self.extents[inner.axis] + column + lane
+                T.buffer_store(target, self.finished(step, lanes, inner, None), self.place(step, lanes))

@@ -36,6 +36,8 @@ from dtn_core.ir.nodes import (
     terms_of,
 )
 
+from .pairs import parts_of
+
 ACC = Read("(accumulator)")
 """The accumulated value, in ``Step.finish``."""
 
@@ -97,6 +99,17 @@ class Step:
         return tuple(read for read in found if read.tensor != ONES)
 
     @property
+    def is_matrix_function(self) -> bool:
+        """Whether it is a function of a whole matrix, which no other step is merged with."""
+        return isinstance(self.finish, MatrixFunction)
+
+    @property
+    def splits(self) -> bool:
+        """Whether it reads what pairs of its indices are made of."""
+        own = {index for read in self.reads for index in read.indices}
+        return any(part in own for part in parts_of(self.indices)[len(self.indices) :])
+
+    @property
     def is_matmul(self) -> bool:
         """Whether it is made of matrix products: two tile indices, each from a factor of its own."""
         return bool(self.groups) and len(self.indices) == RANK and all(map(self._is_matmul, self.contractions))
@@ -141,6 +154,8 @@ def fuse(
             inner = steps.get(read.tensor)
             if inner is None or uses[read.tensor] > 1 or read.tensor in wanted:
                 continue
+            if step.is_matrix_function or inner.is_matrix_function or step.splits or inner.splits:
+                continue
             merged = _merged(step, read, inner)
             if merged is not None and _may_update(merged, updates.get(statement.name)):
                 step = merged
@@ -151,10 +166,10 @@ def fuse(
 
 def _step(statement: Statement) -> Step:
     """A statement as a step of its own."""
-    if isinstance(statement.value, MatrixFunction):
-        raise CompileError(f"{statement.value.function} of a matrix has no tile form")
     if len(statement.indices) > RANK:
         raise CompileError(f"{statement.name} has {len(statement.indices)} axes; a tile has {RANK}")
+    if isinstance(statement.value, MatrixFunction):
+        return Step(statement.name, statement.indices, (), statement.value)
     if len(set(statement.indices)) < len(statement.indices):
         raise CompileError(f"{statement.name} is a diagonal")
     if len(statement.order) > 1 or any(r.equal for r in statement.order):
@@ -162,7 +177,7 @@ def _step(statement: Statement) -> Step:
     order = statement.order[0] if statement.order else None
     if order is not None and {order.lower, order.upper} != set(statement.indices):
         raise CompileError(f"{statement.name}: a sum under an order has no tile form")
-    left = set(statement.indices)
+    left = set(parts_of(statement.indices))
     groups: list[Group] = []
     plain: list[Expr] = []
     for term in terms_of(statement.value):

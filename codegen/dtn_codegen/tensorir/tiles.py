@@ -29,9 +29,11 @@ from dtn_core.passes.contract import contract
 from dtn_core.passes.differentiate import differentiate, masks
 from dtn_core.passes.divide import divide
 from dtn_core.passes.pipeline import Chunked, Lowered, assumed_sizes
-from dtn_core.passes.stream import State
+from dtn_core.passes.stream import State, Stream
 
 from .dependencies import apart, depending, hoisted, levels, needed
+from .one_token import one_token
+from .pairs import paired
 from .steps import RANK, fuse
 from .walks import Carried, TileProgram, Walk
 
@@ -61,18 +63,38 @@ def forward(lowered: Lowered, *, split: bool = False, resumed: bool = False) -> 
         return _Staged(lowered.program, axis, definition.params, definition.outputs, split=split).build(())
     if chunked.after is not None:
         raise CompileError(f"{definition.name} sums causal results over the whole sequence; that has no kernel")
-    before = chunked.before
+    before, states = chunked.before, chunked.stream.states
     if before is not None:
         chunked = replace(chunked, chunk=apart(chunked.chunk, {s.name for s in before.statements}))
-    body = Program(
-        definition.name,
-        definition.params,
-        definition.outputs,
-        (*(before.statements if before is not None else ()), *chunked.chunk.statements),
-    )
-    states = chunked.stream.states
-    made = _Staged(body, axis, definition.params, definition.outputs, chunked, split=split).build(states)
+    try:
+        chunked, pairs = paired(chunked, RANK)
+        earlier = before.statements if before is not None else ()
+        body = replace(definition, statements=(*earlier, *chunked.chunk.statements))
+        staged = _Staged(body, axis, definition.params, definition.outputs, chunked, split=split)
+        made = replace(staged.build(chunked.stream.states), pairs=pairs)
+    except CompileError as error:
+        if split or not chunked.stream.resumable:
+            raise
+        made = _by_token(chunked.stream, definition, str(error))
     return _resumed(made, states) if resumed else made
+
+
+def _by_token(stream: Stream, definition: Program, why: str) -> TileProgram:
+    """The walk that takes one token at a time; ``why`` chunks of more have no tile form."""
+    try:
+        program = one_token(stream)
+        carried, updates, _ = _carried(stream.states)
+        varying = {p.name for p in stream.tokens} | {state.name for state in stream.states}
+        constant, moving = hoisted(program.statements, varying)
+        results = tuple(p.name for p in definition.outputs)
+        read_later = {r.tensor for statement in moving for r in statement_reads(statement)}
+        walk = Walk(fuse(constant, read_later), fuse(moving, results, updates), tuple(carried), results=results)
+    except CompileError as error:
+        raise CompileError(f"{why}; and a token at a time, {error}") from None
+    axes = {p.name: p.axes for p in program.params} | {s.name: s.axes for s in program.statements}
+    return TileProgram(
+        definition.name, stream.axis, definition.params, definition.outputs, (walk,), (), (), axes, by_token=True
+    )
 
 
 def backward(lowered: Lowered, *, resumed: bool = False) -> TileProgram:

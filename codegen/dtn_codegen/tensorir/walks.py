@@ -105,6 +105,10 @@ class TileProgram:
         The axes of every tensor.
     constants : Mapping[str, float]
         Scalars that are no arguments.
+    pairs : Mapping[str, tuple[str, str]]
+        The two axes that an axis of pairs is made of.
+    by_token : bool
+        Whether a chunk is one token, whatever the schedule says, and no tensor inside has an axis of tokens.
     """
 
     name: str
@@ -116,6 +120,8 @@ class TileProgram:
     weights: tuple[Weights, ...]
     axes: Mapping[str, tuple[str, ...]]
     constants: Mapping[str, float] = field(default_factory=dict)
+    pairs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    by_token: bool = False
 
     def bound(self, scalars: Mapping[str, float]) -> TileProgram:
         """The program with values for some of its scalar arguments."""

@@ -10,6 +10,7 @@ from dtn_core.errors import CompileError
 from dtn_core.ir.functions import FUNCTIONS
 from dtn_core.ir.nodes import ONES, Apply, Expr, Index, Product, Read, Sum
 
+from .pairs import PairIndex
 from .steps import ACC, Step
 from .tiles import TileProgram
 
@@ -55,6 +56,10 @@ class Padding:
                     raise CompileError(f"{step.name} sums along {index.axis} over what does not end there")
         for index in step.indices:
             if self.vanishes(step.finish, step, index):
+                continue
+            if isinstance(index, PairIndex):
+                if not all(self.vanishes(step.finish, step, part) for part in index.parts):
+                    raise CompileError(f"{step.name} is not 0 past the end of {index.axis}")
                 continue
             if constant and index.axis == self.axis:
                 self.open.add(step.name)  # made once for chunks of any length

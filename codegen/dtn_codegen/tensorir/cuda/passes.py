@@ -60,6 +60,10 @@ def passes(program: TileProgram, *, split: bool) -> tuple[Pass, ...]:
     CompileError
         If the program does more than walk, or cannot be split.
     """
+    if program.by_token:
+        raise CompileError(f"{program.name} takes its tokens one at a time; that has no CUDA kernel")
+    if program.pairs:
+        raise CompileError(f"{program.name} has a state over pairs of features; that has no CUDA kernel")
     if program.tail:
         raise CompileError(f"{program.name}: what follows its last walk has no CUDA kernel")
     for output in program.outputs:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from dtn_core.errors import CompileError
-from dtn_core.ir.nodes import ONES, Apply, Expr, Index, Param, Read, factors_of, terms_of
+from dtn_core.ir.nodes import ONES, Apply, Expr, Index, MatrixFunction, Param, Read, factors_of, terms_of
 from dtn_core.passes.stream import Weights
 
 from ..steps import Contraction, Step
@@ -365,6 +365,10 @@ class Plan:
                     raise CompileError(f"{name} has rows of {shape[1]} elements; they must be a multiple of 16 bytes")
 
     def _check(self, step: Step) -> None:
+        if isinstance(step.finish, MatrixFunction):
+            raise CompileError(
+                f"{self.program.name}: {step.name} is {step.finish.function} of a matrix; no CUDA kernel has it"
+            )
         if len(step.indices) < MATRIX:
             for contraction in step.contractions:
                 if len({*step.indices, *contraction.summed}) > MATRIX:

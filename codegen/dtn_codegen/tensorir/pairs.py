@@ -1,0 +1,201 @@
+"""Pairs of feature axes as one axis: a tensor over tokens and two features is a matrix with a column for every pair.
+
+A state that is read by ``q[i,a] · k[i,b]`` (``product="hadamard"``) has three axes, two of which only ever occur
+together.  With both as one it is a matrix, and what reads it and adds to it are matrix products.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dtn_core.errors import CompileError
+from dtn_core.ir.nodes import (
+    Index,
+    Param,
+    Program,
+    Read,
+    Statement,
+    indices_of,
+    map_statement,
+    node,
+    reads,
+)
+from dtn_core.ir.terms import Factor, Term, single_term
+from dtn_core.passes.pipeline import Chunked
+from dtn_core.passes.stream import Stream
+
+
+@node
+class PairIndex(Index):
+    """An index over all pairs of two others."""
+
+    parts: tuple[Index, Index]
+
+
+def parts_of(indices: tuple[Index, ...]) -> tuple[Index, ...]:
+    """``indices``, and those that pairs among them are made of."""
+    return (*indices, *(part for index in indices if isinstance(index, PairIndex) for part in index.parts))
+
+
+def paired(chunked: Chunked, rank: int) -> tuple[Chunked, dict[str, tuple[str, str]]]:
+    """A chunk whose tensors of more than ``rank`` axes have two of them as one.
+
+    Returns
+    -------
+    tuple
+        The chunk, and for each axis of pairs the two that it is made of.
+
+    Raises
+    ------
+    CompileError
+        If a tensor has too many axes, or two of its features do not always occur together.
+    """
+    stream = chunked.stream
+    found = _Pairs(chunked.chunk, stream, rank)
+    program = found.run()
+    if not found.axis_pairs:
+        return chunked, {}
+    axes = {param.name: param.axes for param in program.params}
+    states = tuple(replace(state, axes=axes[state.name]) for state in stream.states)
+    return replace(chunked, chunk=program, stream=replace(stream, states=states)), found.axis_pairs
+
+
+class _Pairs:
+    def __init__(self, program: Program, stream: Stream, rank: int) -> None:
+        self.program = program
+        self.axis = stream.axis
+        self.rank = rank
+        self.axes = {p.name: p.axes for p in program.params} | {s.name: s.axes for s in program.statements}
+        self.defined = {s.name: s for s in program.statements}
+        self.places: dict[str, int | None] = {}  # of the pair among a tensor's axes, None where it has none
+        self.states = {state.added: state.name for state in stream.states}  # its pair is in the same place
+        self.added = {s.name: s for s in stream.chunk.statements if s.name in self.states}
+        self.turns: dict[str, str] = {}
+        self.axis_pairs: dict[str, tuple[str, str]] = {}
+        self.made: list[Statement] = []
+
+    def run(self) -> Program:
+        """The program; what it adds to states comes last."""
+        wide = [name for name, axes in self.axes.items() if len(axes) > self.rank]
+        if not wide:
+            return self.program
+        for name in wide:
+            axes = self.axes[name]
+            if len(axes) > self.rank + 1 or self.axis in axes[1:]:
+                raise CompileError(f"{name} has {len(axes)} axes; a tile has {self.rank}")
+            if axes[0] == self.axis:
+                self.places[name] = 1
+        for statement in self.program.statements:
+            if statement.name not in self.added:
+                self.made.append(self.rewritten(statement))
+        for statement in self.program.statements:
+            if statement.name in self.added:
+                place = self.places.get(self.states[statement.name])
+                self.places[statement.name] = place
+                if place is not None:
+                    statement = self.associated(self.added[statement.name], place)
+                self.made.append(self.rewritten(statement))
+        params, outputs = (tuple(map(self.param, given)) for given in (self.program.params, self.program.outputs))
+        return replace(self.program, params=params, outputs=outputs, statements=tuple(self.made))
+
+    def param(self, param: Param) -> Param:
+        """A parameter or output with its pair."""
+        place = self.places.get(param.name)
+        return param if place is None else Param(param.name, self.merged(param.axes, place))
+
+    def merged(self, axes: tuple[str, ...], place: int) -> tuple[str, ...]:
+        first, second = axes[place : place + 2]
+        self.axis_pairs[f"{first}*{second}"] = (first, second)
+        return (*axes[:place], f"{first}*{second}", *axes[place + 2 :])
+
+    def rewritten(self, statement: Statement) -> Statement:
+        """The statement with its pair of indices as one."""
+        left = Read(statement.name, statement.indices)
+        pair = self.pair(left, [left, *reads(statement.value)])
+        if pair is None:
+            for read in (left, *reads(statement.value)):
+                self.settle(read.tensor, None)
+            return statement
+        first, second = pair
+        index = PairIndex(f"{first.name}_{second.name}", f"{first.axis}*{second.axis}", pair)
+        self.axis_pairs[index.axis] = (first.axis, second.axis)
+
+        def change(read: Read) -> Read:
+            if read.indices.count(first) != 1 or read.indices.count(second) != 1:
+                self.settle(read.tensor, None)
+                return read
+            place = read.indices.index(first)
+            if read.indices[place + 1 : place + 2] != (second,):
+                return change(Read(self.turned(read.tensor), (*read.indices[:-2], *read.indices[:-3:-1])))
+            self.settle(read.tensor, place)
+            return Read(read.tensor, (*read.indices[:place], index, *read.indices[place + 2 :]))
+
+        made = replace(map_statement(statement, change), indices=change(left).indices)
+        split = {*indices_of(made.value)} & {first, second}
+        if split and (index not in made.indices or set(indices_of(made.value)) - set(parts_of(made.indices))):
+            raise CompileError(f"{statement.name} takes a pair of features apart")
+        return made
+
+    def associated(self, statement: Statement, place: int) -> Statement:
+        """What is added to a state, as a product of a tensor over its pair and one over the rest."""
+        pair = {*statement.indices[place : place + 2]}
+        term = single_term(statement)
+        assert term is not None
+        inside = [f for f in term.factors if pair & {*f.indices}]
+        rest = [f for f in term.factors if not pair & {*f.indices}]
+        known = all(read.tensor in self.axes for factor in term.factors for read in reads(factor.expression()))
+        alone = all(index in pair or index.axis == self.axis for factor in inside for index in factor.indices)
+        if not (known and alone):
+            return self.defined[statement.name]
+        factors = []
+        for suffix, chosen in (("pair", inside), ("rest", rest)):
+            if len(chosen) > 1 or suffix == "pair":
+                indices = tuple(dict.fromkeys(index for factor in chosen for index in factor.indices))
+                tokens = tuple(index for index in indices if index.axis == self.axis)
+                features = [index for index in statement.indices if index in indices]
+                made = Statement(
+                    f"{statement.name}_{suffix}", (*tokens, *features), Term((), tuple(chosen)).expression()
+                )
+                self.axes[made.name] = made.axes
+                self.places[made.name] = 1 if suffix == "pair" else None
+                self.made.append(self.rewritten(made))
+                factors.append(Factor(Read(made.name, made.indices)))
+            else:
+                factors += chosen
+        return replace(statement, value=Term(term.coefficient, tuple(factors)).expression())
+
+    def pair(self, left: Read, found: list[Read]) -> tuple[Index, Index] | None:
+        """The two indices of a statement that are to be one, in the order of a tensor that cannot be turned."""
+        candidates = [read for read in found if len(read.indices) > self.rank]
+        fixed = [r for r in candidates if r is left or r.tensor not in self.defined]
+        tokens = [r for r in candidates if self.axes[r.tensor][0] == self.axis]
+        for read in (*fixed, *candidates):
+            place = self.places.get(read.tensor)
+            if place is None and tokens and read not in tokens:  # of a state, said by the first tensor that reads it
+                wanted = {*tokens[0].indices[1:]}
+                place = next((p for p in range(self.rank) if {*read.indices[p : p + 2]} == wanted), None)
+            if place is not None:
+                first, second = read.indices[place : place + 2]
+                return first, second
+        return None
+
+    def settle(self, tensor: str, place: int | None) -> None:
+        """Say where the pair of a tensor is; it is there in all statements."""
+        if self.places.setdefault(tensor, place) != place:
+            raise CompileError(f"{tensor} has a pair of features in one place and not in another")
+
+    def turned(self, name: str) -> str:
+        """The tensor of which the last two axes are exchanged; it is computed a second time."""
+        made = self.turns.get(name)
+        if made is None:
+            source = self.defined.get(name)
+            if source is None or source.order or set(indices_of(source.value)) - set(source.indices):
+                raise CompileError(f"{name} is read with its axes in another order")
+            made = f"{name}_turned"
+            while made in self.axes:
+                made += "_"
+            self.turns[name] = made
+            self.places[made] = 1
+            *rest, first, second = source.indices
+            self.made.append(self.rewritten(replace(source, name=made, indices=(*rest, second, first))))
+        return made

@@ -37,7 +37,7 @@ class Buffers:
     def __init__(self, program: TileProgram, schedule: CpuSchedule, sizes: Mapping[str, int]) -> None:
         self.program = program
         self.schedule = schedule
-        self.sizes = {axis: sizes[axis] for axis in program.features if axis not in program.pairs}
+        self.sizes = {axis: sizes[axis] for axis in program.features}
         self.chunk = 1 if program.by_token else schedule.chunk
         self.layout: Layout = choose(program)
         self.padding = Padding(program)

@@ -141,9 +141,9 @@ class TileProgram:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Every axis but that of the tokens."""
+        """Every axis but that of the tokens, and those of pairs of others."""
         found = dict.fromkeys(axis for axes in self.axes.values() for axis in axes)
-        return tuple(axis for axis in found if axis != self.axis)
+        return tuple(axis for axis in found if axis != self.axis and axis not in self.pairs)
 
     @property
     def steps(self) -> tuple[Step, ...]:

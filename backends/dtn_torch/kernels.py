@@ -73,6 +73,20 @@ def _(tensors: Sequence[torch.Tensor], name: str) -> list[torch.Tensor]:
     return ENTRIES[name].results(tensors)
 
 
+@kernel.register_vmap
+def _(
+    info: Any, places: tuple[Sequence[int | None], None], tensors: Sequence[torch.Tensor], name: str
+) -> tuple[list[torch.Tensor], list[int]]:
+    """The axis that is mapped over is one more of the batch."""
+    count = info.batch_size
+    flat = []
+    for x, place in zip(tensors, places[0], strict=True):
+        first = x.expand(count, *x.shape) if place is None else x.movedim(place, 0)
+        flat.append(first.flatten(0, 1))
+    results = [x.unflatten(0, (count, x.shape[0] // count)) for x in kernel(flat, name)]
+    return results, [0] * len(results)
+
+
 @torch.library.custom_op("dtn::kernel_gradient", mutates_args=())
 def kernel_gradient(
     tensors: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor], name: str

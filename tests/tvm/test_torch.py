@@ -71,6 +71,16 @@ def test_compiled_for_any_number_of_tokens():
         close(compiled(*given), dtn.tensor_attention(*given, **CAUSAL))
 
 
+def test_mapped_over_any_axis_of_some_tensors():
+    (q,), (k,), (v,) = tensors(2, 3, 9, 4, count=1), tensors(2, 9, 4, count=1), tensors(3, 2, 9, 4, count=1)
+
+    def attend(q, k, v):
+        return dtn.tensor_attention(q, k, v, implementation="tvm", **CAUSAL)
+
+    found = torch.func.vmap(attend, in_dims=(1, None, 0))(q, k, v)
+    close(found, torch.stack([attend(q[:, i], k, v[i]) for i in range(3)]))
+
+
 def test_the_first_call_of_all_may_be_a_compiled_one():
     text = "first_of_all(q[n,d], k[n,d], v[n,e]) -> o[n,e]: o[t,c] = 0.5 * q[t,a] * k[i,a] * v[i,c] where i <= t"
     compiled = torch.compile(dtn.compile(text, implementation="tvm"), fullgraph=True, backend="aot_eager")

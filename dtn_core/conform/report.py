@@ -19,16 +19,19 @@ from ..demo.atomic import replaced
 from .cells import CHECKS, DTYPES, FORMS, MODES, STATUSES, Cell
 
 AXES = ("operator", "knobs", "backend", "form", "mode", "check", "dtype", "status")
+COLUMNS = ("backend", *STATUSES, "cells", "largest error / bound")
+"""Of :func:`counted`."""
+
 SHOWN = 40
 
 
 def print_summary(console: Console, cells: Sequence[Cell], seconds: float, seed: int) -> None:
     """Counts by backend and status, and the fails."""
-    table = Table("backend", *STATUSES, "cells", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(*COLUMNS, box=box.SIMPLE_HEAD, pad_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
     for row in counted(cells):
-        table.add_row(*(f"{value:,}" if isinstance(value, int) else value for value in row))
+        table.add_row(*row)
     console.print(table)
     failed = [cell for cell in cells if cell.status == "fail"]
     for cell in failed[:SHOWN]:
@@ -38,16 +41,17 @@ def print_summary(console: Console, cells: Sequence[Cell], seconds: float, seed:
     console.print(f"{len(cells):,} cells, {len(failed)} fail; seed {seed}; {seconds:.0f} s")
 
 
-def counted(cells: Sequence[Cell]) -> list[list[Any]]:
-    """A row for each backend and one for all: the name, a count for each status, the sum."""
-    found = Counter((cell.backend, cell.status) for cell in cells)
-    names = sorted({cell.backend for cell in cells})
-    rows: list[list[Any]] = []
-    for name in names:
-        counts = [found[name, status] for status in STATUSES]
-        rows.append([name, *counts, sum(counts)])
-    rows.append(["all", *(sum(row[place] for row in rows) for place in range(1, len(STATUSES) + 2))])
-    return rows
+def counted(cells: Sequence[Cell]) -> list[list[str]]:
+    """A row of ``COLUMNS`` for each backend and one for all; the ratio is the largest among cells that pass."""
+    rows = [_row(name, [cell for cell in cells if cell.backend == name]) for name in sorted({c.backend for c in cells})]
+    return [*rows, _row("all", cells)]
+
+
+def _row(name: str, cells: Sequence[Cell]) -> list[str]:
+    found = Counter(cell.status for cell in cells)
+    ratios = [cell.error / cell.bound for cell in cells if cell.status == "pass" and cell.error and cell.bound]
+    counts = [f"{count:,}" for count in (*(found[status] for status in STATUSES), len(cells))]
+    return [name, *counts, f"{max(ratios, default=0.0):.2f}"]
 
 
 def reasons(cells: Sequence[Cell]) -> list[tuple[str, str, str, int]]:
@@ -89,7 +93,7 @@ def write_pages(out: Path, cells: Sequence[Cell], sources: Mapping[str, str], se
 def markdown(cells: Sequence[Cell], seed: int) -> str:
     """Counts, the axes, and every reason."""
     lines = ["# The conformance matrix", "", f"{len(cells):,} cells, seed {seed}.", ""]
-    lines += _table(["backend", *STATUSES, "cells"], counted(cells))
+    lines += _table(COLUMNS, counted(cells))
     passed = Counter((cell.form, cell.mode, cell.check) for cell in cells if cell.status == "pass")
     lines += ["", "Cells that pass, by check, form and mode:", ""]
     places = [(form, mode) for form in FORMS for mode in MODES]
@@ -114,7 +118,13 @@ def page(cells: Sequence[Cell], sources: Mapping[str, str], seed: int) -> str:
     """One file that needs nothing else: filters for every axis, and the details of a cell on a click."""
     environment = Environment(loader=PackageLoader("dtn_core.conform", "."), autoescape=True)
     return environment.get_template("page.html.j2").render(
-        total=len(cells), seed=seed, statuses=STATUSES, rows=counted(cells), data=_packed(cells, sources), axes=AXES
+        total=len(cells),
+        seed=seed,
+        statuses=STATUSES,
+        columns=COLUMNS,
+        rows=counted(cells),
+        data=_packed(cells, sources),
+        axes=AXES,
     )
 
 

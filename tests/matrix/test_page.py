@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from dtn_core.conform.cells import Cell
-from dtn_core.conform.report import command, markdown, page, reasons
+from dtn_core.conform.report import COLUMNS, command, counted, markdown, page, reasons
 
 SOURCE = "def ahla(q, k, v):\n    return q < k & v  # <b>not markup</b>"
 MADE = [
@@ -56,6 +56,20 @@ def test_markdown_lists_every_reason_with_its_count():
     text = markdown(made(), seed=7)
     assert "| xfail | jax | known, https://example.org/1 | 1 |" in text
     assert [row[0] for row in reasons(made())] == ["fail", "xfail", "skip"]
+
+
+def test_every_backend_is_counted_with_the_cell_that_is_nearest_to_its_bound():
+    rows = {row[0]: dict(zip(COLUMNS, row, strict=True)) for row in counted(made())}
+    assert (rows["torch"]["pass"], rows["torch"]["fail"], rows["torch"]["skip"], rows["torch"]["cells"]) == tuple(
+        "1113"
+    )
+    assert [rows[name]["largest error / bound"] for name in ("torch", "jax", "numpy", "all")] == [
+        "0.07",
+        "0.01",
+        "0.00",
+        "0.07",
+    ]
+    assert rows["all"]["cells"] == "455"
 
 
 def test_the_command_quotes_what_a_shell_would_split():
@@ -126,8 +140,8 @@ class TestInABrowser:
 
     def test_counts_by_backend_and_status(self, browser):
         rows = [row.text.split() for row in browser.find("#counts tbody tr")]
-        assert rows[0] == ["jax", "1", "0", "1", "0", "0", "2"]
-        assert rows[-1] == ["all", "452", "1", "1", "1", "0", "455"]
+        assert rows[0] == ["jax", "1", "0", "1", "0", "0", "2", "0.01"]
+        assert rows[-1] == ["all", "452", "1", "1", "1", "0", "455", "0.07"]
 
     @pytest.mark.parametrize(
         ("filters", "count"),

@@ -38,9 +38,13 @@ class GeneratedAdapter(Adapter):
         """The operator in a form; every check of an operator calls the same one."""
         key = operator, form, layout
         if key not in self.compiled:
-            function_type: Any = self.function_type
-            self.compiled[key] = FORMS[form](_formed(function_type, form)(operator, layout))
+            self.compiled[key] = self.formed(operator, form, layout)
         return self.compiled[key]
+
+    def formed(self, operator: Operator, form: str, layout: str) -> Computed:
+        """The operator in a form, compiled now."""
+        function_type: Any = self.function_type
+        return FORMS[form](_formed(function_type, form)(operator, layout))
 
     def reset(self) -> None:
         """Let go what was compiled."""

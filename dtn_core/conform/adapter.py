@@ -24,6 +24,10 @@ Native = Callable[..., tuple[Array, ...]]
 """A function of arrays, without side effects."""
 
 
+class GapError(Exception):
+    """Raised by an adapter or what it compiled: the cell could be checked, and is not yet; the message says why."""
+
+
 class Computed(Protocol):
     """An operator in one of the forms of the matrix."""
 
@@ -56,12 +60,15 @@ class Adapter(ABC):
         Forms, modes, checks and dtypes that the framework does not have, each with the reason of its skipped cells.
     drawn : Mapping[str, int]
         How many operators run in each combination of the other axes, for modes in which compiling takes long.
+    also : Mapping[str, tuple of str]
+        Dtypes in which a check is made in eager mode besides those of every backend, for one that lacks those.
     """
 
     name: ClassVar[str]
     dtypes: ClassVar[tuple[str, ...]] = DTYPES
     lacks: ClassVar[Mapping[str, str]] = {}
     drawn: ClassVar[Mapping[str, int]] = DRAWN
+    also: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     def __init__(self, device: str = "cpu") -> None:
         self.device = device
@@ -90,6 +97,8 @@ class Adapter(ABC):
         ------
         NotImplementedError
             If it cannot be; the message is the reason of a skipped cell.
+        GapError
+            If it is not yet.
         """
 
     @abstractmethod

@@ -8,14 +8,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from dtn_codegen import targets
+from dtn_codegen.implementations import announced
 
-from ..cli.installation import install_command
+from ..cli.installation import extra, install_command
 from ..errors import DtnError
 
-PLANNED = {
-    "tvm": "implementation='tvm' has no adapter yet; its kernels are held to the interpreter by tests/tvm alone",
-}
-"""Backends without an adapter: every cell of theirs is a gap. One with a module ``conformance`` leaves this table."""
+HOST = "torch"
+"""The framework within which kernels of other implementations are held to the matrix: it has all modes for them."""
 
 
 class ConformError(DtnError):
@@ -30,12 +29,12 @@ class Backend:
     ----------
     name : str
         As on the command line: its entry point, or the module's name.
-    module : str or None
-        What has ``ADAPTER``; None for a planned backend.
+    module : str
+        What has ``ADAPTER``.
     """
 
     name: str
-    module: str | None
+    module: str
 
 
 def chosen(names: Sequence[str] | None, modules: Sequence[str] = ()) -> list[Backend]:
@@ -44,7 +43,7 @@ def chosen(names: Sequence[str] | None, modules: Sequence[str] = ()) -> list[Bac
     Parameters
     ----------
     names : sequence of str or None
-        Names of entry points, or of planned backends; None for all that are installed and all that are planned.
+        Names of entry points, of frameworks or of implementations; None for all that are installed.
     modules : sequence of str
         Modules of others, ``--backend-module``; given without names, they alone run.
 
@@ -54,23 +53,32 @@ def chosen(names: Sequence[str] | None, modules: Sequence[str] = ()) -> list[Bac
         For a name that is unknown, given twice or not installed, or a module that is not found.
     """
     others = [Backend(module, adapter_module(module)) for module in modules]
-    known = {target.name: target for target in targets().values()}
-    wanted = list(names) if names is not None else ([] if others else [*known, *PLANNED])
+    known = _known()
+    wanted = list(names) if names is not None else ([] if others else list(known))
     found: list[Backend] = []
     for name in wanted:
         if wanted.count(name) > 1:
             raise ConformError(f"backend {name!r} is given twice")
-        target = known.get(name)
-        if target is not None and find_spec(target.framework) is None:
-            if names is not None:
-                raise ConformError(f"{name} is not installed; to install it: {install_command(target.extra)}")
-        elif target is not None and _exists(f"{target.package}.conformance"):
-            found.append(Backend(name, f"{target.package}.conformance"))
-        elif name in PLANNED:
-            found.append(Backend(name, None))
-        else:
-            raise ConformError(f"unknown backend {name!r}; known: {', '.join(dict.fromkeys([*known, *PLANNED]))}")
+        if name not in known:
+            raise ConformError(f"unknown backend {name!r}; known: {', '.join(known)}")
+        module, missing = known[name]
+        if not missing:
+            found.append(Backend(name, module))
+        elif names is not None:
+            raise ConformError(f"{name} is not installed; to install it: {install_command(missing)}")
     return [*found, *others]
+
+
+def _known() -> dict[str, tuple[str, str]]:
+    """The module of every backend that has an adapter, and the extras to install where something is missing."""
+    found: dict[str, tuple[str, str]] = {}
+    for target in targets().values():
+        missing = "" if find_spec(target.framework) else target.extra
+        found[target.name] = f"{target.package}.conformance", missing
+    for name, entry in announced().items():
+        installed = extra(name).complete and find_spec(HOST)
+        found[name] = f"{entry.module.partition('.')[0]}.conformance", "" if installed else f"{HOST},{name}"
+    return {name: each for name, each in found.items() if _exists(each[0])}
 
 
 def adapter_module(module: str) -> str:

@@ -57,6 +57,8 @@ COMPILED_DTYPES: dict[str, tuple[str, ...]] = {
 DRAWN = {"jit": 3, "vmap": 3, "export": 3}
 """Operators that run in each combination of form, mode, check and dtype, in modes where each is compiled for long."""
 
+NOTHING_ELSE: Mapping[str, tuple[str, ...]] = {}
+
 ALWAYS = ("eager", "value", "float32")
 """The mode, check and dtype in which every operator runs in every backend."""
 
@@ -125,18 +127,24 @@ class Choice:
     modes: Sequence[str] | None = None
     checks: Sequence[str] | None = None
 
-    def places(self) -> Iterator[tuple[str, str, str, str]]:
-        """Every form, mode, check and dtype that is chosen."""
+    def places(self, also: Mapping[str, tuple[str, ...]]) -> Iterator[tuple[str, str, str, str]]:
+        """Every form, mode, check and dtype that is chosen; ``also`` has further dtypes of checks in eager mode."""
         for form in FORMS if self.forms is None else self.forms:
             for mode in MODES if self.modes is None else self.modes:
                 for check in CHECKS if self.checks is None else self.checks:
-                    for dtype in (EAGER_DTYPES if mode == "eager" else COMPILED_DTYPES)[check]:
+                    known = EAGER_DTYPES[check] + also.get(check, ()) if mode == "eager" else COMPILED_DTYPES[check]
+                    for dtype in known:
                         if self.dtypes is None or dtype in self.dtypes:
                             yield form, mode, check, dtype
 
 
 def matrix(
-    cases: Sequence[Case], backend: str, choice: Choice, seed: int, drawn: Mapping[str, int] = DRAWN
+    cases: Sequence[Case],
+    backend: str,
+    choice: Choice,
+    seed: int,
+    drawn: Mapping[str, int] = DRAWN,
+    also: Mapping[str, tuple[str, ...]] = NOTHING_ELSE,
 ) -> list[Cell]:
     """The cells of one backend, those that have no meaning and those that are not drawn already skipped.
 
@@ -152,9 +160,11 @@ def matrix(
         Of what is drawn.
     drawn : Mapping[str, int]
         How many operators of each combination run, for the modes in which not all do.
+    also : Mapping[str, tuple of str]
+        Dtypes of checks in eager mode, besides ``EAGER_DTYPES``.
     """
     cells: list[Cell] = []
-    for form, mode, check, dtype in choice.places():
+    for form, mode, check, dtype in choice.places(also):
         reasons = {case.text: why_not(case, form, check, dtype) for case in cases}
         possible = [text for text, reason in reasons.items() if not reason]
         count = len(possible) if (mode, check, dtype) == ALWAYS else drawn.get(mode, len(possible))

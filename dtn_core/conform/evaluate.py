@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .adapter import Adapter
+from .adapter import Adapter, GapError
 from .bounds import Verdict, worst
 from .cells import Cell
 from .checks import CHECKS, Evaluation, layout_of
@@ -51,6 +51,8 @@ def _run(evaluation: Evaluation, cell: Cell) -> Cell:
             return replace(cell, status="skip", reason=str(missing))
         evaluation.left_out = []
         found = list(CHECKS[cell.check](evaluation, call, cell.form, cell.mode))
+    except GapError as missing:
+        return replace(cell, status="gap", reason=str(missing))
     except Exception as error:  # noqa: BLE001 - whatever a framework raises belongs into the matrix, not on the terminal
         return replace(cell, status="fail", reason=_said(error))
     return _judged(cell, found, evaluation.left_out)

@@ -39,6 +39,8 @@ class Worker(Child):
         What the adapter says: who it is, what computes, and why nothing can run on the device (empty if it can).
     drawn : dict of str to int
         How many operators it runs in modes that compile.
+    also : dict of str to tuple of str
+        Dtypes in which it makes checks besides those of every backend.
 
     Raises
     ------
@@ -60,6 +62,7 @@ class Worker(Child):
         self.versions: str = ready["versions"]
         self.missing: str = ready["missing"]
         self.drawn: dict[str, int] = ready["drawn"]
+        self.also: dict[str, tuple[str, ...]] = {check: tuple(dtypes) for check, dtypes in ready["also"].items()}
 
     def results(self, cells: Sequence[Cell]) -> Iterator[Cell | tuple[str, str, str]]:
         """Every cell as it is found, and ``(text, form, source)`` of what ran.

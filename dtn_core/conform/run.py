@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ..demo.run import ended_by_signal
-from .backends import PLANNED, Backend
+from .backends import Backend
 from .cells import Cell, Choice, matrix, sampled
 from .operators import Case
 from .process import Worker
@@ -124,14 +124,10 @@ def _run_all(request: Request, found: Matrix, out: Path, console: Console) -> No
         shards: queue.Queue[_Shard] = queue.Queue()
         for backend in request.backends:
             task = progress.add_task(backend.name, total=None, state="lowering")
-            if backend.module is None:
-                planned = matrix(request.cases, backend.name, request.choice, request.seed)
-                found.put(_gaps(sampled(planned, request.sample, request.seed)))
-                progress.update(task, total=len(planned), completed=len(planned), state="planned, no cell runs")
-                continue
             with Worker(backend.module, request.device) as worker:
-                name, versions, missing, drawn = worker.name, worker.versions, worker.missing, worker.drawn
-            cells = matrix(request.cases, name, request.choice, request.seed, drawn)
+                name, versions, missing = worker.name, worker.versions, worker.missing
+                drawn, also = worker.drawn, worker.also
+            cells = matrix(request.cases, name, request.choice, request.seed, drawn, also)
             cells = sampled(cells, request.sample, request.seed)
             if missing:
                 console.print(f"{name} is skipped: {missing}")
@@ -175,11 +171,6 @@ def _todo(cells: Sequence[Cell], found: Matrix, backend: str, versions: str) -> 
     known = {key for key, cell in found.cells.items() if cell.versions == versions and cell.status != "fail"}
     found.put(cell for cell in cells if cell.status)
     return [cell for cell in cells if not cell.status and cell.key not in known]
-
-
-def _gaps(cells: Iterable[Cell]) -> list[Cell]:
-    """The cells of a planned backend."""
-    return [cell if cell.status else replace(cell, status="gap", reason=PLANNED[cell.backend]) for cell in cells]
 
 
 def _work(

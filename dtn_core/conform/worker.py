@@ -43,7 +43,8 @@ def load(module: str, device: str) -> Adapter:
 
 def versions(adapter: Adapter) -> str:
     """What a result depends on: the adapter's packages, this library's version and eight digits of its source."""
-    packages = {*LIBRARY, type(adapter).__module__.partition(".")[0]}
+    adapters = [each for each in type(adapter).__mro__ if issubclass(each, Adapter)]
+    packages = {*LIBRARY, *(each.__module__.partition(".")[0] for each in adapters)}
     digest = hashlib.sha256()
     for package in sorted(packages):
         file = importlib.import_module(package).__file__
@@ -78,6 +79,7 @@ def serve(module: str, device: str, jobs: TextIO, answer: Answer) -> None:
         "versions": known,
         "missing": missing,
         "drawn": dict(adapter.drawn),
+        "also": dict(adapter.also),
     }
     if missing:
         answer(ready)

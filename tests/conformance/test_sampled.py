@@ -1,6 +1,7 @@
 """A sample of the conformance matrix, in the framework of this process; ``dtn conform`` computes all of it.
 
-``DTN_CONFORM_SEED`` draws another sample; the seed is in the head of the report.
+``DTN_CONFORM_SEED`` draws another sample; the seed is in the head of the report.  ``DTN_CONFORM_BACKEND=tvm`` takes that of the
+kernels, which PyTorch calls.
 """
 
 from __future__ import annotations
@@ -15,14 +16,16 @@ from dtn_core.conform.cells import Choice, matrix, sampled
 from dtn_core.conform.evaluate import evaluated
 from dtn_core.conform.operators import cases
 
-BACKEND = os.environ.get("DTN_BACKEND", "numpy")
+BACKEND = os.environ.get("DTN_CONFORM_BACKEND") or os.environ.get("DTN_BACKEND", "numpy")
 SEED = int(os.environ.get("DTN_CONFORM_SEED", "0"))
 COUNTS = {
     "numpy": (200, 1),
     "torch": (150, 8),
     "jax": (30, 10),
     "tensorflow": (80, 8),
+    "tvm": (80, 8),
 }  # eager cells, and compiled ones
+FORMS = {"tvm": ["linear"]}
 OPERATORS = slice(SEED % 4, None, 4)  # of all, so that few are lowered
 
 
@@ -38,7 +41,9 @@ def drawn():
     some = cases()[OPERATORS]
     found = {}
     for modes, count in zip((["eager"], ["jit", "vmap", "export"]), COUNTS[BACKEND], strict=True):
-        for cell in sampled(matrix(some, BACKEND, Choice(modes=modes), SEED, {}), count, SEED):
+        for cell in sampled(
+            matrix(some, BACKEND, Choice(modes=modes, forms=FORMS.get(BACKEND)), SEED, {}), count, SEED
+        ):
             found.setdefault(cell.text, []).append(cell)
     return found
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from importlib.util import find_spec
 
 import pytest
 
-from dtn_core.conform.backends import PLANNED, ConformError, chosen
+from dtn_core.conform import backends
+from dtn_core.conform.backends import ConformError, chosen
 from dtn_core.conform.cells import CHECKS, COMPILED_DTYPES, DRAWN, EAGER_DTYPES, FORMS, MODES, Choice, matrix, sampled
 from dtn_core.conform.operators import LEVELS, case, cases, covering, written
 from dtn_core.conform.structure import is_causal, why_not
@@ -85,6 +87,13 @@ class TestCells:
         assert len(drawn(0)) == DRAWN["jit"]
         assert len({frozenset(drawn(seed)) for seed in range(5)}) > 1
 
+    def test_a_backend_may_make_a_check_in_further_dtypes(self):
+        choice = Choice(checks=["padding"], forms=["dense"])
+        cells = matrix(FEW, "t", choice, 0, also={"padding": ("float32",), "value": ("float16",)})
+        assert {(cell.mode, cell.dtype) for cell in cells} == {
+            ("eager", "float64"), *((mode, "float32") for mode in MODES)
+        }  # fmt: skip
+
     def test_a_sample_is_of_cells_that_run(self):
         cells = matrix(FEW, "t", Choice(), seed=0)
         some = sampled(cells, 10, seed=3)
@@ -134,7 +143,10 @@ class TestBackends:
         with pytest.raises(ConformError, match="--backend-module no_such.thing: there is no module"):
             chosen(None, ["no_such.thing"])
 
-    def test_what_is_planned_says_what_is_missing(self):
-        for name, reason in PLANNED.items():
-            assert chosen([name])[0].module is None
-            assert reason
+    def test_what_is_not_installed_says_how_to_install_it(self, monkeypatch):
+        monkeypatch.setattr(backends, "find_spec", lambda name: None if name in ("torch", "jax") else find_spec(name))
+        with pytest.raises(ConformError, match=r"jax is not installed; .* 'deep-tensor-network\[jax\]'"):
+            chosen(["jax"])
+        with pytest.raises(ConformError, match=r"tvm is not installed; .* 'deep-tensor-network\[torch,tvm\]'"):
+            chosen(["tvm"])
+        assert not {"torch", "jax", "tvm"} & {backend.name for backend in chosen(None)}

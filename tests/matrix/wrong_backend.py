@@ -8,6 +8,8 @@ import time
 import numpy as np
 from toy_backend import DenseOperator, ToyAdapter
 
+from dtn_core.conform.adapter import GapError
+
 
 class Wrong(DenseOperator):
     """``WRONG`` in the environment says in which way."""
@@ -21,6 +23,8 @@ class Wrong(DenseOperator):
             return tuple(y.astype(np.float16).astype(y.dtype) for y in outputs)
         if fault == "leaks":
             return tuple(y + 1e-6 * sum(x.sum() for x in tensors) for y in outputs)
+        if fault == "not yet":
+            raise GapError("this backend does not add")
         if fault == "dies":
             os._exit(9)
         if fault == "slow":

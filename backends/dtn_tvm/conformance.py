@@ -11,7 +11,7 @@ from typing import ClassVar, TypeVar
 import numpy as np
 import torch
 
-from dtn_codegen.conformance import FORMS
+from dtn_codegen.conformance import in_form
 from dtn_core.conform.adapter import Computed, GapError, Native
 from dtn_core.conform.cells import Cell
 from dtn_core.conform.sizes import shapes
@@ -52,7 +52,9 @@ class Kernel:
     def __init__(self, operator: Operator, form: str, layout: str) -> None:
         self.operator = operator
         self.layout = layout
-        self.computed = self.ask(lambda: FORMS[form](TorchFunction(operator, layout, IMPLEMENTATION)))
+        self.computed = self.ask(
+            lambda: in_form(TorchFunction(operator, layout, IMPLEMENTATION), form, TvmAdapter.chunk)
+        )
 
     @property
     def source(self) -> str:
@@ -90,6 +92,7 @@ class TvmAdapter(TorchAdapter):
     lacks: ClassVar[Mapping[str, str]] = {
         "dense": "a kernel goes through a sequence of any length in the linear form",
     }
+    chunk: ClassVar[int] = 16  # a kernel's are whole tiles
     also: ClassVar[Mapping[str, tuple[str, ...]]] = dict.fromkeys(
         ("causality", "padding", "batching", "layout"), ("float32",)
     )

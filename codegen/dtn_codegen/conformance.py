@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 
 from dtn_core.conform.adapter import Adapter, Array, Computed
 from dtn_core.conform.cells import Cell
-from dtn_core.conform.sizes import CHUNK
 from dtn_core.operators import Operator
 from dtn_core.passes.pipeline import Lowered, candidates
 
@@ -44,7 +43,7 @@ class GeneratedAdapter(Adapter):
     def formed(self, operator: Operator, form: str, layout: str) -> Computed:
         """The operator in a form, compiled now."""
         function_type: Any = self.function_type
-        return FORMS[form](_formed(function_type, form)(operator, layout))
+        return in_form(_formed(function_type, form)(operator, layout), form, self.chunk)
 
     def reset(self) -> None:
         """Let go what was compiled."""
@@ -69,13 +68,13 @@ class Whole:
     ----------
     function : Function
         The compiled operator.
+    chunk : int, optional
+        Tokens of a chunk; the cost model chooses where it is not given.
     """
 
-    chunk: int | None = None
-
-    def __init__(self, function: Function) -> None:
+    def __init__(self, function: Function, chunk: int | None = None) -> None:
         self.function = function
-        self.options: dict[str, Any] = {} if self.chunk is None else {"chunk_size": self.chunk}
+        self.options: dict[str, Any] = {} if chunk is None else {"chunk_size": chunk}
 
     @property
     def source(self) -> str:
@@ -108,12 +107,6 @@ class Whole:
         return tuple(joined([piece[i] for piece in pieces], place) for i, place in enumerate(places))
 
 
-class Chunked(Whole):
-    """Chunks so small that the sequence has several, and one that is not full."""
-
-    chunk = CHUNK
-
-
 class Recurrent(Whole):
     """A step for every token."""
 
@@ -142,7 +135,9 @@ class Recurrent(Whole):
         return made
 
 
-FORMS: dict[str, type[Whole]] = {"dense": Whole, "linear": Whole, "chunked": Chunked, "recurrent": Recurrent}
+def in_form(function: Function, form: str, chunk: int) -> Whole:
+    """``function`` called in a form of the matrix; with chunks of ``chunk`` tokens in the form that has some."""
+    return Recurrent(function) if form == "recurrent" else Whole(function, chunk if form == "chunked" else None)
 
 
 def second_of(outputs: Sequence[Array]) -> tuple[Array, ...]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..operators import Operator
 from .cells import DRAWN, DTYPES, Cell
+from .sizes import CHUNK
 
 Array = Any
 """A framework's own array."""
@@ -60,6 +61,8 @@ class Adapter(ABC):
         Forms, modes, checks and dtypes that the framework does not have, each with the reason of its skipped cells.
     drawn : Mapping[str, int]
         How many operators run in each combination of the other axes, for modes in which compiling takes long.
+    chunk : int
+        Tokens of a chunk in the form that has some; sequences are two of them and a part.
     also : Mapping[str, tuple of str]
         Dtypes in which a check is made in eager mode besides those of every backend, for one that lacks those.
     """
@@ -68,6 +71,7 @@ class Adapter(ABC):
     dtypes: ClassVar[tuple[str, ...]] = DTYPES
     lacks: ClassVar[Mapping[str, str]] = {}
     drawn: ClassVar[Mapping[str, int]] = DRAWN
+    chunk: ClassVar[int] = CHUNK
     also: ClassVar[Mapping[str, tuple[str, ...]]] = {}
 
     def __init__(self, device: str = "cpu") -> None:

@@ -13,7 +13,7 @@ from .structure import why_not
 FORMS = {
     "dense": "the whole sequence at once, as the compiler lowers it for short sequences: n×n matrices are allowed",
     "linear": "as the compiler lowers it for long sequences",
-    "chunked": "chunks of 4 tokens, with states between them",
+    "chunked": "chunks of 4 tokens (16 in kernels), with states between them",
     "recurrent": "one token after another, by init_state and step",
 }
 MODES = {

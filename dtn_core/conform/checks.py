@@ -133,6 +133,10 @@ class Evaluation:
         """``function`` in a mode."""
         return function if mode == "eager" else self.adapter.transform(mode, function, arrays)
 
+    def tokens(self, form: str) -> int:
+        """How long sequences are in a form."""
+        return tokens(form, self.adapter.chunk)
+
     def tokens_of(self, x: np.ndarray, axes: tuple[str, ...], which: Any) -> np.ndarray:
         """The tokens ``which`` of a tensor over ``axes``."""
         return np.asarray(x[place(axes, self.axis, which)]) if self.axis in axes else x
@@ -155,7 +159,7 @@ Check = Callable[[Evaluation, Computed, str, str], Iterator[Verdict]]
 
 def check_value(e: Evaluation, call: Computed, form: str, mode: str) -> Iterator[Verdict]:
     """Well scaled inputs, and where nothing is compiled ill scaled ones."""
-    count = tokens(form)
+    count = e.tokens(form)
     drawn = [e.well(count)]
     if mode == "eager":
         kept, e.left_out = e.ill(count)
@@ -170,7 +174,7 @@ def check_value(e: Evaluation, call: Computed, form: str, mode: str) -> Iterator
 
 def check_gradient(e: Evaluation, call: Computed, form: str, mode: str) -> Iterator[Verdict]:
     """By every tensor."""
-    drawn = e.well(tokens(form))
+    drawn = e.well(e.tokens(form))
     weights = e.weights(e.value(drawn)[0])
 
     def make() -> Expected:
@@ -178,7 +182,7 @@ def check_gradient(e: Evaluation, call: Computed, form: str, mode: str) -> Itera
         dense = lambda d: e.reference.dense_gradient(drawn.tensors, weights, e.einsum(d), d)  # noqa: E731
         return e.measured(lambda *t: e.reference.gradient(t, weights), dense, drawn.tensors)
 
-    expected: Expected = e.remembered(("gradient", tokens(form)), make)
+    expected: Expected = e.remembered(("gradient", e.tokens(form)), make)
     arrays = e.natives(drawn.tensors)
     run = e.adapter.gradient(mode, call, weights, arrays)
     yield from e.verdicts(e.numpy(run(*arrays)), *expected, "gradient")
@@ -186,12 +190,12 @@ def check_gradient(e: Evaluation, call: Computed, form: str, mode: str) -> Itera
 
 def check_second(e: Evaluation, call: Computed, form: str, mode: str) -> Iterator[Verdict]:
     """The Hessian times a direction, against differences."""
-    drawn = e.well(tokens(form))
+    drawn = e.well(e.tokens(form))
     weights = e.weights(e.value(drawn)[0])
     rng = np.random.default_rng(6)
     directions = [rng.normal(size=x.shape) for x in drawn.tensors]
     expected: Values = e.remembered(
-        ("second", tokens(form)), lambda: e.reference.second(drawn.tensors, weights, directions)
+        ("second", e.tokens(form)), lambda: e.reference.second(drawn.tensors, weights, directions)
     )
     arrays = e.natives(drawn.tensors)
     got = e.numpy(e.adapter.second(mode, call, weights, directions, arrays)(*arrays))
@@ -203,7 +207,7 @@ def check_second(e: Evaluation, call: Computed, form: str, mode: str) -> Iterato
 
 def check_resume(e: Evaluation, call: Computed, form: str, mode: str) -> Iterator[Verdict]:
     """Two pieces are the whole; also where the second begins inside a chunk."""
-    count = tokens(form)
+    count = e.tokens(form)
     drawn = e.well(count)
     arrays = e.natives(drawn.tensors)
     for at in (1, count // 2):
@@ -213,7 +217,7 @@ def check_resume(e: Evaluation, call: Computed, form: str, mode: str) -> Iterato
 
 def check_causality(e: Evaluation, call: Computed, form: str, mode: str) -> Iterator[Verdict]:
     """Other tokens after the first few leave the results of those as they were, and as they should be."""
-    count = tokens(form)
+    count = e.tokens(form)
     drawn = e.well(count)
     seen, later = slice(0, count // 2), slice(count // 2, None)
     changed = [np.array(x) for x in drawn.tensors]
@@ -231,7 +235,7 @@ def check_causality(e: Evaluation, call: Computed, form: str, mode: str) -> Iter
 
 def check_padding(e: Evaluation, call: Computed, form: str, mode: str) -> Iterator[Verdict]:
     """As the oracle without the padded tokens, whatever those hold, and exactly 0 at them."""
-    count = tokens(form)
+    count = e.tokens(form)
     drawn = e.well(count)
     keep = np.arange(count) < count - 3
     if not decays(e.program):  # a decay counts places, so tokens in the middle matter to it
@@ -253,7 +257,7 @@ def check_padding(e: Evaluation, call: Computed, form: str, mode: str) -> Iterat
 
 def check_batching(e: Evaluation, call: Computed, form: str, mode: str) -> Iterator[Verdict]:
     """Leading axes that differ from tensor to tensor."""
-    drawn = broadcasting(e.well(tokens(form), ()), e.dtype, BROADCAST)
+    drawn = broadcasting(e.well(e.tokens(form), ()), e.dtype, BROADCAST)
     arrays = e.natives(drawn.tensors)
     got = e.numpy(e.run(mode, call, arrays)(*arrays))
     yield from e.verdicts(got, *e.value(drawn))
@@ -261,7 +265,7 @@ def check_batching(e: Evaluation, call: Computed, form: str, mode: str) -> Itera
 
 def check_layout(e: Evaluation, call: Computed, form: str, mode: str) -> Iterator[Verdict]:
     """Heads after tokens, compared with the oracle's heads before tokens."""
-    drawn = e.well(tokens(form), (2, HEADS))
+    drawn = e.well(e.tokens(form), (2, HEADS))
     moved = []
     for x, param in zip(drawn.tensors, e.program.tensors, strict=True):
         if has_heads(e.program, param.axes):
@@ -278,7 +282,7 @@ def check_layout(e: Evaluation, call: Computed, form: str, mode: str) -> Iterato
 
 def check_zero(e: Evaluation, call: Computed, form: str, mode: str) -> Iterator[Verdict]:
     """All tensors 0: the oracle's value, and finite gradients where there are any."""
-    tensors = [np.zeros_like(x) for x in e.well(tokens(form)).tensors]
+    tensors = [np.zeros_like(x) for x in e.well(e.tokens(form)).tensors]
     expected = e.reference.value(*tensors)
     arrays = e.natives(tensors)
     got = e.numpy(e.run(mode, call, arrays)(*arrays))

@@ -11,12 +11,22 @@ from ..ir.nodes import Program
 TOKENS = 11
 STEPS = 5
 CHUNK = 4
+"""Tokens of a chunk, unless a backend's are longer."""
+
 FEATURES = {"d": 3, "e": 2}
 
 
-def tokens(form: str) -> int:
-    """Tokens of a sequence: fewer where each is a step of its own."""
-    return STEPS if form == "recurrent" else TOKENS
+def tokens(form: str, chunk: int = CHUNK) -> int:
+    """Tokens of a sequence: fewer where each is a step of its own, two whole chunks and a part where there are chunks.
+
+    Examples
+    --------
+    >>> tokens("dense"), tokens("chunked"), tokens("chunked", 16), tokens("recurrent")
+    (11, 11, 35, 5)
+    """
+    if form == "recurrent":
+        return STEPS
+    return 2 * chunk + 3 if form == "chunked" else TOKENS
 
 
 def shapes(program: Program, sizes: Mapping[str, int] | None = None) -> list[tuple[int, ...]]:

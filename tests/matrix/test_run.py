@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from dtn_core.conform.cells import STATUSES
+from dtn_core.conform.worker import versions
 
+HERE = Path(__file__).parent
 FEW = ("--ops", "ahla;tensor_attention:order=3,activation=relu", "--modes", "eager")
 TINY = ("--ops", "ahla", "--modes", "eager", "--forms", "dense")
 FIELDS = {"operator", "knobs", "backend", "form", "mode", "check", "dtype", "status", "error", "bound", "reason"}
@@ -93,6 +95,18 @@ def test_cells_of_other_versions_and_fails_run_again(conform, tmp_path):
     (tmp_path / "matrix.json").write_text(json.dumps(changed))
     assert conform("--backend-module", "toy_backend", *TINY).returncode == 0
     assert cells_of(tmp_path) == before
+
+
+def test_versions_follow_the_adapters_that_one_derives_from(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(HERE))
+    import toy_backend
+    import wrong_backend
+
+    before = versions(wrong_backend.ADAPTER())
+    changed = tmp_path / "toy_backend.py"
+    changed.write_text(Path(toy_backend.__file__).read_text() + "\n")
+    monkeypatch.setattr(toy_backend, "__file__", str(changed))
+    assert versions(wrong_backend.ADAPTER()) != before
 
 
 def test_backends_are_merged_into_one_matrix(conform, tmp_path):

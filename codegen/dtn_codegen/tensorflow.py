@@ -281,7 +281,8 @@ TARGET = Target(
         "tanh": "tf.tanh(_x)",
         "sigmoid": "tf.sigmoid(_x)",
         "silu": "tf.nn.silu(_x)",
-        "relu": "tf.nn.relu(_x)",
+        # tf.nn.relu multiplies its gradient by 0 where x <= 0: NaN, where that is infinite
+        "relu": "tf.where(_x <= 0, tf.zeros_like(_x), _x)",
         # tf.nn.gelu rounds the square root of 2 to float32 whatever the dtype
         "gelu": "0.5 * _x * (1 + tf.math.erf(0.7071067811865476 * _x))",
         "erf": "tf.math.erf(_x)",

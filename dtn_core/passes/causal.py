@@ -122,21 +122,22 @@ class Elimination:
 
     def absorb_free(self) -> None:
         """Contract factors without an ordered token into ones that have one: full sums come first."""
-        while True:
-            free = [f for f in self.factors if f.indices and not set(f.indices) & set(self.tokens)]
+        while True:  # by place: a factor may be there twice
+            tied = {place: set(factor.indices) for place, factor in enumerate(self.factors)}
+            free = [place for place, indices in tied.items() if indices and not indices & set(self.tokens)]
             if not free:
                 return
-            group = [free[0]]
-            reached = set(free[0].indices)
-            while grown := [f for f in free if f not in group and set(f.indices) & reached]:
-                group += grown
-                reached.update(index for f in grown for index in f.indices)
-            hosts = [f for f in self.factors if f not in free and set(f.indices) & reached]
+            group = {free[0]}
+            reached = set(tied[free[0]])
+            while grown := [place for place in free if place not in group and tied[place] & reached]:
+                group.update(grown)
+                reached.update(index for place in grown for index in tied[place])
+            hosts = [place for place, indices in tied.items() if place not in free and indices & reached]
             if not hosts:
                 return
-            hosts.sort(key=lambda f: not set(f.indices) & set(self.out))
-            taken = [hosts[0], *group]
-            rest = [f for f in self.factors if f not in taken]
+            hosts.sort(key=lambda place: not tied[place] & set(self.out))
+            taken = [self.factors[place] for place in (hosts[0], *sorted(group))]
+            rest = [f for place, f in enumerate(self.factors) if place != hosts[0] and place not in group]
             needed = {index for f in rest for index in f.indices} | set(self.out) | set(self.tokens)
             found = dict.fromkeys(index for f in taken for index in f.indices)
             left = tuple(index for index in found if index in needed)

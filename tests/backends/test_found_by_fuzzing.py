@@ -8,6 +8,18 @@ from agreement import Agreement
 from oracle.cases import case
 
 FOUND = {
+    "a tensor squared at the token that others are summed to, and a weight": case(
+        """
+        f(x[n,d], m[d]) -> o[n]:
+            o[t] = x[t,a] * x[t,a] * x[i,a] * m[a]   where i <= t""",
+        {"n": 5, "d": 2},
+    ),
+    "a gradient that is infinite where relu is 0": case(
+        """
+        f(x[n,d]) -> s:
+            s = sqrt(relu(x[i,a]))""",
+        {"n": 5, "d": 2},
+    ),
     "the size of an axis that no tensor of a chunk has": case(
         """
         f(x[n,d], z[n,e]) -> o[n]:

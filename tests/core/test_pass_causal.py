@@ -18,6 +18,8 @@ TREES = {
     "branches with decays of their own": "f(q[n,d], k[n,d], v[n,e]) -> o[n,e]: o[t,c] = q[t,a]*k[i,a]*k[j,a]*v[i,c] where i <= t decay 0.5, j <= t decay 0.25",
     "a relation that the chain implies": "f(q[n,d], k[n,d], v[n,e]) -> o[n,e]: o[t,c] = q[t,a]*k[i,a]*q[i,b]*k[j,b]*v[j,c] where j <= i <= t, j <= t",
     "a token that nothing carries but the order": "f(x[n,d]) -> o[n,d]: o[t,a] = x[t,a]*one[i:n] where i <= t decay 0.5",
+    "a tensor squared at the token, and a weight": "f(x[n,d], m[d]) -> o[n]: o[t] = x[t,a]*x[t,a]*x[i,a]*m[a] where i <= t",
+    "a weight squared": "f(x[n,d], m[d]) -> o[n]: o[t] = x[t,a]*x[i,a]*m[a]*m[a] where i <= t",
     "free tokens above": "f(x[n], y[n]) -> s: s = x[i]*y[j] where i <= j",
 }  # fmt: skip
 

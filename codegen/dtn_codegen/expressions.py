@@ -1,16 +1,15 @@
-"""Statements of a lowered program as Python expressions: alignment, products, order, matrix functions."""
+"""Statements of a lowered program as Python expressions: terms, factors, and axes that fit each other."""
 
 from __future__ import annotations
 
 import ast
 import keyword
-import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from functools import cached_property, partial
+from functools import cached_property
 
-from dtn_core.cost import Polynomial, elements, live_elements
+from dtn_core.cost import Polynomial, live_elements
 from dtn_core.errors import CompileError
 from dtn_core.ir.axes import sequence_axes
 from dtn_core.ir.nodes import (
@@ -34,7 +33,10 @@ from dtn_core.ir.nodes import (
 from dtn_core.passes.accumulate import is_matrix_product
 
 from .maps import merged
+from .matrix_functions import matrix_function
+from .products import einsum, inner, matmul, matvec
 from .target import Target, fill
+from .triangles import masked, masks
 
 _RESERVED = {"np", "torch", "jax", "jnp", "tf", "dtype", "wide", "math"}
 
@@ -84,6 +86,12 @@ class Expressions:
         self.sizes[axis] = None
         return ast.Name(self.name(axis), ast.Load())
 
+    @cached_property
+    def held(self) -> dict[str, Polynomial]:
+        """The elements that are held while each statement runs."""
+        names = [statement.name for statement in self.program.statements]
+        return dict(zip(names, live_elements(self.program), strict=True))
+
     # ------------------------------------------------------------ statements
 
     def spend(self, statements: Mapping[str, Statement], freed: Iterable[str]) -> None:
@@ -95,7 +103,7 @@ class Expressions:
         value = statement.value
         self.current = statement.name
         if isinstance(value, MatrixFunction):
-            return self.permuted(self.matrix_function(value), value.indices, statement.indices)
+            return self.permuted(matrix_function(self, value), value.indices, statement.indices)
         total = self.accumulated(statement)
         if total is not None:
             return total
@@ -114,7 +122,7 @@ class Expressions:
             case Sum((Read(before, indices), Product((left, right)) as added)) if indices == statement.indices:
                 if self.target.plus and is_matrix_product(replace(statement, value=added)):
                     self.used["_plus"] = None
-                    return self.matmul(self.value(left), self.value(right), indices, before)
+                    return matmul(self, self.value(left), self.value(right), indices, before)
         return None
 
     def term(self, term: Expr, statement: Statement) -> tuple[ast.expr, bool]:
@@ -151,10 +159,10 @@ class Expressions:
         if len(tensors) == 1:
             only = tensors[0]
             if isinstance(only, Read) and only.tensor == ONES and len(order) == 1 and len(only.indices) == 2:
-                return self.permuted(self.masks(order, only.indices), only.indices, out)
+                return self.permuted(masks(self, order, only.indices), only.indices, out)
             value, own = self.value(only)
             if order:
-                return self.permuted(self.masked(value, own, order), own, out)
+                return self.permuted(masked(self, value, own, order), own, out)
             return self.unary(value, own, out)
         if order:
             raise CompileError(f"an order on a product of {len(tensors)} tensors is not lowered")
@@ -173,11 +181,11 @@ class Expressions:
             assert product is not None
             return product
         if len(operands) == 2:
-            for special in (self.matmul, self.matvec, partial(merged, self), self.inner):
-                found = special(operands[0], operands[1], out)
+            for special in (matmul, matvec, merged, inner):
+                found = special(self, operands[0], operands[1], out)
                 if found is not None:
                     return found
-        return self.einsum(operands, out)
+        return einsum(self, operands, out)
 
     def quotient(self, left: tuple[ast.expr, tuple[Index, ...]], divisor: Expr, out: tuple[Index, ...]) -> ast.expr:
         """One tensor divided by another, 0 where the divisor is 0."""
@@ -204,6 +212,16 @@ class Expressions:
                 return self.pointwise(function, operands, own), own
         raise CompileError(f"{type(tensor).__name__} inside a product is not lowered")
 
+    def scalar_array(self, scalar: Number | Read) -> ast.expr:
+        """A number or scalar as an array of the framework."""
+        if isinstance(scalar, Number):
+            return fill(self.target.scalar, _x=constant(scalar.value), _like=self.like)
+        if scalar.tensor not in self.arrays:
+            self.lifted[scalar.tensor] = None
+        elif self.name(scalar.tensor) in self.loose:
+            return fill(self.target.scalar, _x=self.name(scalar.tensor), _like=self.like)
+        return ast.Name(self.name(scalar.tensor), ast.Load())
+
     @property
     def like(self) -> str:
         return self.name(self.program.tensors[0].name)
@@ -220,7 +238,7 @@ class Expressions:
                 value = self.scalar_array(operand)
             kept = tuple(dict.fromkeys(indices))
             if kept != indices:
-                value = self.einsum([(value, indices)], kept)
+                value = einsum(self, [(value, indices)], kept)
             values.append(self.aligned(value, kept, own))
         templates = self.target.functions
         if self.complex and function in self.target.complex_functions:
@@ -241,7 +259,7 @@ class Expressions:
             return value
         if own[:-2] == out[:-2] and own[-2:] == out[:-3:-1]:
             return fill(self.target.transpose, _x=value)
-        return self.einsum([(value, own)], out)
+        return einsum(self, [(value, own)], out)
 
     def aligned(self, value: ast.expr, own: tuple[Index, ...], out: tuple[Index, ...]) -> ast.expr:
         """``value`` broadcastable against a tensor over ``out``: axes in order, new ones of size 1."""
@@ -270,181 +288,7 @@ class Expressions:
             return self.aligned(value, kept, out)
         if len(own) == 2:
             return self.unary(fill(self.target.diagonal, _x=value), own[:1], out)
-        return self.einsum([(value, own)], out)
-
-    # ------------------------------------------------------------ products
-
-    def matmul(
-        self,
-        left: tuple[ast.expr, tuple[Index, ...]],
-        right: tuple[ast.expr, tuple[Index, ...]],
-        out: tuple[Index, ...],
-        before: str | None = None,
-    ) -> ast.expr | None:
-        """The product as one matrix product, if it is one; added to the tensor ``before``, if there is one."""
-        (a, ia), (b, ib) = left, right
-        shared = set(ia) & set(ib)
-        if not (len(ia) == len(ib) == len(out) == 2 and len(shared) == 1 and len(set(ia)) == len(set(ib)) == 2):
-            return None
-        summed = shared.pop()
-        if summed in out:
-            return None
-        rows, columns = (i for i in (*ia, *ib) if i != summed)
-        if out == (columns, rows):
-            (a, ia), (b, ib) = (b, ib), (a, ia)
-        transposed = (ia[0] == summed, ib[1] == summed)
-        if before is not None:
-            return fill(self.target.plus[transposed], _x=self.name(before), _a=a, _b=b)
-        return fill(self.target.matmul[transposed], _a=a, _b=b)
-
-    def matvec(
-        self,
-        left: tuple[ast.expr, tuple[Index, ...]],
-        right: tuple[ast.expr, tuple[Index, ...]],
-        out: tuple[Index, ...],
-    ) -> ast.expr | None:
-        """The product as a matrix times a vector, if it is that."""
-        (a, ia), (b, ib) = (left, right) if len(left[1]) == 2 else (right, left)
-        if not (self.target.matvec and len(set(ia)) == len(ia) == 2 and len(ib) == 1 and set(ia) == {*ib, *out}):
-            return None
-        return fill(self.target.matvec[ia[0] == ib[0]], _a=a, _b=b)
-
-    def inner(
-        self,
-        left: tuple[ast.expr, tuple[Index, ...]],
-        right: tuple[ast.expr, tuple[Index, ...]],
-        out: tuple[Index, ...],
-    ) -> ast.expr | None:
-        """The inner product of two tensors over some of their axes, elementwise and summed, if memory allows."""
-        (a, ia), (b, ib) = left, right
-        if set(ia) != set(ib) or len(set(ia)) < len(ia) or not set(out) <= set(ia) or not self.fits(ia):
-            return None
-        return self.unary(ast.BinOp(a, ast.Mult(), self.permuted(b, ib, ia)), ia, out)
-
-    def fits(self, temporary: tuple[Index, ...]) -> bool:
-        """Whether a temporary of the current statement leaves the reported peak of memory true.
-
-        It is small (no axis is as long as a sequence), a vector, or another statement holds as much.
-        """
-        if not any(index.axis in self.long for index in temporary):
-            return True
-        if not self.target.elementwise:
-            return False
-        needed = self.held[self.current] + elements(temporary)
-        return len(temporary) == 1 or any(_covers(held, needed) for held in self.held.values())
-
-    @cached_property
-    def held(self) -> dict[str, Polynomial]:
-        """The elements that are held while each statement runs."""
-        names = [statement.name for statement in self.program.statements]
-        return dict(zip(names, live_elements(self.program), strict=True))
-
-    def einsum(self, operands: Sequence[tuple[ast.expr, tuple[Index, ...]]], out: tuple[Index, ...]) -> ast.expr:
-        letters = _letters(index for _, own in operands for index in own)
-        inputs = ",".join("..." + "".join(letters[index] for index in own) for _, own in operands)
-        spec = f"{inputs}->...{''.join(letters[index] for index in out)}"
-        if "_einsum" in self.target.prelude:
-            self.used["_einsum"] = None
-        call = fill(self.target.einsum, _spec=ast.Constant(spec))
-        assert isinstance(call, ast.Call)
-        return ast.Call(call.func, [*call.args, *(value for value, _ in operands)], call.keywords)
-
-    # --------------------------------------------------------------- order
-
-    def masked(self, value: ast.expr, own: tuple[Index, ...], order: tuple[Relation, ...]) -> ast.expr:
-        """``value`` where the order holds, 0 elsewhere, weighted by its decays."""
-        for relation in order:
-            if relation.decay is not None:
-                pair = tuple(index for index in own if index in (relation.lower, relation.upper))
-                value = ast.BinOp(value, ast.Mult(), self.aligned(self.masks((relation,), pair), pair, own))
-                continue
-            plain = relation.decay is None and not relation.equal
-            spent = isinstance(value, ast.Name) and value.id in self.spent
-            if own[-2:] == (relation.upper, relation.lower) and not relation.equal:
-                value = fill((spent and self.target.tril_over) or self.target.tril, _x=value)
-            elif own[-2:] == (relation.lower, relation.upper) and not relation.equal:
-                value = fill((spent and self.target.triu_over) or self.target.triu, _x=value)
-            else:
-                plain = False
-            if not plain:
-                pair = tuple(index for index in own if index in (relation.lower, relation.upper))
-                mask = self.aligned(self.masks((relation,), pair), pair, own)
-                value = ast.BinOp(value, ast.Mult(), mask)
-        return value
-
-    def masks(self, order: tuple[Relation, ...], out: tuple[Index, ...]) -> ast.expr:
-        """A matrix of ones (or powers of the decay) where one relation holds, zero elsewhere."""
-        if len(order) != 1 or len(out) != 2:
-            raise CompileError("a chain of order without tensors is not lowered")
-        relation = order[0]
-        size = self.extent(relation.upper.axis)
-        ones = fill(self.target.ones, _shape=ast.Tuple([size, size], ast.Load()), _like=self.like)
-        lower = out == (relation.upper, relation.lower)
-        triangle = fill(self.target.tril if lower else self.target.triu, _x=ones)
-        if relation.equal:
-            return fill(self.target.tril, _x=triangle) if not lower else fill(self.target.triu, _x=triangle)
-        if relation.decay is None:
-            return triangle
-        self.used["_decayed"] = None
-        decay = self.scalar_array(relation.decay)
-        gaps = fill(self.target.gaps, _n=size, _like=self.like)
-        tile = fill("_decayed(_ones, _gaps, _decay)", _ones=triangle, _gaps=gaps, _decay=decay)
-        if self.tiles is None:
-            return tile
-        key = ast.unparse(tile)
-        if key not in self.tiles:
-            number = "" if not self.tiles else f"_{len(self.tiles) + 1}"
-            self.tiles[key] = (f"{'falloff' if lower else 'falloff_t'}{number}", tile)
-        return ast.Name(self.tiles[key][0], ast.Load())
-
-    def scalar_array(self, scalar: Number | Read) -> ast.expr:
-        """A number or scalar as an array of the framework."""
-        if isinstance(scalar, Number):
-            return fill(self.target.scalar, _x=constant(scalar.value), _like=self.like)
-        if scalar.tensor not in self.arrays:
-            self.lifted[scalar.tensor] = None
-        elif self.name(scalar.tensor) in self.loose:
-            return fill(self.target.scalar, _x=self.name(scalar.tensor), _like=self.like)
-        return ast.Name(self.name(scalar.tensor), ast.Load())
-
-    # ---------------------------------------------------------- matrix functions
-
-    def matrix_function(self, value: MatrixFunction) -> ast.expr:
-        self.extent(value.indices[-1].axis)
-        size = self.name(value.indices[-1].axis)
-        cells = [
-            [None if cell is None else self.permuted(*self.value(cell), value.indices) for cell in row]
-            for row in value.grid
-        ]
-        zero = fill(self.target.zeros_like, _x=next(cell for row in cells for cell in row if cell is not None))
-        rows = [[zero if cell is None else cell for cell in row] for row in cells]
-        row, column = value.block
-        if value.function == "phi1":  # block (0, 1) of exp([[X, I], [0, 0]])
-            eye = self.eye(size)
-            g = len(rows)
-            identity = [[fill("_z + _e", _z=zero, _e=eye) if r == c else zero for c in range(g)] for r in range(g)]
-            rows = [[*rows[r], *identity[r]] for r in range(g)] + [[zero] * (2 * g) for _ in range(g)]
-            column += g
-        whole = rows[0][0]
-        if len(rows) > 1:
-            whole = self.concat([self.concat(cells, -1) for cells in rows], -2)
-        if "_expm" in self.target.prelude:
-            self.used["_expm"] = None
-        result = fill(self.target.expm, _x=whole)
-        if len(rows) == 1:
-            return result
-        rows_of = {"_r": _times(row, size), "_s": _times(row + 1, size)}
-        columns_of = {"_c": _times(column, size), "_e": _times(column + 1, size)}
-        template = "_x[..., _r:_s, _c:_e]" if row else "_x[..., :_s, _c:_e]" if column else "_x[..., :_s, :_e]"
-        return fill(template, _x=result, **rows_of, **columns_of)
-
-    def eye(self, size: str) -> ast.expr:
-        shape = ast.Tuple([ast.Name(size, ast.Load())] * 2, ast.Load())
-        ones = fill(self.target.ones, _shape=shape, _like=self.like)
-        return fill(self.target.triu, _x=fill(self.target.tril, _x=ones))
-
-    def concat(self, blocks: Sequence[ast.expr], axis: int) -> ast.expr:
-        return fill(self.target.concat, _blocks=ast.List(list(blocks), ast.Load()), _axis=ast.Constant(axis))
+        return einsum(self, [(value, own)], out)
 
 
 def _is_inverse_size(expr: Expr) -> bool:
@@ -452,31 +296,6 @@ def _is_inverse_size(expr: Expr) -> bool:
     return isinstance(expr, Apply) and expr.function == "recip" and isinstance(expr.operands[0], Extent)
 
 
-def _covers(large: Polynomial, small: Polynomial) -> bool:
-    """Whether ``large`` is at least ``small`` whatever the sizes, term by term."""
-    terms = dict(large.terms)
-    return all(terms.get(axes, 0) >= count for axes, count in small.terms)
-
-
-def _letters(indices: Iterable[Index]) -> dict[Index, str]:
-    found = list(dict.fromkeys(indices))
-    letters: dict[Index, str] = {}
-    free = list(string.ascii_letters)
-    for index in found:
-        if len(index.name) == 1 and index.name in free:
-            letters[index] = index.name
-            free.remove(index.name)
-    for index in found:
-        if index not in letters:
-            letters[index] = next((x for x in (index.name[0],) if x in free), free[0])
-            free.remove(letters[index])
-    return letters
-
-
 def constant(value: Fraction) -> ast.expr:
     """A number as an integer where it is one, else as a float."""
     return ast.Constant(value.numerator if value.denominator == 1 else float(value))
-
-
-def _times(count: int, size: str) -> ast.expr:
-    return ast.Name(size, ast.Load()) if count == 1 else fill("_k * _n", _k=ast.Constant(count), _n=size)

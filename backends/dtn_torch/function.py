@@ -81,7 +81,7 @@ class TorchFunction(Function):
 
     def __init__(self, operator: Operator, layout: str = "... n d", implementation: str | None = None) -> None:
         super().__init__(operator, layout, implementation)
-        if self._streamed is not None:
+        if self.tokens.streamed is not None:
             keep_freed_memory()
         self._prepared: dict[tuple[bool, bool, bool], tuple[Callable[..., Any], Streamed | None]] = {}
         self._entry = f"{ir_hash(operator.program)} {layout} {implementation}"
@@ -91,7 +91,7 @@ class TorchFunction(Function):
 
     def convert(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
         """The tensors themselves; anything else is refused."""
-        for name, tensor in zip((*self._tensors, "padding_mask"), tensors, strict=False):
+        for name, tensor in zip((*self.signature.tensors, "padding_mask"), tensors, strict=False):
             if not isinstance(tensor, torch.Tensor):
                 raise TypeError(f"{self.__name__}: {name} is a {type(tensor).__name__}, expected a torch.Tensor")
         return tuple(tensors)
@@ -156,7 +156,7 @@ class TorchFunction(Function):
             return super().select(arrays, padded, streaming=streaming)
         complex_input = any(array.is_complex() for array in arrays)
         alone = False
-        if self._streamed is not None and not streaming and not complex_input and in_turns(arrays):
+        if self.tokens.streamed is not None and not streaming and not complex_input and in_turns(arrays):
             alone = True  # a branch makes a condition on a size that is a symbol a guard
         alone = _prepare(self, padded, complex_input, alone)
         return (*self._prepared[padded, complex_input, alone], None)
@@ -180,14 +180,14 @@ def _enter(function: TorchFunction, padded: bool, resumed: bool, chunk: int | No
 @_constant
 def _prepare(function: TorchFunction, padded: bool, complex_input: bool, alone: bool) -> bool:
     """Compile for these arguments; whether as an operation of its own, which has no rule under ``torch.func``."""
-    form = function.choose(candidates(function.program(padded), complex_input), None)
+    form = function.choose(candidates(function.forms.program(padded), complex_input), None)
     alone = alone and form.chunked is not None and torch._C._functorch.peek_interpreter_stack() is None
     key = padded, complex_input, alone
     if key not in function._prepared:
-        generated = function.load(form)
+        generated = function.forms.function(form)
         if alone:
             generated = operation(form.definition, generated, function.layout)
-        function._prepared[key] = generated, function.streams(complex_input=complex_input)
+        function._prepared[key] = generated, function.tokens.streams(complex_input=complex_input)
     return alone
 
 

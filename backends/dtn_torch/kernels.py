@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from dtn_codegen.dtypes import dtype_name
 from dtn_codegen.implementations import Kernels
-from dtn_codegen.kernel_calls import dtype_name
 from dtn_codegen.kernel_shapes import KernelShapes
 from dtn_core.ir.nodes import Param
 

@@ -80,7 +80,7 @@ class Whole:
     def source(self) -> str:
         """The generated text of the form."""
         forms = candidates(self.function.operator.program)
-        return self.function.text(self.function.choose(forms, None))
+        return self.function.forms.text(self.function.choose(forms, None))
 
     def __call__(self, *tensors: Array, padding_mask: Array | None = None) -> tuple[Array, ...]:
         return several(self.function(*tensors, padding_mask=padding_mask, **self.options))
@@ -94,7 +94,7 @@ class Whole:
 
     def split(self, tensors: Sequence[Array], at: int) -> tuple[list[Array], list[Array]]:
         """The first tokens of every tensor, and the rest."""
-        places = self.function.places
+        places = self.function.tokens.places
         return (
             [_part(x, place, slice(0, at)) for x, place in zip(tensors, places, strict=True)],
             [_part(x, place, slice(at, None)) for x, place in zip(tensors, places, strict=True)],
@@ -103,7 +103,7 @@ class Whole:
     def joined(self, pieces: Sequence[tuple[Array, ...]]) -> tuple[Array, ...]:
         """Pieces of every output one after another."""
         joined = self.function.arrays.joined
-        places = self.function.result_places
+        places = self.function.tokens.result_places
         return tuple(joined([piece[i] for piece in pieces], place) for i, place in enumerate(places))
 
 
@@ -122,15 +122,15 @@ class Recurrent(Whole):
     def steps(self, state: Any, tensors: Sequence[Array]) -> list[tuple[Array, ...]]:
         """The outputs of each token, with an axis of tokens."""
         function = self.function
-        count = next(int(x.shape[place]) for x, place in zip(tensors, function.places, strict=True) if place)
+        count = next(int(x.shape[place]) for x, place in zip(tensors, function.tokens.places, strict=True) if place)
         made = []
         for token in range(count):
             one = [
                 function.arrays.squeeze(_part(x, place, slice(token, token + 1)), place) if place else x
-                for x, place in zip(tensors, function.places, strict=True)
+                for x, place in zip(tensors, function.tokens.places, strict=True)
             ]
             found, state = function.step(state, *one)
-            outputs = zip(several(found), function.result_places, strict=True)
+            outputs = zip(several(found), function.tokens.result_places, strict=True)
             made.append(tuple(function.arrays.expand(x, place) for x, place in outputs))
         return made
 

@@ -9,6 +9,7 @@ from dtn_core.operators import Operator
 from dtn_core.passes.padding import MASK
 
 from . import implementations
+from .dtypes import dtype_name
 from .implementations import NATIVE, Kernels, Variant
 from .shapes import axis_sizes, leading_axes
 from .state import check_state
@@ -62,15 +63,15 @@ def call_kernels(
     ValueError
         For what no kernel computes, saying what does.
     """
-    key, checked = function.recall(tensors, named, padding_mask, initial_state, return_state, chunk_size)
+    key, checked = function.plans.recall(tensors, named, padding_mask, initial_state, return_state, chunk_size)
     new = checked is None
     if new:
-        bound, named = function.bind(tensors, named)
+        bound, named = function.signature.bind(tensors, named)
         tensors = function.convert(bound)
         if padding_mask is not None:
             (padding_mask,) = function.convert((padding_mask,))
         checked = _check(function, tensors, padding_mask, initial_state, return_state, chunk_size)
-        function.remember(key, checked)
+        function.plans.remember(key, checked)
     kernels, leading, sizes, kind = checked
     if 0 in leading or 0 in sizes.values():  # there is nothing to walk along
         return function.native(
@@ -102,7 +103,7 @@ def _check(
     """Refuse what there is no kernel for, and what is no call at all."""
     padded, resumed = padding_mask is not None, initial_state is not None or return_state
     given = (*tensors, padding_mask) if padded else tuple(tensors)
-    function.check_options(resumed, chunk_size)
+    function.tokens.check_options(resumed, chunk_size)
     kernels = function.variant(Variant(padded, resumed, chunk_size))
     shapes = [tuple(tensor.shape) for tensor in given]
     sizes = axis_sizes(kernels.program, shapes, function.layout)
@@ -113,7 +114,7 @@ def _check(
     if len(dtypes) > 1:
         raise ValueError(f"{_refused(function)} with tensors of {' and '.join(dtypes)}: a kernel takes one dtype")
     kernels.check(dtypes[0])
-    streams = function.streams(complex_input=False)
+    streams = function.tokens.streams(complex_input=False)
     if streams is not None and initial_state is not None:
         known = not function.tracing()
         check_state(function.__name__, streams, initial_state, sizes if known else None, leading if known else None)
@@ -127,7 +128,7 @@ def describe_options(function: Function) -> str:
         function.variant(Variant(padded=True))
     except ValueError as error:
         said = [str(error)]
-    streams = function.streams(complex_input=False)
+    streams = function.tokens.streams(complex_input=False)
     if streams is not None and streams.resumable:
         said.append("initial_state is one too, and the last state a result of it")
     return ", ".join([*said, "cu_seqlens runs it once for all sequences of about one length"])
@@ -137,7 +138,7 @@ def as_kernels(native: Function, kernels: Kernels) -> Callable[..., tuple[Any, .
     """``native`` called as kernels are: their inputs in order, and their outputs as a tuple."""
     names = [param.name for param in kernels.inputs]
     before = [name for name in names if name in kernels.states]
-    streams = native.streams(complex_input=False)
+    streams = native.tokens.streams(complex_input=False)
 
     def call(*arguments: Any) -> tuple[Any, ...]:
         named = dict(zip(names, arguments, strict=True))
@@ -156,8 +157,3 @@ def as_kernels(native: Function, kernels: Kernels) -> Callable[..., tuple[Any, .
 
 def _refused(function: Function) -> str:
     return f"implementation={function.implementation!r} cannot run {function.__name__}"
-
-
-def dtype_name(array: Any) -> str:
-    """The name of an array's dtype, the same in every framework."""
-    return str(getattr(array.dtype, "name", array.dtype)).removeprefix("torch.")

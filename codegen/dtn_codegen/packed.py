@@ -114,7 +114,7 @@ def evaluate_packed(
         If ``cu_seqlens`` is not integers from 0 to the number of tokens that do not decrease, if it is not
         known yet (traced), or if the operator cannot be packed.
     """
-    tensors, scalars = function.bind(tensors, named)
+    tensors, scalars = function.signature.bind(tensors, named)
     return _Call(function, function.convert(tensors), scalars, cu_seqlens).run(initial_state, return_state, chunk_size)
 
 
@@ -132,7 +132,7 @@ class _Call:
         shapes = [tuple(tensor.shape) for tensor in tensors]
         self.sizes = axis_sizes(self.program, shapes, self.layout)
         function.scalar_values(scalars, tensors, new=True)
-        self.streams: Any = function.streams(complex_input=function.check_dtypes(tensors))
+        self.streams: Any = function.tokens.streams(complex_input=function.check_dtypes(tensors))
         self.starts = _starts(function, cu_seqlens, self.sizes[self.axis])
         moved = [has_heads(self.program, param.axes) for param in self.program.tensors]
         self.behind = int(self.layout == HEADS and any(moved))  # leading axes that come after N
@@ -142,7 +142,7 @@ class _Call:
         function, arrays = self.function, self.arrays
         resuming = initial_state is not None
         if resuming or return_state or chunk_size is not None:
-            function.check_streams(resuming or return_state)
+            function.tokens.check_streams(resuming or return_state)
         if resuming:
             self.check_states(initial_state)
         outputs = self.program.outputs

@@ -1,0 +1,79 @@
+"""The forms of an operator as generated functions, each made when it is first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from dtn_core.ir.nodes import Program
+from dtn_core.operators import Operator
+from dtn_core.passes.padding import MASK, pad
+from dtn_core.passes.pipeline import Lowered
+
+from .loading import loaded
+from .python import emit_program, ir_hash
+from .streaming import emit_chunked
+from .target import Target
+
+
+class Forms:
+    """An operator's forms, in one framework and layout.
+
+    Parameters
+    ----------
+    target : Target
+    operator : Operator
+    layout : {"... n d", "... n h d"}
+    """
+
+    def __init__(self, target: Target, operator: Operator, layout: str) -> None:
+        self.target = target
+        self.operator = operator
+        self.layout = layout
+        self._functions: dict[tuple[Lowered, bool], Callable[..., Any]] = {}
+
+    def program(self, padded: bool) -> Program:
+        """The definition, with or without a padding mask."""
+        return _padded(self.operator.program) if padded else self.operator.program
+
+    def text(self, form: Lowered, *, widen: bool = True) -> str:
+        """Source text of one form."""
+        if form.chunked is not None:
+            return emit_chunked(self.target, form, scalars=self.operator.scalars, layout=self.layout, widen=widen)
+        return emit_program(
+            self.target,
+            form.definition,
+            form.program,
+            scalars=self.operator.scalars,
+            layout=self.layout,
+            complex_input=form.complex_input,
+            widen=widen,
+        )
+
+    def function(self, form: Lowered, *, widen: bool = True) -> Callable[..., Any]:
+        """The Python function of one form, of tensors, a mask and scalars; its source is shown in tracebacks."""
+        found = self._functions.get((form, widen))
+        if found is None:
+            found = self._functions[form, widen] = self._made(form, widen)
+        return found
+
+    def _made(self, form: Lowered, widen: bool) -> Callable[..., Any]:
+        program = self.operator.program
+        order = tuple(param.name for param in form.definition.params)
+        tensors = {MASK, *(param.name for param in program.tensors)}
+        wanted = (*(name for name in order if name in tensors), *(param.name for param in program.scalars))
+        generated = loaded(
+            self.text(form, widen=widen),
+            form.program.name,
+            f"<dtn {ir_hash(form.definition)} {self.target.name}>",
+        )
+        if wanted == order:
+            return generated
+        places = [wanted.index(name) for name in order]
+        return lambda *values, **extra: generated(*[values[place] for place in places], **extra)
+
+
+@lru_cache(maxsize=512)
+def _padded(program: Program) -> Program:
+    return pad(program)

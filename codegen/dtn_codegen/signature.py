@@ -1,0 +1,132 @@
+"""What arguments an operator takes: tensors in order or by name, scalars by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dtn_core.errors import ShapeError
+from dtn_core.ir.functions import FUNCTIONS
+from dtn_core.ir.nodes import Apply, Program, Read, children
+from dtn_core.operators import Operator
+
+from .python import masks_of
+from .shapes import broadcasts, leading_axes
+
+
+class Signature:
+    """The arguments of an operator, and what is refused of them whatever the framework.
+
+    Parameters
+    ----------
+    operator : Operator
+        The definition, with some scalars bound.
+    layout : {"... n d", "... n h d"}
+        Where the head axis of tensors with a sequence axis is.
+    """
+
+    def __init__(self, operator: Operator, layout: str) -> None:
+        self.name = operator.name
+        self.program = operator.program
+        self.layout = layout
+        self.bound = operator.scalars
+        self.tensors = tuple(param.name for param in self.program.tensors)
+        self.scalars = tuple(param.name for param in self.program.scalars)
+        self.decays = _decays(self.program)
+        self.masks = masks_of(self.program)
+        self.real_only = sorted(name for name in _functions(self.program) if not FUNCTIONS[name].holomorphic)
+
+    def bind(self, tensors: Sequence[Any], named: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The tensors in order, and the scalars by name.
+
+        Raises
+        ------
+        TypeError
+            A tensor that is missing, or an argument that there is not.
+        """
+        if not named and len(tensors) == len(self.tensors):
+            return tuple(tensors), {}
+        named = dict(named)
+        found = list(tensors)
+        if len(found) > len(self.tensors):
+            raise TypeError(f"{self.name} takes {len(self.tensors)} tensors {self.tensors}, got {len(found)}")
+        for name in self.tensors[len(found) :]:
+            if name not in named:
+                raise TypeError(f"{self.name}: tensor argument {name} is missing")
+            found.append(named.pop(name))
+        unexpected = [name for name in named if name not in self.scalars]
+        if unexpected:
+            known = ", ".join((*self.tensors, *self.scalars))
+            raise TypeError(f"{self.name}: unexpected argument {unexpected[0]!r}; known: {known}")
+        return tuple(found), named
+
+    def scalar(self, name: str, named: Mapping[str, Any]) -> Any:
+        """A scalar argument, or what it is bound to.
+
+        Raises
+        ------
+        TypeError
+            If it is missing, or neither a number nor a tensor.
+        ValueError
+            For a number that is no decay where one is expected.
+        """
+        value = named.get(name, self.bound.get(name))
+        if value is None:
+            raise TypeError(f"{self.name}: scalar argument {name} is missing")
+        if isinstance(value, int | float | complex):
+            if name in self.decays and not (isinstance(value, int | float) and 0 < value <= 1):
+                raise ValueError(f"{self.name}: {name}={value!r} is outside (0, 1]")
+        elif not hasattr(value, "shape"):
+            raise TypeError(f"{self.name}: {name} is a {type(value).__name__}, expected a number or a tensor")
+        return value
+
+    def check_scalar_shape(self, name: str, shape: tuple[Any, ...], tensors: Sequence[Any]) -> None:
+        """Refuse a tensor of scalars that is not one per leading index."""
+        leading = self.leading(tensors)
+        if not broadcasts(shape, leading):
+            raise ShapeError(
+                f"{self.name}: {name} has shape {shape} but the tensors' leading axes are {leading}; "
+                "a scalar is a number or has one value per leading index"
+            )
+
+    def check_decays(self, name: str, values: np.ndarray | None) -> None:
+        """Refuse decays outside (0, 1]; those that are not known yet are not."""
+        if values is not None and not ((values > 0) & (values <= 1)).all():
+            raise ValueError(f"{self.name}: {name}={values.tolist()} is outside (0, 1]")
+
+    def check_complex(self) -> None:
+        """Refuse complex input where the operator has a function of real numbers only."""
+        if self.real_only:
+            raise TypeError(f"{self.name}: {self.real_only[0]} is not defined for complex input")
+
+    def leading(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
+        """The leading axes of the operator's tensors, which come first in ``tensors``."""
+        shapes = [tuple(tensor.shape) for tensor in tensors[: len(self.tensors)]]
+        return leading_axes(self.program, shapes, self.layout)
+
+    def typed(self, arrays: Sequence[Any]) -> tuple[list[str], list[Any]]:
+        """Names and arrays of the tensors that are not masks."""
+        pairs = [(n, a) for n, a in zip(self.tensors, arrays, strict=False) if n not in self.masks]
+        return [name for name, _ in pairs], [array for _, array in pairs]
+
+
+def _decays(program: Program) -> set[str]:
+    return {
+        relation.decay.tensor
+        for statement in program.statements
+        for relation in statement.order
+        if isinstance(relation.decay, Read)
+    }
+
+
+def _functions(program: Program) -> set[str]:
+    found: set[str] = set()
+    stack: list[Any] = [statement.value for statement in program.statements]
+    while stack:
+        expr = stack.pop()
+        if isinstance(expr, Apply):
+            found.add(expr.function)
+        stack.extend(children(expr))
+    return found

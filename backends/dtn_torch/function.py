@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,11 @@ class TorchFunction(Function):
             wide = torch.promote_types(wide, tensor.dtype)
         return value.to(wide)
 
+    def scalar_values(self, named: Mapping[str, Any], tensors: Sequence[Any], *, new: bool) -> list[Any]:
+        """The scalar arguments; while ``torch.compile`` traces, a number may be a symbol, which a tensor never is."""
+        values = super().scalar_values(named, tensors, new=new)
+        return [_tensor(x, tensors[0].device) for x in values] if torch.compiler.is_compiling() else values
+
     def is_complex(self, names: Sequence[str], arrays: Sequence[Any]) -> bool:
         """Whether any tensor is complex; refuses integers and booleans."""
         for name, array in zip(names, arrays, strict=True):
@@ -155,11 +161,22 @@ class TorchFunction(Function):
         if not torch.compiler.is_compiling():
             return super().select(arrays, padded, streaming=streaming)
         complex_input = any(array.is_complex() for array in arrays)
+        if streaming:  # the state after zeros that fill a chunk is another: it is compiled for this length
+            for array, places in zip(arrays, self.tokens.every_place, strict=False):
+                for place in places:
+                    index(array.shape[place])
         alone = False
         if self.tokens.streamed is not None and not streaming and not complex_input and in_turns(arrays):
             alone = True  # a branch makes a condition on a size that is a symbol a guard
         alone = _prepare(self, padded, complex_input, alone)
         return (*self._prepared[padded, complex_input, alone], None)
+
+
+def _tensor(number: Any, device: torch.device) -> torch.Tensor:
+    if isinstance(number, torch.Tensor):
+        return number
+    wide = torch.complex128 if isinstance(number, complex) else torch.float64
+    return torch.as_tensor(number, dtype=wide, device=device)
 
 
 def _constant(function: Callable[..., bool]) -> Callable[..., bool]:
@@ -201,7 +218,11 @@ class TorchFunctional(Functional):
         if not torch.compiler.is_compiling():
             return super().look_up(name, knobs, layout, implementation, scalars)
         parameters = tuple(scalars)
-        static = tuple((knob, value) for knob, value in knobs.items() if knob not in SCALARS)
+        static = tuple(
+            (knob, index(value) if type(value) is int else value)  # an order may be a symbol
+            for knob, value in knobs.items()
+            if knob not in SCALARS
+        )
         _prepare_catalogue(self, name, static, parameters, layout, implementation)
         return self.prepared[name, static, parameters, layout, implementation]
 

@@ -38,7 +38,7 @@ def operation(program: Program, generated: Callable[..., Any], layout: str) -> C
     program : Program
         What it computes.
     generated : callable
-        Tensors, then numbers, to a tensor or a tuple of them.
+        Tensors, then scalars, to a tensor or a tuple of them.
     layout : str
         Where the head axis is.
 
@@ -50,18 +50,16 @@ def operation(program: Program, generated: Callable[..., Any], layout: str) -> C
     name = f"dtn::{program.name}_{ir_hash(program)}_{next(_NUMBERS)}"
     tensors = len(program.tensors)
 
-    @torch.library.custom_op(name, mutates_args=(), schema="(Tensor[] tensors, float[] numbers) -> Tensor[]")
-    def forward(given: Sequence[torch.Tensor], numbers: Sequence[float]) -> list[torch.Tensor]:
-        return _listed(generated(*given, *numbers))
+    @torch.library.custom_op(name, mutates_args=(), schema="(Tensor[] tensors, Tensor[] scalars) -> Tensor[]")
+    def forward(given: Sequence[torch.Tensor], scalars: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        return _listed(generated(*given, *scalars))
 
     @forward.register_fake
-    def _(given: Sequence[torch.Tensor], numbers: Sequence[float]) -> list[torch.Tensor]:
+    def _(given: Sequence[torch.Tensor], scalars: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         return [given[0].new_empty(shape, dtype=_dtype(given)) for shape in _shapes(program, given, layout)]
 
     def call(*arguments: Any) -> Any:
-        if any(isinstance(x, torch.Tensor) for x in arguments[tensors:]):  # one value a head: the operation has numbers
-            return generated(*arguments)
-        results = forward(list(arguments[:tensors]), [float(x) for x in arguments[tensors:]])
+        results = forward(list(arguments[:tensors]), list(arguments[tensors:]))
         return results[0] if len(results) == 1 else tuple(results)
 
     return call

@@ -219,7 +219,7 @@ class Function:
         leading_axes(program, shapes, self.layout)
         complex_input = self.check_dtypes(arrays)
         forms = candidates(program, complex_input)
-        known = not streaming and all(size is not None for size in sizes.values())
+        known = not streaming and all(isinstance(size, int) for size in sizes.values())
         form = self.choose(forms, sizes if known else None)
         streams = self.tokens.streams(complex_input=complex_input)
         if streaming and (form.chunked is None or streams is None or form.chunked.stream.resumable < streams.resumable):

@@ -47,6 +47,8 @@ def _at_once(x, length, size):
 _CHUNKED = '''
 def _chunked(chunk, chunks, states, tokens, constants, places, joins, ranks, size):
     """Chunks of `size` tokens, as many at once as a cache holds; hands the states on, joins results along `joins`."""
+    if not isinstance(tokens[0].shape[places[0]], int):
+        return _chunked_of_any_length(chunk, states, tokens, constants, places, joins, size)
     pieces = []
     for start, stop, count, repeats in _spans(tokens[0], places[0], size, chunks is None):
         shared = _spread(constants, ranks, count)
@@ -63,6 +65,28 @@ def _chunked(chunk, chunks, states, tokens, constants, places, joins, ranks, siz
             states, results = _turns(piece, repeats, places, joins, states, part, shared)
         pieces.append(results)
     return states, [_joined(column, place) for column, place in zip(zip(*pieces), joins)]
+'''
+
+_CHUNKED_OF_ANY_LENGTH = '''
+def _chunked_of_any_length(chunk, states, tokens, constants, places, joins, size):
+    """The same where the length is a symbol: zeros fill the last chunk, whose state is that of its own tokens."""
+    length = tokens[0].shape[places[0]]
+    last = length // size * size
+
+    def piece(states, part, shared):
+        after, results = chunk(states[0], part, shared)
+        return (after, states[0]), results
+
+    def filled(x, place):
+        widths = [(0, 0)] * x.ndim
+        widths[place] = (0, last + size - length)
+        return jnp.pad(x, widths)
+
+    filled = [filled(x, place) for x, place in zip(tokens, places)]
+    (_, before), results = _turns(piece, length // size + 1, places, joins, (states, states), filled, constants)
+    rest = [jax.lax.slice_in_dim(x, last, length, axis=x.ndim + place) for x, place in zip(tokens, places)]
+    results = [jax.lax.slice_in_dim(y, 0, length, axis=y.ndim + place) for y, place in zip(results, joins)]
+    return chunk(before, rest, constants)[0], results
 '''
 
 # A scan takes its pieces along a leading axis, which costs two copies of each tensor; a loop takes slices where they
@@ -214,6 +238,7 @@ TARGET = Target(
         "_spans": _SPANS,
         "_cut": _CUT,
         "_turns": _TURNS,
+        "_chunked_of_any_length": _CHUNKED_OF_ANY_LENGTH,
         "_chunked": _CHUNKED,
         "_pasts": _PASTS,
         "_joined": _JOINED,

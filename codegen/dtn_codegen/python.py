@@ -34,7 +34,7 @@ def _shaped(x, rank, sizes):
 ''',
     "_spans": '''
 def _spans(x, place, size, one):
-    """Where the pieces of a sequence start and stop, and how many chunks each is (None: one, of any length)."""
+    """Where the pieces of a sequence start and stop, and the size of their chunks (None: one, of any length)."""
     length = x.shape[place]
     if one:
         return [(start, min(start + size, length), None) for start in range(0, max(length, 1), size)]
@@ -45,30 +45,29 @@ def _spans(x, place, size, one):
     turns = -(-count // _at_once(x, length, size))
     many = -(-count // turns) * size
     spans = [(start, min(start + many, whole)) for start in range(0, whole, many)]
-    spans = [(start, stop, (stop - start) // size) for start, stop in spans]
-    return spans if whole == length else [*spans, (whole, length, None)]
+    return [(*span, size) for span in spans] + ([] if whole == length else [(whole, length, None)])
 ''',
     "_cut": '''
-def _cut(x, place, start, stop, count):
-    """Tokens from `start` to `stop` along the axis at `place`, as `count` chunks."""
+def _cut(x, place, start, stop, size):
+    """Tokens from `start` to `stop` along the axis at `place`, in chunks of `size`."""
     x = x[(..., slice(start, stop), *[slice(None)] * (-place - 1))]
-    if count is None:
+    if size is None:
         return x
     axis = x.ndim + place
-    return x.reshape((*x.shape[:axis], count, x.shape[axis] // count, *x.shape[axis + 1:]))
+    return x.reshape((*x.shape[:axis], x.shape[axis] // size, size, *x.shape[axis + 1:]))
 ''',
     "_fold": '''
-def _fold(y, place, count):
+def _fold(y, place, size):
     """Chunks as one sequence again."""
-    if count is None:
+    if size is None:
         return y
     axis = y.ndim + place
     return y.reshape((*y.shape[:axis - 1], y.shape[axis - 1] * y.shape[axis], *y.shape[axis + 1:]))
 ''',
     "_spread": '''
-def _spread(constants, ranks, count):
+def _spread(constants, ranks, size):
     """Constants with an axis of chunks before their own axes."""
-    if count is None:
+    if size is None:
         return constants
     return [
         x[(..., None, *[slice(None)] * rank)] if len(getattr(x, "shape", ())) else x
@@ -83,13 +82,13 @@ def _chunked(chunk, chunks, states, tokens, constants, places, joins, ranks, siz
     """
     length = tokens[0].shape[places[0]]
     wholes = [None] * len(joins)
-    for start, stop, count in _spans(tokens[0], places[0], size, chunks is None):
+    for start, stop, each in _spans(tokens[0], places[0], size, chunks is None):
         if walk is not None:
             walk.append(states)
-        part = [_cut(x, place, start, stop, count) for x, place in zip(tokens, places)]
-        states, results = (chunk if count is None else chunks)(states, part, _spread(constants, ranks, count))
+        part = [_cut(x, place, start, stop, each) for x, place in zip(tokens, places)]
+        states, results = (chunk if each is None else chunks)(states, part, _spread(constants, ranks, each))
         for index, (y, place) in enumerate(zip(results, joins)):
-            wholes[index] = _placed(wholes[index], _fold(y, place, count), place, start, length)
+            wholes[index] = _placed(wholes[index], _fold(y, place, each), place, start, length)
         del part, results, y
     return states, [_joined(whole, place) for whole, place in zip(wholes, joins)]
 ''',
@@ -103,21 +102,21 @@ def _chunked_vjp(
     """
     spans = _spans(tokens[0], places[0], size, chunks_vjp is None)
     walk = [*walk] or [states]
-    for start, stop, count in spans[len(walk) - 1 : -1]:
-        part = [_cut(x, place, start, stop, count) for x, place in zip(tokens, places)]
-        [states] = advance(walk[-1], part, _spread(constants, ranks, count))
+    for start, stop, each in spans[len(walk) - 1 : -1]:
+        part = [_cut(x, place, start, stop, each) for x, place in zip(tokens, places)]
+        [states] = advance(walk[-1], part, _spread(constants, ranks, each))
         walk.append(states)
     length = tokens[0].shape[places[0]]
     wholes, totals = [None] * len(tokens), [None] * len(constants)
-    for (start, stop, count), states in zip(spans[::-1], walk[::-1]):
-        part = [_cut(x, place, start, stop, count) for x, place in zip(tokens, places)]
-        d_part = [_cut(y, place, start, stop, count) for y, place in zip(d_results, joins)]
-        shared = _spread(constants, ranks, count)
-        vjp = chunk_vjp if count is None else chunks_vjp
+    for (start, stop, each), states in zip(spans[::-1], walk[::-1]):
+        part = [_cut(x, place, start, stop, each) for x, place in zip(tokens, places)]
+        d_part = [_cut(y, place, start, stop, each) for y, place in zip(d_results, joins)]
+        shared = _spread(constants, ranks, each)
+        vjp = chunk_vjp if each is None else chunks_vjp
         d_states, d_tokens, d_shared = vjp(states, part, shared, d_states, d_part)
         for index, (d, place) in enumerate(zip(d_tokens, places)):
             if d is not None:
-                wholes[index] = _placed(wholes[index], _fold(d, place, count), place, start, length)
+                wholes[index] = _placed(wholes[index], _fold(d, place, each), place, start, length)
         del part, d_part, d_tokens, d
         for index, (d, y, x) in enumerate(zip(d_shared, shared, constants)):
             if d is not None and hasattr(x, "shape"):

@@ -180,6 +180,8 @@ class _ChunkedModule(Module):
         if self.target.plus:
             program = accumulate(program)
         inner = Expressions(self.target, program, complex_input=self.form.complex_input)
+        if self.target.elementwise_in_turns:
+            inner.long = ()
         inner.tiles = {}
         like = self.name(self.stream.tokens[0].name)
         if many:
@@ -311,8 +313,7 @@ class _ChunkedModule(Module):
 
     def scan(self, scan: Scan) -> ast.stmt:
         """``carried, end = _pasts(start, added, whole, rank)``."""
-        needed = (name for name in ("_plus", "_sums", "_pasts") if name in self.target.prelude)
-        self.expressions.used.update(dict.fromkeys(needed))
+        self.expressions.used.update(dict.fromkeys(name for name in WALKS["_pasts"] if name in self.target.prelude))
         self.expressions.used["_lift"] = None
         call = fill(
             "_pasts(_first, _added, _whole, _rank)",
@@ -447,7 +448,11 @@ class _ChunkedModule(Module):
 
 
 WALKS = {
-    "_chunked": ("_at_once", "_spans", "_cut", "_fold", "_spread", "_placed", "_joined", "_turns", "_chunked"),
+    "_chunked": (
+        *("_at_once", "_symbolic", "_spans", "_cut", "_fold", "_spread", "_placed", "_joined", "_turns"),
+        *("_chunked_of_any_length", "_chunked"),
+    ),
+    "_pasts": ("_plus", "_sums", "_symbolic", "_pasts_by_product", "_pasts"),
     "_scan": ("_scan",),
     "_chunked_vjp": ("_reduced", "_chunked_vjp"),
 }

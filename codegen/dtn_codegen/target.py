@@ -70,6 +70,8 @@ class Target:
         Product of the matrix ``_a`` and the vector ``_b``, by whether ``_a`` is transposed, where einsum is slower.
     elementwise : bool
         Whether a long inner product is quicker elementwise and summed, with a temporary, than as an einsum.
+    elementwise_in_turns : bool
+        Whether that of the tokens that are computed at once is, whose temporary is little beside the sequence.
     tril_over, triu_over : str
         Triangles of a ``_x`` that nothing reads again, in its own memory; empty where there is no such thing.
     tril, triu, ones, zeros_like, gaps : str
@@ -137,6 +139,7 @@ class Target:
     scalar: str = "_x"
     arrays: str | None = None
     elementwise: bool = True
+    elementwise_in_turns: bool = False
     matvec: Mapping[bool, str] = field(default_factory=dict)
     plus: Mapping[tuple[bool, bool], str] = field(default_factory=dict)
     complex_functions: Mapping[str, str] = field(default_factory=dict)

@@ -126,12 +126,12 @@ def _at_once(x, length, size):
 
 _SPANS = '''
 def _spans(x, place, size, one):
-    """Where the pieces of a sequence start and stop, and how many chunks each is (None: one, of any length)."""
+    """Where the pieces of a sequence start and stop, and the size of their chunks (None: one, of any length)."""
     length = x.shape[place]
     if length is None:
         length = tf.shape(x)[place]
         whole = length - length % size
-        return [(0, whole, length // size), (whole, length, None)]
+        return [(0, whole, size), (whole, length, None)]
     if length < 2 * size:
         return [(0, length, None)]
     whole = length - length % size
@@ -139,25 +139,24 @@ def _spans(x, place, size, one):
     turns = -(-count // _at_once(x, length, size))
     many = -(-count // turns) * size
     spans = [(start, min(start + many, whole)) for start in range(0, whole, many)]
-    spans = [(start, stop, (stop - start) // size) for start, stop in spans]
-    return spans if whole == length else [*spans, (whole, length, None)]
+    return [(*span, size) for span in spans] + ([] if whole == length else [(whole, length, None)])
 '''
 
 _CUT = '''
-def _cut(x, place, start, stop, count):
-    """Tokens from `start` to `stop` along the axis at `place`, as `count` chunks."""
+def _cut(x, place, start, stop, size):
+    """Tokens from `start` to `stop` along the axis at `place`, in chunks of `size`."""
     x = x[(..., slice(start, stop), *[slice(None)] * (-place - 1))]
-    if count is None:
+    if size is None:
         return x
     axis = x.shape.rank + place
     shape = tf.shape(x)
-    return tf.reshape(x, tf.concat([shape[:axis], [count, shape[axis] // tf.maximum(count, 1)], shape[axis + 1:]], 0))
+    return tf.reshape(x, tf.concat([shape[:axis], [shape[axis] // size, size], shape[axis + 1:]], 0))
 '''
 
 _FOLD = '''
-def _fold(y, place, count):
+def _fold(y, place, size):
     """Chunks as one sequence again."""
-    if count is None:
+    if size is None:
         return y
     axis = y.shape.rank + place
     shape = tf.shape(y)
@@ -298,6 +297,7 @@ TARGET = Target(
         (False, True): "tf.matmul(_a, _b, transpose_b=True)",
         (True, True): "tf.matmul(_a, _b, transpose_a=True, transpose_b=True)",
     },
+    elementwise_in_turns=True,
     transpose="tf.linalg.matrix_transpose(_x)",
     diagonal="tf.linalg.diag_part(_x)",
     einsum="_einsum(_spec)",

@@ -20,12 +20,42 @@ def _plus(x, a, b):
     return torch.baddbmm(x.flatten(0, -3), a.flatten(0, -3), b.flatten(0, -3)).view(x.shape)
 '''
 
+_SYMBOLIC = '''
+def _symbolic(length):
+    """Whether what is traced is to hold for any length: then no condition may be put on it."""
+    if not torch.compiler.is_compiling():
+        return False
+    from torch.fx.experimental.symbolic_shapes import has_static_value
+
+    return not has_static_value(length)
+'''
+
+_SPANS = '''
+def _spans(x, place, size, one):
+    """Where the pieces of a sequence start and stop, and the size of their chunks (None: one, of any length)."""
+    length = x.shape[place]
+    if one:
+        return [(start, min(start + size, length), None) for start in range(0, max(length, 1), size)]
+    if _symbolic(length):  # zeros follow the last token; never one chunk, which would be a size that broadcasts
+        return [(0, (length // size + 2) * size, size)]
+    if length < 2 * size:
+        return [(0, length, None)]
+    whole = length - length % size
+    count = length // size
+    turns = -(-count // _at_once(x, length, size))
+    many = -(-count // turns) * size
+    spans = [(start, min(start + many, whole)) for start in range(0, whole, many)]
+    return [(*span, size) for span in spans] + ([] if whole == length else [(whole, length, None)])
+'''
+
 _PASTS = '''
 def _pasts(first, added, whole, rank, reverse=False):
     """The states before each chunk and the one after the last, decayed by `whole` a chunk."""
     axis = -1 - rank
     first = first.unsqueeze(axis)
     count = added.shape[axis]
+    if _symbolic(count):
+        return _pasts_by_product(first, added, whole, rank)
     if whole is None and rank and count <= 16:  # few chunks: a triangular product is quicker than a sum along an axis
         ones = torch.ones(count, count, dtype=added.dtype, device=added.device)
         shape = torch.broadcast_shapes(first.shape, added.shape)
@@ -48,19 +78,40 @@ def _pasts(first, added, whole, rank, reverse=False):
     return torch.cat(torch.broadcast_tensors(*pasts), dim=axis), states[-1].squeeze(axis)
 '''
 
+_PASTS_BY_PRODUCT = '''
+def _pasts_by_product(first, added, whole, rank):
+    """The states before each chunk and the one after the last: a product with a triangle, of however many chunks."""
+    shape = torch.broadcast_shapes(first.shape, added.shape)
+    first, added = (x.flatten(-rank) if rank else x[..., None] for x in (first, added.expand(shape)))
+    chunks = torch.arange(added.shape[-2], device=added.device)
+    gaps = torch.arange(added.shape[-2] + 1, device=added.device)[:, None] - 1 - chunks
+    triangle = (gaps >= 0).to(added.dtype)
+    if whole is not None:
+        triangle = triangle * whole[..., None] ** gaps.clamp(min=0)
+        first = first * whole[..., None] ** (gaps[:, :1] + 1)
+    states = first + triangle @ added
+    own = shape[len(shape) - rank:]
+    return states[..., :-1, :].reshape(shape), states[..., -1, :].reshape(*shape[:-1 - rank], *own)
+'''
+
 _CUT = '''
-def _cut(x, place, start, stop, count):
-    """Tokens from `start` to `stop` along the axis at `place`, as `count` chunks."""
+def _cut(x, place, start, stop, size):
+    """Tokens from `start` to `stop` along the axis at `place`, in chunks of `size`."""
+    if _symbolic(stop):
+        x = torch.nn.functional.pad(x, (0, 0) * (-place - 1) + (0, stop - x.shape[place]))
+        return x.unfold(place, size, size).movedim(-1, place).contiguous()
     x = x[(..., slice(start, stop), *[slice(None)] * (-place - 1))]
-    if count is None:
+    if size is None:
         return x
     axis = x.ndim + place  # in memory of their own: a batched product would copy them each time
-    return x.reshape((*x.shape[:axis], count, -1, *x.shape[axis + 1:])).contiguous()
+    return x.reshape((*x.shape[:axis], x.shape[axis] // size, size, *x.shape[axis + 1:])).contiguous()
 '''
 
 _PLACED = '''
 def _placed(whole, piece, place, start, length):
     """A result of `length` tokens with a piece of it where it belongs; a list of pieces where that is recorded."""
+    if _symbolic(length):
+        return piece.index_select(place, torch.arange(length, device=piece.device))
     if whole is None and piece.shape[place] == length:
         return piece
     if isinstance(whole, list) or torch.compiler.is_compiling() or (torch.is_grad_enabled() and piece.requires_grad):
@@ -218,6 +269,7 @@ TARGET = Target(
     },
     # a row times a matrix: torch's batched product with a column is up to ten times slower
     matvec={False: "(_b.unsqueeze(-2) @ _a.mT).squeeze(-2)", True: "(_b.unsqueeze(-2) @ _a).squeeze(-2)"},
+    elementwise_in_turns=True,
     transpose="_x.mT",
     diagonal="_x.diagonal(dim1=-2, dim2=-1)",
     einsum="torch.einsum(_spec)",
@@ -242,6 +294,9 @@ TARGET = Target(
         "_plus": _PLUS,
         "_affine": _AFFINE,
         "_at_once": _AT_ONCE,
+        "_symbolic": _SYMBOLIC,
+        "_spans": _SPANS,
+        "_pasts_by_product": _PASTS_BY_PRODUCT,
         "_pasts": _PASTS,
         "_cut": _CUT,
         "_placed": _PLACED,

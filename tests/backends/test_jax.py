@@ -12,6 +12,7 @@ if frameworks.chosen() != "jax":
     pytest.skip("DTN_BACKEND is not jax", allow_module_level=True)
 
 import jax
+import jax.export
 import jax.numpy as jnp
 
 import dtn_jax as dtn
@@ -90,6 +91,33 @@ class TestJit:
     def test_an_abstract_batch_in_vmap_of_jit(self, tensors):
         run = jax.vmap(jax.jit(dtn.tensor_attention))
         assert close(run(*tensors), dtn.tensor_attention(*tensors))
+
+
+class TestAnyLength:
+    """Exported with a length that is a symbol: one program serves all, the oracle being what knows the length."""
+
+    @pytest.mark.parametrize("knobs", ["default", "tril", "causal", "decay"])
+    def test_values_and_gradients(self, rng, knobs):
+        def loss(q, k, v):
+            result = dtn.tensor_attention(q, k, v, **VARIANTS[knobs])
+            return (result**2).sum(), result
+
+        run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2), has_aux=True))
+        self.same(rng, run)
+
+    def test_states(self, rng):
+        operator = dtn.compile(tensor_attention(mask="causal", decay=0.9))
+        self.same(rng, jax.jit(lambda *tensors: operator(*tensors, return_state=True)))
+
+    @staticmethod
+    def same(rng, run):
+        length = jax.export.symbolic_shape("n", constraints=["n >= 1"])[0]
+        exported = jax.export.export(run)(*[jax.ShapeDtypeStruct((2, length, 3), "float64")] * 3)
+        for n in (1, 31, 64, 100):
+            tensors = 0.2 + rng.uniform(size=(3, 2, n, 3))
+            found, expected = jax.tree.leaves(exported.call(*tensors)), jax.tree.leaves(run(*tensors))
+            for a, b in zip(found, expected, strict=True):
+                assert jnp.abs(a - b).max() <= 1e-10 * (1 + jnp.abs(b).max())
 
 
 class TestVmap:

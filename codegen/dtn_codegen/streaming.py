@@ -16,7 +16,7 @@ from .expressions import Expressions
 from .python import PRELUDE, Module, assign, define
 from .target import Target, fill
 
-INITIAL, RETURN, SIZE = "initial_state", "return_state", "chunk_size"
+INITIAL, RETURN, SIZE, CHUNKS = "initial_state", "return_state", "chunk_size", "chunks"
 
 
 def emit_chunked(
@@ -213,7 +213,23 @@ class _ChunkedModule(Module):
             head.append(assign("wide", fill("_x.dtype", _x=self.name(given["states"][0]))))
         statements = [ast.Expr(ast.Constant(text)), *head, *prepared, *lifted, *sizes, *body]
         self.expressions.used.update(inner.used)
-        return define(name, list(given), [*statements, ast.Return(ast.Tuple(list(values), ast.Load()))], [])
+        extra = [CHUNKS] if many and self.merges else []
+        defaults: list[ast.expr] = [ast.Constant(None) for _ in extra]
+        statements.append(ast.Return(ast.Tuple(list(values), ast.Load())))
+        return define(name, [*given, *extra], statements, defaults)
+
+    def merged(self, function: ast.expr) -> ast.expr:
+        """``_merged(function, …)`` with the number of axes behind the leading ones of everything a chunk takes."""
+        self.expressions.used["_merged"] = None
+        stream = self.stream
+        kinds = (stream.states, stream.tokens, stream.constants, stream.results)
+        ranks = [ast.Tuple([ast.Constant(len(each.axes)) for each in kind], ast.Load()) for kind in kinds]
+        return ast.Call(ast.Name("_merged", ast.Load()), [function, *ranks], [])
+
+    @property
+    def merges(self) -> bool:
+        """Whether many chunks are computed with leading axes and chunks as one axis where that is possible."""
+        return "_merged" in self.target.prelude
 
     def returned(self, name: str | None, inner: Expressions, like: str) -> ast.expr:
         """What a chunk returns as ``name``, always an array; None for the cotangent of what has none."""
@@ -325,6 +341,9 @@ class _ChunkedModule(Module):
         if scan.reverse:
             assert isinstance(call, ast.Call)
             call.keywords.append(ast.keyword("reverse", ast.Constant(True)))
+        if self.merges:
+            assert isinstance(call, ast.Call)
+            call.keywords.append(ast.keyword(CHUNKS, ast.Name(CHUNKS, ast.Load())))
         names: list[ast.expr] = [ast.Name(self.name(name), ast.Store()) for name in (scan.carried, scan.end)]
         return ast.Assign([ast.Tuple(names, ast.Store())], call)
 
@@ -421,6 +440,9 @@ class _ChunkedModule(Module):
         chunks = [self.chunk_name(many=False), self.chunk_name(many=True) if many else None]
         functions = chunks if not reverse else [f"{chunks[many]}_states", *(c and f"{c}_vjp" for c in chunks)]
         arguments: list[ast.expr] = [ast.Name(f, ast.Load()) if f else ast.Constant(None) for f in functions]
+        if many and self.merges and not (reverse and self.stateless()):
+            for place in (0, 2) if reverse else (1,):
+                arguments[place] = self.merged(arguments[place])
         given = ["states", "tokens", "constants", *(["d_states", "d_results"] if reverse else [])]
         arguments += [ast.Name(name, ast.Load()) for name in given]
         arguments += [
@@ -452,7 +474,7 @@ WALKS = {
         *("_at_once", "_symbolic", "_spans", "_cut", "_fold", "_spread", "_placed", "_joined", "_turns"),
         *("_chunked_of_any_length", "_chunked"),
     ),
-    "_pasts": ("_plus", "_sums", "_symbolic", "_pasts_by_product", "_pasts"),
+    "_pasts": ("_sums", "_symbolic", "_pasts_by_product", "_pasts"),
     "_scan": ("_scan",),
     "_chunked_vjp": ("_reduced", "_chunked_vjp"),
 }

@@ -17,6 +17,8 @@ def _plus(x, a, b):
     """`x + a @ b`, added up by the product itself where leading axes are alike."""
     if x.ndim < 3 or not x.shape[:-2] == a.shape[:-2] == b.shape[:-2] or x.dtype != a.dtype:
         return x + a @ b
+    if x.ndim == 3:
+        return torch.baddbmm(x, a, b)
     return torch.baddbmm(x.flatten(0, -3), a.flatten(0, -3), b.flatten(0, -3)).view(x.shape)
 '''
 
@@ -48,9 +50,41 @@ def _spans(x, place, size, one):
     return [(*span, size) for span in spans] + ([] if whole == length else [(whole, length, None)])
 '''
 
+_MERGED = '''
+def _merged(chunks, state_axes, token_axes, constant_axes, result_axes):
+    """`chunks` with leading axes and chunks as one axis, where all tensors have the same leading axes.
+
+    A product of tensors with more than three axes is reshaped there and back each time, which takes as long as it does.
+    """
+    axes = (state_axes, token_axes, state_axes, result_axes)
+
+    def run(states, tokens, constants, *cotangents):
+        if torch.compiler.is_compiling():
+            return chunks(states, tokens, constants, *cotangents)
+        *batch, count = tokens[0].shape[:-token_axes[0]]
+        leads = (tuple(batch), (*batch, count)) * 2
+        given = [[*zip(part, own)] for part, own in zip((states, tokens, *cotangents), axes)]
+        alike = all(x.shape[: x.ndim - own] == lead for part, lead in zip(given, leads) for x, own in part)
+        alike = alike and all(getattr(x, "ndim", 0) <= own + 1 for x, own in zip(constants, constant_axes))
+        if not batch or not alike:
+            return chunks(states, tokens, constants, *cotangents)
+        states, tokens, *cotangents = [[x.flatten(0, -own - 1) for x, own in part] for part in given]
+        made = chunks(states, tokens, constants, *cotangents, chunks=count)
+        split = [[y if y is None else y.unflatten(0, lead) for y in part] for part, lead in zip(made, leads[:2])]
+        return *split, *made[2:]
+
+    return run
+'''
+
 _PASTS = '''
-def _pasts(first, added, whole, rank, reverse=False):
-    """The states before each chunk and the one after the last, decayed by `whole` a chunk."""
+def _pasts(first, added, whole, rank, reverse=False, chunks=None):
+    """The states before each chunk and the one after the last, decayed by `whole` a chunk.
+
+    `chunks` of them belong to each leading index where both are one axis.
+    """
+    if chunks is not None:
+        pasts, last = _pasts(first, added.unflatten(0, (-1, chunks)), whole, rank, reverse)
+        return pasts.flatten(0, 1), last
     axis = -1 - rank
     first = first.unsqueeze(axis)
     count = added.shape[axis]
@@ -58,10 +92,13 @@ def _pasts(first, added, whole, rank, reverse=False):
         return _pasts_by_product(first, added, whole, rank)
     if whole is None and rank and count <= 16:  # few chunks: a triangular product is quicker than a sum along an axis
         ones = torch.ones(count, count, dtype=added.dtype, device=added.device)
-        shape = torch.broadcast_shapes(first.shape, added.shape)
-        flat = added.expand(shape).flatten(-rank)
-        ones = (ones.triu(1) if reverse else ones.tril(-1)).expand(*flat.shape[:-2], count, count)
-        pasts = _plus(first.expand(shape).flatten(-rank), ones, flat).unflatten(-1, shape[-rank:])
+        ones = ones.triu(1) if reverse else ones.tril(-1)
+        start, flat = first.flatten(-rank), added.flatten(-rank)
+        if flat.ndim > 2 and start.shape[:-2] == flat.shape[:-2] and start.dtype == flat.dtype:
+            start, flat = start.flatten(0, -3), flat.flatten(0, -3)
+            pasts = torch.baddbmm(start, ones.expand(len(flat), count, count), flat).view(added.shape)
+        else:
+            pasts = (start + ones @ flat).unflatten(-1, added.shape[-rank:])
         last = 0 if reverse else -1
         return pasts, pasts.select(axis, last) + added.select(axis, last)
     if whole is None:
@@ -298,6 +335,7 @@ TARGET = Target(
         "_spans": _SPANS,
         "_pasts_by_product": _PASTS_BY_PRODUCT,
         "_pasts": _PASTS,
+        "_merged": _MERGED,
         "_cut": _CUT,
         "_placed": _PLACED,
         "_joined": _JOINED,

@@ -384,3 +384,21 @@ class TestDevices:
     def test_a_numpy_array_is_refused(self, tensors):
         with pytest.raises(TypeError, match=r"tensor_attention: k is a ndarray, expected a torch.Tensor"):
             dtn.tensor_attention(tensors[0], np.ones((2, 5, 3)), tensors[2])
+
+
+@pytest.mark.parametrize(
+    "shapes", [((2, 3), (2, 3), (2, 3)), ((2, 3), (), (3,)), ((2, 1), (1, 3), (2, 3)), ((), (), ())], ids=str
+)
+@pytest.mark.parametrize("decay", [None, 0.9, torch.tensor([0.5, 0.8, 1.0], dtype=torch.float64)], ids=str)
+def test_chunks_of_tensors_with_any_leading_axes_are_the_dense_form(shapes, decay):
+    f = dtn.compile(tensor_attention(mask="causal", **({} if decay is None else {"decay": 0.9})))
+    decays = {} if decay is None else {"decay": decay}
+    generator = torch.Generator().manual_seed(0)
+    given = [torch.randn(*lead, 13, 4, generator=generator, dtype=torch.float64).requires_grad_() for lead in shapes]
+
+    def run(size):
+        o = f(*given, chunk_size=size, **decays)
+        return o, *torch.autograd.grad(o.square().sum(), given)
+
+    for made, dense in zip(run(2), run(13), strict=True):
+        torch.testing.assert_close(made, dense, rtol=1e-9, atol=1e-12)

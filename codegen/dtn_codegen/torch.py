@@ -27,9 +27,9 @@ def _symbolic(length):
     """Whether what is traced is to hold for any length: then no condition may be put on it."""
     if not torch.compiler.is_compiling():
         return False
-    from torch.fx.experimental.symbolic_shapes import has_static_value
+    import torch.fx.experimental.symbolic_shapes as symbolic_shapes
 
-    return not has_static_value(length)
+    return not symbolic_shapes.has_static_value(length)
 '''
 
 _SPANS = '''

@@ -38,6 +38,9 @@ class _Ops:
     def call(self, own: Layer, name: str, *arrays: jax.Array, **keywords: Any) -> jax.Array:
         return layers.compiled(own.definition, compile_operator)[name](*arrays, **keywords)
 
+    def step(self, own: Layer, name: str, state: Any, *tokens: jax.Array, **keywords: Any) -> tuple[jax.Array, Any]:
+        return layers.compiled(own.definition, compile_operator)[name].step(state, *tokens, **keywords)
+
     def value(self, own: Layer, name: str) -> jax.Array:
         value = getattr(own, name)[...]
         return value if own.dtype is None else value.astype(own.dtype)
@@ -135,7 +138,7 @@ class Layer(layers.Adapter, nnx.Module):
 
     def step(self, x: jax.Array, state: Any) -> tuple[jax.Array, Any]:
         """One more token: its value ``[..., embed]`` and the state after it, at a cost that does not grow."""
-        return layers.one_token(self.definition, self.resume, x, state)
+        return self.definition.step(_OPS, self, self._input(x), state)
 
     def _input(self, x: jax.Array) -> jax.Array:
         """The input as an array of the type to compute in."""

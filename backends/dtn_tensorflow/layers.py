@@ -48,6 +48,9 @@ class _Ops:
     def call(self, own: Layer, name: str, *arrays: tf.Tensor, **keywords: Any) -> tf.Tensor:
         return layers.compiled(own.definition, compile_operator)[name](*arrays, **keywords)
 
+    def step(self, own: Layer, name: str, state: Any, *tokens: tf.Tensor, **keywords: Any) -> tuple[tf.Tensor, Any]:
+        return layers.compiled(own.definition, compile_operator)[name].step(state, *tokens, **keywords)
+
     def value(self, own: Layer, name: str) -> tf.Tensor:
         # resume() runs outside Keras' __call__, which would convert to the layer's compute type
         return tf.cast(getattr(own, name), own.compute_dtype)
@@ -148,9 +151,10 @@ class Layer(layers.Adapter, keras.Layer):
         """
         return self.resume(layers.no_tokens(self.definition, batch, self._zeros))[1]
 
+    @tf.autograph.experimental.do_not_convert
     def step(self, x: tf.Tensor, state: Any) -> tuple[tf.Tensor, Any]:
         """One more token: its value ``[..., embed]`` and the state after it, at a cost that does not grow."""
-        return layers.one_token(self.definition, self.resume, x, state)
+        return self.definition.step(_OPS, self, self._input(x), state)
 
     def _input(self, x: tf.Tensor) -> tf.Tensor:
         """The input as a tensor of the type to compute in, as Keras converts what a layer is called with."""

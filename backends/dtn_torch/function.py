@@ -67,7 +67,7 @@ class TorchArrays:
         concrete = type(x) in (torch.Tensor, torch.nn.Parameter) and not torch.compiler.is_compiling()
         if not concrete or x.is_meta or torch._C._functorch.is_functorch_wrapped_tensor(x):
             return None
-        return np.asarray(x.tolist()) if wait or x.device.type == "cpu" else None
+        return np.asarray(x.tolist()) if wait or x.is_cpu else None
 
 
 class TorchFunction(Function):
@@ -104,9 +104,11 @@ class TorchFunction(Function):
             wide = torch.promote_types(wide, tensor.dtype)
         return value.to(wide)
 
-    def scalar_values(self, named: Mapping[str, Any], tensors: Sequence[Any], *, new: bool) -> list[Any]:
+    def scalar_values(
+        self, named: Mapping[str, Any], tensors: Sequence[Any], shapes: Sequence[tuple[Any, ...]] | None = None
+    ) -> list[Any]:
         """The scalar arguments; while ``torch.compile`` traces, a number may be a symbol, which a tensor never is."""
-        values = super().scalar_values(named, tensors, new=new)
+        values = super().scalar_values(named, tensors, shapes)
         return [_tensor(x, tensors[0].device) for x in values] if torch.compiler.is_compiling() else values
 
     def is_complex(self, names: Sequence[str], arrays: Sequence[Any]) -> bool:
@@ -118,8 +120,9 @@ class TorchFunction(Function):
 
     def run(self, generated: Callable[..., Any], arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
         """Call generated source, outside autocast: it chooses its own dtypes."""
-        device = "cpu" if arguments[0].is_cpu else arguments[0].device.type  # a device object costs microseconds
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        first = arguments[0]
+        device = "cpu" if first.is_cpu else first.device.type  # a device object costs microseconds
+        if (first.is_cpu or torch.amp.is_autocast_available(device)) and torch.is_autocast_enabled(device):
             with torch.autocast(device, enabled=False):
                 return generated(*arguments, **options)
         return generated(*arguments, **options)

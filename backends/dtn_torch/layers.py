@@ -29,14 +29,24 @@ __all__ = [
 ]
 
 
+_CONSTANTS: dict[tuple[tuple[float, ...], torch.dtype, torch.device], torch.Tensor] = {}
+"""What layers were given as numbers, as tensors."""
+
+
 class _Ops:
     """What a definition's ``forward`` needs of PyTorch."""
 
     def call(self, own: Layer, name: str, *arrays: torch.Tensor, **keywords: Any) -> torch.Tensor:
         return own._compiled[name](*arrays, **keywords)
 
+    def step(
+        self, own: Layer, name: str, state: Any, *tokens: torch.Tensor, **keywords: Any
+    ) -> tuple[torch.Tensor, Any]:
+        return own._compiled[name].step(state, *tokens, **keywords)
+
     def value(self, own: Layer, name: str) -> torch.Tensor:
-        return getattr(own, name)
+        found = own._parameters.get(name)  # what torch.nn.Module looks it up in, without a call
+        return getattr(own, name) if found is None else found
 
     def cast(self, x: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         return x.to(like.dtype)
@@ -45,7 +55,15 @@ class _Ops:
         return x.reshape(*x.shape[:-count], *shape)
 
     def constant(self, values: Sequence[float], like: torch.Tensor) -> torch.Tensor:
-        return torch.tensor(values, dtype=like.dtype, device=like.device)
+        key = tuple(values), like.dtype, like.device
+        found = None if torch.compiler.is_compiling() else _CONSTANTS.get(key)
+        if found is None:
+            with torch.inference_mode(False):  # a gradient may be taken with it later
+                found = torch.tensor(values, dtype=like.dtype, device=like.device)
+            plain = torch._C._functorch.peek_interpreter_stack() is None and type(found) is torch.Tensor
+            if plain and not torch.compiler.is_compiling():
+                _CONSTANTS[key] = found
+        return found
 
     def take(self, own: Layer, name: str, places: torch.Tensor) -> torch.Tensor:
         return torch.nn.functional.embedding(places, getattr(own, name))
@@ -131,7 +149,7 @@ class Layer(layers.Adapter, torch.nn.Module):
 
     def step(self, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
         """One more token: its value ``[..., embed]`` and the state after it, at a cost that does not grow."""
-        return layers.one_token(self.definition, self.resume, x, state)
+        return self.definition.step(_OPS, self, x, state)
 
     def _zeros(self, shape: tuple[int, ...]) -> torch.Tensor:
         first = next(self.parameters())
@@ -299,11 +317,11 @@ class LayerNorm(Layer):
     definition_type = layers.LayerNorm
 
     def forward(self, x: torch.Tensor, padding_mask: torch.Tensor | None = None) -> torch.Tensor:
-        fitting = x.shape[-1:] == self.weight.shape and x.is_floating_point()
-        if not fitting or not x.dtype == self.weight.dtype == self.bias.dtype:
+        weight, bias = self.weight, self.bias
+        fitting = x.shape[-1:] == weight.shape and x.is_floating_point()
+        if not fitting or not x.dtype == weight.dtype == bias.dtype:
             return super().forward(x, padding_mask)
-        eps = self.definition.eps
-        return torch.nn.functional.layer_norm(x, self.weight.shape, self.weight, self.bias, eps).to(x.dtype)
+        return torch.nn.functional.layer_norm(x, weight.shape, weight, bias, self.definition.eps).to(x.dtype)
 
 
 class MLP(Layer):

@@ -46,13 +46,23 @@ class Expressions:
 
     While it does, it notes what the function around them must provide: ``used`` prelude functions,
     ``sizes`` of axes, and ``lifted`` scalar arguments that must be arrays.
+
+    Parameters
+    ----------
+    target : Target
+    program : Program
+    complex_input : bool
+    long : sequence of str, optional
+        The axes that may be as long as a sequence; by default those that look like it in ``program``.
     """
 
-    def __init__(self, target: Target, program: Program, *, complex_input: bool) -> None:
+    def __init__(
+        self, target: Target, program: Program, *, complex_input: bool, long: Sequence[str] | None = None
+    ) -> None:
         self.target = target
         self.program = program
         self.complex = complex_input
-        self.long = sequence_axes(program)
+        self.long = sequence_axes(program) if long is None else long
         self.current = ""  # the statement being written
         self.used: dict[str, None] = {}
         self.sizes: dict[str, None] = {}
@@ -272,6 +282,8 @@ class Expressions:
             if name in self.loose:
                 self.used["_lift"] = None
                 return fill("_lift(_x, _n)", _x=value, _n=ast.Constant(len(out)))
+        if self.target.new_axis and places.count(False) == 1:
+            return fill(self.target.new_axis, _x=value, _i=ast.Constant(places.index(False) - len(places)))
         items: list[ast.expr] = [ast.Constant(Ellipsis)]
         items += [ast.Slice() if present else ast.Constant(None) for present in places]
         return ast.Subscript(value, ast.Tuple(items, ast.Load()), ast.Load())

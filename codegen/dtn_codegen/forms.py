@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache
+from types import ModuleType
 from typing import Any
 
 from dtn_core.ir.nodes import Program
@@ -31,7 +32,8 @@ class Forms:
         self.target = target
         self.operator = operator
         self.layout = layout
-        self._functions: dict[tuple[Lowered, bool], Callable[..., Any]] = {}
+        self._modules: dict[tuple[Lowered, bool], ModuleType] = {}
+        self._functions: dict[tuple[Lowered, bool, str], Callable[..., Any] | None] = {}
 
     def program(self, padded: bool) -> Program:
         """The definition, with or without a padding mask."""
@@ -53,21 +55,35 @@ class Forms:
 
     def function(self, form: Lowered, *, widen: bool = True) -> Callable[..., Any]:
         """The Python function of one form, of tensors, a mask and scalars; its source is shown in tracebacks."""
-        found = self._functions.get((form, widen))
-        if found is None:
-            found = self._functions[form, widen] = self._made(form, widen)
+        name = form.program.name
+        found = self._found(form, widen, name) or self._found(form, widen, f"{name}_")  # a name that Python has
+        assert found is not None
         return found
 
-    def _made(self, form: Lowered, widen: bool) -> Callable[..., Any]:
+    def step(self, form: Lowered, *, widen: bool = True) -> Callable[..., Any] | None:
+        """The function of one token more, with the states as ``initial_state``, if the form has one."""
+        return self._found(form, widen, f"{form.program.name}_step")
+
+    def _found(self, form: Lowered, widen: bool, name: str) -> Callable[..., Any] | None:
+        """A function of one form's module, called with tensors first."""
+        key = form, widen, name
+        if key not in self._functions:
+            generated = getattr(self._module(form, widen), name, None)
+            self._functions[key] = generated and self._reordered(form, generated)
+        return self._functions[key]
+
+    def _module(self, form: Lowered, widen: bool) -> ModuleType:
+        found = self._modules.get((form, widen))
+        if found is None:
+            hashed = f"<dtn {ir_hash(form.definition)} {self.target.name}>"
+            found = self._modules[form, widen] = loaded(self.text(form, widen=widen), form.program.name, hashed)
+        return found
+
+    def _reordered(self, form: Lowered, generated: Callable[..., Any]) -> Callable[..., Any]:
         program = self.operator.program
         order = tuple(param.name for param in form.definition.params)
         tensors = {MASK, *(param.name for param in program.tensors)}
         wanted = (*(name for name in order if name in tensors), *(param.name for param in program.scalars))
-        generated = loaded(
-            self.text(form, widen=widen),
-            form.program.name,
-            f"<dtn {ir_hash(form.definition)} {self.target.name}>",
-        )
         if wanted == order:
             return generated
         places = [wanted.index(name) for name in order]

@@ -22,7 +22,7 @@ from .kernel_shapes import KernelShapes
 from .packed import evaluate_packed
 from .plans import Plan, Plans
 from .python import LAYOUTS
-from .shapes import axis_sizes, flat_leading, leading_axes
+from .shapes import axis_sizes, flat_leading, leading_axes, shapes_of
 from .signature import Signature
 from .state import Streamed, check_state
 from .target import Target
@@ -66,6 +66,7 @@ class Function:
         self.tokens = tokens.Tokens(operator, layout)
         self.forms = Forms(self.target, operator, layout)
         self.plans = Plans(self.signature.scalars, self.tracing)
+        self.steps = Plans(self.signature.scalars, self.tracing)
         self.forms.function(candidates(operator.program)[0])
 
     # ----------------------------------------------------------------------------- calling
@@ -125,11 +126,11 @@ class Function:
             tensors = self.convert(tensors)
             given = tensors if padding_mask is None else (*tensors, *self.convert((padding_mask,)))
             plan = self.plan(given, padding_mask is not None, initial_state, return_state, chunk_size)
-            scalars = self.scalar_values(named, tensors, new=True)
+            scalars = self.scalar_values(named, tensors, shapes_of(tensors))
             self.plans.remember(key, plan)
         else:
             given = tensors if padding_mask is None else (*tensors, padding_mask)
-            scalars = self.scalar_values(named, tensors, new=False) if self.signature.scalars else []
+            scalars = self.scalar_values(named, tensors) if self.signature.scalars else []
         options = plan.options if initial_state is None else {**plan.options, "initial_state": initial_state}
         result = self.run(plan.generated, (*given, *scalars), options)
         return (result[0], plan.state(*result[1])) if plan.state is not None else result
@@ -171,9 +172,20 @@ class Function:
         tuple
             ``(o_t[..., e], state)``.
         """
-        self.tokens.check_streams(resuming=True)
-        found, scalars = self.signature.bind(tensors, named)
-        return tokens.step(self, state, self.convert(found), scalars)
+        key, plan = self.steps.recall(tensors, named, None, state)
+        if plan is None:
+            self.tokens.check_streams(resuming=True)
+            tensors, named = self.signature.bind(tensors, named)
+            tensors = self.convert(tensors)
+            plan = self.plan_step(tensors, state)
+            if plan is None:
+                return tokens.step(self, state, tensors, named)
+            scalars = self.scalar_values(named, tensors, self.tokens.with_one(tensors))
+            self.steps.remember(key, plan)
+        else:
+            scalars = self.scalar_values(named, tensors) if self.signature.scalars else []
+        result, after = self.run(plan.generated, (*tensors, *scalars), {"initial_state": state})
+        return result, plan.state(*after)
 
     def packed(
         self,
@@ -201,10 +213,32 @@ class Function:
         if streams is None or not resuming:
             return Plan(generated, options, None)
         if initial_state is not None:
-            check_state(self.__name__, streams, initial_state, sizes, self.signature.leading(arrays) if sizes else None)
+            check_state(
+                self.__name__,
+                streams,
+                initial_state,
+                sizes,
+                self.signature.leading(shapes_of(arrays)) if sizes else None,
+            )
         if not return_state:
             return Plan(generated, options, None)
         return Plan(generated, {**options, "return_state": True}, streams.kind)
+
+    def plan_step(self, arrays: Sequence[Any], state: Any) -> Plan | None:
+        """As :meth:`plan`, for tensors without an axis of tokens; None where a step is a call with one token."""
+        if self.kernels is not None or self.tracing():
+            return None
+        program = self.operator.program
+        shapes = self.tokens.with_one(arrays)
+        sizes, leading = axis_sizes(program, shapes, self.layout), leading_axes(program, shapes, self.layout)
+        complex_input = self.check_dtypes(arrays)
+        form = self.choose(candidates(program, complex_input), None)
+        streams = self.tokens.streams(complex_input=complex_input)
+        generated = self.forms.step(form, widen=not is_wide(self.signature.typed(arrays)[1]))
+        if streams is None or generated is None:
+            return None
+        check_state(self.__name__, streams, state, sizes, leading)
+        return Plan(generated, {}, streams.kind)
 
     def select(
         self, arrays: Sequence[Any], padded: bool, *, streaming: bool = False
@@ -214,7 +248,7 @@ class Function:
         Checks shapes and dtypes; the sizes are None where they may not be looked at.
         """
         program = self.forms.program(padded)
-        shapes = [tuple(array.shape) for array in arrays]
+        shapes = shapes_of(arrays)
         sizes = axis_sizes(program, shapes, self.layout)
         leading_axes(program, shapes, self.layout)
         complex_input = self.check_dtypes(arrays)
@@ -238,21 +272,23 @@ class Function:
             self.signature.check_complex()
         return complex_input
 
-    def scalar_values(self, named: Mapping[str, Any], tensors: Sequence[Any], *, new: bool) -> list[Any]:
+    def scalar_values(
+        self, named: Mapping[str, Any], tensors: Sequence[Any], shapes: Sequence[tuple[Any, ...]] | None = None
+    ) -> list[Any]:
         """The scalar arguments in order, bound ones filled in, tensors in the dtype computed in.
 
-        ``new`` says whether these shapes are: then they are checked, and a decay is read even where that takes
-        waiting for an accelerator.
+        ``shapes`` are those of the tensors where they are new: then tensors of scalars are held against them, and
+        a decay is read even where that takes waiting for an accelerator.
         """
         signature = self.signature
         values = []
         for name in signature.scalars:
             value = signature.scalar(name, named)
             if not isinstance(value, int | float | complex):
-                if new:
-                    signature.check_scalar_shape(name, tuple(value.shape), tensors)
+                if shapes is not None:
+                    signature.check_scalar_shape(name, tuple(value.shape), shapes)
                 if name in signature.decays:
-                    signature.check_decays(name, self.arrays.numbers(value, wait=new))
+                    signature.check_decays(name, self.arrays.numbers(value, wait=shapes is not None))
                 value = self.cast_scalar(value, tensors)
             values.append(value)
         return values
@@ -339,14 +375,14 @@ class Function:
         dtype = "float32"
         if tensors:
             arrays = self.convert(tensors)
-            found = axis_sizes(self.operator.program, [tuple(array.shape) for array in arrays], self.layout)
+            found = axis_sizes(self.operator.program, shapes_of(arrays), self.layout)
             sizes = {axis: size for axis, size in found.items() if size is not None}
             dtype = dtype_name(arrays[0])
         long = self.kernels is not None
         explained = explain(self.operator, sizes, dtype=dtype, backend=self.target.name, long=long)
         if self.kernels is None:
             return explained
-        leading = self.signature.leading(arrays) if tensors else ()
+        leading = self.signature.leading(shapes_of(arrays)) if tensors else ()
         batch, heads = flat_leading(leading)
         given = {axis: explained.sizes[axis] for axis in self.operator.program.axes}
         ran = self.kernels.describe({"batch": batch, "heads": heads, **given}, dtype)

@@ -11,7 +11,7 @@ from dtn_core.passes.padding import MASK
 from . import implementations
 from .dtypes import dtype_name
 from .implementations import NATIVE, Kernels, Variant
-from .shapes import axis_sizes, leading_axes
+from .shapes import axis_sizes, leading_axes, shapes_of
 from .state import check_state
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def call_kernels(
     program = function.operator.program
     arguments = {param.name: tensor for param, tensor in zip(program.tensors, tensors, strict=True)}
     if program.scalars:
-        values = function.scalar_values(named, tensors, new=new)
+        values = function.scalar_values(named, tensors, shapes_of(tensors) if new else None)
         arguments.update({param.name: value for param, value in zip(program.scalars, values, strict=True)})
     arguments[MASK] = padding_mask
     before = [param.name for param in kernels.inputs if param.name in kernels.states]
@@ -105,7 +105,7 @@ def _check(
     given = (*tensors, padding_mask) if padded else tuple(tensors)
     function.tokens.check_options(resumed, chunk_size)
     kernels = function.variant(Variant(padded, resumed, chunk_size))
-    shapes = [tuple(tensor.shape) for tensor in given]
+    shapes = shapes_of(given)
     sizes = axis_sizes(kernels.program, shapes, function.layout)
     leading = leading_axes(kernels.program, shapes, function.layout)
     if function.check_dtypes(given):

@@ -1,4 +1,4 @@
-"""Generated source as Python functions."""
+"""Generated source as Python modules."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import hashlib
 import linecache
 import sys
 import types
-from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
 
 
 @lru_cache(maxsize=1024)
-def loaded(source: str, name: str, filename: str) -> Callable[..., Any]:
+def loaded(source: str, name: str, filename: str) -> types.ModuleType:
     """Compile generated source (never a user's text) and keep it for tracebacks.
 
     Parameters
@@ -20,7 +18,7 @@ def loaded(source: str, name: str, filename: str) -> Callable[..., Any]:
     source : str
         A module's text.
     name : str
-        The function that it is for; the module may have to call it ``name_``.
+        The operator that it is for.
     filename : str
         ``"<...>"``, what tracebacks call the text, with a digest of it.
     """
@@ -29,7 +27,7 @@ def loaded(source: str, name: str, filename: str) -> Callable[..., Any]:
     module = types.ModuleType(f"dtn_generated_{name}_{_digest(source)}")
     sys.modules[module.__name__] = module  # torch.compile imports the module of what it traces
     exec(compile(source, filename, "exec"), module.__dict__)  # noqa: S102 - text made by the emitter from verified IR
-    return getattr(module, name, None) or getattr(module, f"{name}_")  # type: ignore[no-any-return]
+    return module
 
 
 def _digest(source: str) -> str:

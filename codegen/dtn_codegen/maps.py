@@ -77,6 +77,11 @@ def shaped(writer: Expressions, value: ast.expr, rank: int, *groups: tuple[Index
     """``value`` with its last ``rank`` axes as these groups, each one axis."""
     if rank == len(groups):
         return value
+    merged = [place for place, group in enumerate(groups) if len(group) > 1]
+    if writer.target.flatten and len(merged) == 1 and rank == sum(map(len, groups)):
+        first = sum(map(len, groups[: merged[0]])) - rank
+        last = first + len(groups[merged[0]]) - 1
+        return fill(writer.target.flatten, _x=value, _i=ast.Constant(first), _j=ast.Constant(last))
     writer.used["_shaped"] = None
     sizes: list[ast.expr] = []
     for group in groups:

@@ -20,7 +20,7 @@ from dtn_core.ir.axes import sequence_axes
 from dtn_core.ir.nodes import Program
 
 from .python import HEADS, has_heads
-from .shapes import axes_of, axis_sizes
+from .shapes import axes_of, axis_sizes, shapes_of
 from .state import check_state
 
 if TYPE_CHECKING:
@@ -129,9 +129,9 @@ class _Call:
         self.tensors = tensors
         self.scalars = scalars
         self.axis = _token_axis(self.program)
-        shapes = [tuple(tensor.shape) for tensor in tensors]
+        shapes = shapes_of(tensors)
         self.sizes = axis_sizes(self.program, shapes, self.layout)
-        function.scalar_values(scalars, tensors, new=True)
+        function.scalar_values(scalars, tensors, shapes)
         self.streams: Any = function.tokens.streams(complex_input=function.check_dtypes(tensors))
         self.starts = _starts(function, cu_seqlens, self.sizes[self.axis])
         moved = [has_heads(self.program, param.axes) for param in self.program.tensors]

@@ -305,15 +305,35 @@ class Module:
         return [*self.prologue(), *statements, ast.Return(value)]
 
     def result(self, name: str, axes: Sequence[str]) -> ast.expr:
+        value = self.cast_back(name)
+        return fill(self.target.heads, _x=value) if self.layout == HEADS and self.moves(axes) else value
+
+    def cast_back(self, name: str) -> ast.expr:
+        """An output, an array of the arguments' dtype."""
         value: ast.expr = ast.Name(self.name(name), ast.Load())
         if self.name(name) in self.expressions.loose:
             value = fill(self.target.scalar, _x=value, _like=self.expressions.like)
-        if self.widen:
-            value = fill(self.target.cast, _x=value, _dtype="dtype")
-        return fill(self.target.heads, _x=value) if self.layout == HEADS and self.moves(axes) else value
+        return fill(self.target.cast, _x=value, _dtype="dtype") if self.widen else value
 
     def prologue(self) -> list[ast.stmt]:
         """Arguments to arrays of the dtype to compute in, and the sizes the body needs."""
+        statements = self.conversions()
+        names = [self.name(param.name) for param in self.program.tensors]
+        if self.uses_wide and not self.widen:
+            masks = masks_of(self.program)
+            first = next(self.name(param.name) for param in self.program.tensors if param.name not in masks)
+            statements.append(assign("wide", ast.Attribute(ast.Name(first, ast.Load()), "dtype", ast.Load())))
+        moved = [self.name(p.name) for p in self.program.tensors if self.moves(p.axes)]
+        if self.layout == HEADS:
+            statements += [assign(name, fill(self.target.heads, _x=name)) for name in moved]
+        for name in self.expressions.lifted:
+            statements.append(assign(self.name(name), fill(self.target.scalar, _x=self.name(name), _like=names[0])))
+        for axis in self.expressions.sizes:
+            statements.append(assign(self.name(axis), self.size_of(axis)))
+        return statements
+
+    def conversions(self) -> list[ast.stmt]:
+        """Arguments to arrays of the dtype to compute in."""
         statements: list[ast.stmt] = []
         masks = masks_of(self.program)
         names = [self.name(param.name) for param in self.program.tensors]
@@ -326,15 +346,6 @@ class Module:
                 assign("wide", fill(self.target.wide)),
             ]
             statements += [assign(name, fill(self.target.cast, _x=name, _dtype="wide")) for name in typed]
-        elif self.uses_wide:
-            statements.append(assign("wide", ast.Attribute(ast.Name(typed[0], ast.Load()), "dtype", ast.Load())))
-        moved = [self.name(p.name) for p in self.program.tensors if self.moves(p.axes)]
-        if self.layout == HEADS:
-            statements += [assign(name, fill(self.target.heads, _x=name)) for name in moved]
-        for name in self.expressions.lifted:
-            statements.append(assign(self.name(name), fill(self.target.scalar, _x=self.name(name), _like=names[0])))
-        for axis in self.expressions.sizes:
-            statements.append(assign(self.name(axis), self.size_of(axis)))
         return statements
 
     def common_dtype(self, names: Sequence[str]) -> ast.expr:

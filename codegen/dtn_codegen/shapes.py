@@ -11,6 +11,11 @@ from dtn_core.ir.nodes import Program
 from .python import HEADS, has_heads
 
 
+def shapes_of(arrays: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """The shapes of arrays as plain tuples."""
+    return [tuple(array.shape) for array in arrays]
+
+
 def axis_sizes(program: Program, shapes: Sequence[tuple[Any, ...]], layout: str) -> dict[str, Any]:
     """The size of every axis, from the tensors' shapes (None where a shape is not known).
 

@@ -6,12 +6,14 @@ import ast
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from dtn_core.ir.axes import sequence_axes
 from dtn_core.ir.build import pruned
 from dtn_core.ir.nodes import Param, Program, Read, Statement, statement_reads
 from dtn_core.passes.accumulate import accumulate
 from dtn_core.passes.pipeline import Lowered
 from dtn_core.passes.schedule import Scan, schedule
 
+from . import recurrent
 from .expressions import Expressions
 from .python import PRELUDE, Module, assign, define
 from .target import Target, fill
@@ -39,10 +41,12 @@ def emit_chunked(
     form : Lowered
         A form with ``chunked`` set.
     """
-    return _ChunkedModule(target, form, scalars or {}, layout, widen).module()
+    return ChunkedModule(target, form, scalars or {}, layout, widen).module()
 
 
-class _ChunkedModule(Module):
+class ChunkedModule(Module):
+    """Assembles the module of one chunked form; parameters as for :func:`emit_chunked`."""
+
     def __init__(self, target: Target, form: Lowered, scalars: Mapping[str, float], layout: str, widen: bool) -> None:
         assert form.chunked is not None
         super().__init__(target, form.definition, form.definition, scalars, layout, form.complex_input, widen)
@@ -66,13 +70,15 @@ class _ChunkedModule(Module):
         many = [False, True] if self.chunked.parallel else [False]
         made = [self.forward(many=each) for each in many]
         if self.chunked.token is not None:
-            made.append(self.token(self.chunked.token))
+            made.append(recurrent.token(self, self.chunked.token))
         if self.recomputes:
             made.append(self.forward(many=many[-1], results=False))
             made += [self.backward(many=each) for each in many]
         made.append(self.run(reverse=False))
         if self.recomputes:
             made.append(self.run(reverse=True))
+        if recurrent.has_step(self):
+            made.append(recurrent.step(self))
         body = self.main()
         names = [self.name(param.name) for param in self.program.params]
         extra: dict[str, ast.expr] = {SIZE: ast.Constant(self.chunked.size)}
@@ -107,17 +113,6 @@ class _ChunkedModule(Module):
             program = pruned(replace(program, outputs=program.outputs[len(self.stream.results) :]))
             name, text = f"{name}_states", f"The states that {name} returns, alone."
         return self.chunk_function(name, text, program, scans, given, done, many)
-
-    def token(self, program: Program) -> ast.FunctionDef:
-        """``token(states, tokens, constants) -> (states, results)``: the recurrent step."""
-        given = {
-            "states": [state.name for state in self.stream.states],
-            "tokens": [param.name for param in self.stream.tokens],
-            "constants": [param.name for param in self.stream.constants],
-        }
-        done = [[state.after for state in self.stream.states], [param.name for param in self.stream.results]]
-        text = f"One token of {self.program.name}, which the states take in before they are read."
-        return self.chunk_function(self.token_name, text, program, (), given, done, False)
 
     def backward(self, *, many: bool) -> ast.FunctionDef:
         """``vjp(states, tokens, constants, d_states, d_results) -> (d_states, d_tokens, d_constants)``."""
@@ -179,9 +174,13 @@ class _ChunkedModule(Module):
         """A function over the tensors of one chunk, or over those of many with an axis of chunks before their own."""
         if self.target.plus:
             program = accumulate(program)
-        inner = Expressions(self.target, program, complex_input=self.form.complex_input)
+        axis = self.stream.axis
+        long: list[str] | None = (
+            None if axis in program.axes else [a for a in sequence_axes(self.definition) if a != axis]
+        )
         if self.target.elementwise_in_turns:
-            inner.long = ()
+            long = []
+        inner = Expressions(self.target, program, complex_input=self.form.complex_input, long=long)
         inner.tiles = {}
         like = self.name(self.stream.tokens[0].name)
         if many:
@@ -238,34 +237,6 @@ class _ChunkedModule(Module):
         if self.name(name) in inner.loose:
             return fill(self.target.scalar, _x=self.name(name), _like=like)
         return ast.Name(self.name(name), ast.Load())
-
-    @property
-    def token_name(self) -> str:
-        return f"_{self.program.name}_token"
-
-    def one_token(self) -> ast.If:
-        """``if`` there is one token, and no gradient that would need its chunk: that without its axis."""
-        axis, tokens = self.stream.axis, self.stream.tokens
-
-        def at(param: Param, index: ast.expr) -> ast.expr:
-            own: list[ast.expr] = [index if each == axis else ast.Slice() for each in param.axes]
-            items = ast.Tuple([ast.Constant(Ellipsis), *own], ast.Load())
-            return ast.Subscript(ast.Name(self.name(param.name), ast.Load()), items, ast.Load())
-
-        place = ast.Constant(tokens[0].axes.index(axis) - len(tokens[0].axes))
-        test = fill("tokens[0].shape[_i] == 1", _i=place)
-        if self.recomputes:
-            test = fill("_one and walk is None", _one=test)
-        call = fill(
-            "_token(states, _tokens, constants)",
-            _token=self.token_name,
-            _tokens=ast.Tuple([at(param, ast.Constant(0)) for param in tokens], ast.Load()),
-        )
-        results = [self.name(param.name) for param in self.stream.results]
-        made = ast.List([at(param, ast.Constant(None)) for param in self.stream.results], ast.Load())
-        both = ast.Tuple([ast.Name("states", ast.Store()), _stored(results)], ast.Store())
-        done = ast.Return(ast.Tuple([ast.Name("states", ast.Load()), made], ast.Load()))
-        return ast.If(test, [unpack([self.name(p.name) for p in tokens], "tokens"), ast.Assign([both], call), done], [])
 
     def chunk_name(self, many: bool) -> str:
         return f"_{self.program.name}_chunk{'s' if many else ''}"
@@ -457,7 +428,7 @@ class _ChunkedModule(Module):
             arguments.append(ast.Name("walk", ast.Load()))
             given.append("walk")
         call = ast.Call(ast.Name(helper, ast.Load()), arguments, [])
-        first = [self.one_token()] if self.chunked.token is not None and not reverse else []
+        first = [recurrent.one_token(self)] if self.chunked.token is not None and not reverse else []
         text = f"All tokens of {self.program.name}, `size` in a chunk: `(states, results)`."
         if reverse:
             text = "Cotangents of what `_run` takes, from those of what it returns; each chunk is computed again."

@@ -66,6 +66,9 @@ class Target:
     transpose, diagonal, einsum, total, concat : str
         Matrix transpose and diagonal of ``_x``; ``_spec`` over the operands appended; sum over ``_axes``; blocks along
         ``_axis``.
+    new_axis, flatten : str
+        ``_x`` with one axis of size 1 more at ``_i``, and with its axes from ``_i`` to ``_j`` as one, where that is
+        quicker than an index and a reshape.
     matvec : Mapping[bool, str]
         Product of the matrix ``_a`` and the vector ``_b``, by whether ``_a`` is transposed, where einsum is slower.
     elementwise : bool
@@ -127,6 +130,8 @@ class Target:
     expm: str
     zeros: str
     broadcast: str
+    new_axis: str = ""
+    flatten: str = ""
     tril_over: str = ""
     triu_over: str = ""
     shape: str = "_x.shape"

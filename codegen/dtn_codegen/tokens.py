@@ -69,6 +69,16 @@ class Tokens:
         if resuming and not self.streamed.resumable:
             raise ValueError(f"{name}: there is no state to hand on, it needs the whole sequence at once")
 
+    def with_one(self, arrays: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """The shapes of tensors without the tokens' axis, if they had it for one token."""
+        shapes = []
+        for array, places in zip(arrays, self.every_place, strict=True):
+            shape = list(array.shape)
+            for place in reversed(places):
+                shape.insert(len(shape) + place + 1, 1)
+            shapes.append(tuple(shape))
+        return shapes
+
     def _places(self, axes: tuple[str, ...]) -> tuple[int, ...]:
         """Every place of the streamed axis in a tensor over ``axes``, counted from the end."""
         full = axes_of(self.operator.program, axes, self.layout)

@@ -254,6 +254,13 @@ def _recomputed(size, states, tokens, constants):
     return tuple(done[: len(states)]), list(done[len(states): len(done) - len(states)])
 '''
 
+_LIFT = '''
+def _lift(scalar, rank):
+    """A scalar, or one per leading index, against tensors with `rank` more axes."""
+    shape = getattr(scalar, "shape", ())
+    return scalar.reshape((*shape, *[1] * rank)) if rank and len(shape) else scalar
+'''
+
 _AFFINE = '''
 def _affine(x, matrix, shift):
     """The product of each `x` with a matrix `[out, in]`, plus a vector: one call where these have no leading axes."""
@@ -308,6 +315,8 @@ TARGET = Target(
     matvec={False: "(_b.unsqueeze(-2) @ _a.mT).squeeze(-2)", True: "(_b.unsqueeze(-2) @ _a).squeeze(-2)"},
     elementwise_in_turns=True,
     transpose="_x.mT",
+    new_axis="_x.unsqueeze(_i)",
+    flatten="_x.flatten(_i, _j)",
     diagonal="_x.diagonal(dim1=-2, dim2=-1)",
     einsum="torch.einsum(_spec)",
     total="_x.sum(_axes)",
@@ -328,6 +337,7 @@ TARGET = Target(
     zeros="torch.zeros(_shape, dtype=wide, device=_like.device)",
     broadcast="torch.broadcast_shapes(_shapes)",
     prelude={
+        "_lift": _LIFT,
         "_plus": _PLUS,
         "_affine": _AFFINE,
         "_at_once": _AT_ONCE,

@@ -21,12 +21,12 @@ from .patches import PatchEmbedding
 from .pooling import MeanPool
 from .projection import Projection
 from .reference import evaluate, initial_weights
-from .streaming import no_tokens, one_token
+from .streaming import no_tokens
 
 __all__ = [
     "Adapter", "Advance", "Array", "Call", "Constant", "DeepTensorBlock", "DeepTensorClassifier",
     "DeepTensorLM", "Definition", "Embedding", "LanguageModel", "LayerNorm", "MLP", "MeanPool", "Normal",
     "Ops", "Parameter", "PatchEmbedding", "Projection", "Sampler", "Seed", "SoftmaxAttention", "State",
     "TensorAttention", "TensorInteraction", "Tokens", "Uniform", "compiled", "evaluate", "initial_weights",
-    "no_tokens", "one_token", "parameter_of", "signature",
+    "no_tokens", "parameter_of", "signature",
 ]  # fmt: skip

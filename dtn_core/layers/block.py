@@ -127,11 +127,18 @@ class DeepTensorBlock(Definition):
         return x + own.mlp(own.mlp_norm(x))
 
     def resume(self, ops: Ops, own: Any, x: Array, state: State) -> tuple[Array, State]:
+        return self.go_on(own, x, state, "resume")
+
+    def step(self, ops: Ops, own: Any, x: Array, state: State) -> tuple[Array, State]:
+        return self.go_on(own, x, state, "step")
+
+    def go_on(self, own: Any, x: Array, state: State, how: str) -> tuple[Array, State]:
+        """The value of what follows, by the mixers' ``"resume"`` or ``"step"``."""
         if why := own.attention.definition.why_not():
             raise ValueError(f"DeepTensorBlock cannot stream: {why}")
         after = {}
         for name, norm in (("attention", own.attention_norm), ("interaction", own.interaction_norm)):
-            mixed, after[name] = getattr(own, name).resume(norm(x), state and state[name])
+            mixed, after[name] = getattr(getattr(own, name), how)(norm(x), state and state[name])
             x = x + mixed
         return x + own.mlp(own.mlp_norm(x)), after
 

@@ -11,6 +11,7 @@ from ..operators import Operator
 from .initialise import Initialiser
 
 Array: TypeAlias = Any  # a framework's own tensor
+State: TypeAlias = Any  # tensors in tuples and dicts: a pytree in every framework
 
 
 @dataclass(frozen=True)
@@ -68,11 +69,11 @@ class Ops(Protocol):
     def constant(self, values: Sequence[float], like: Array) -> Array:
         """A vector of the type of ``like``."""
 
+    def step(self, own: Any, name: str, state: State, *tokens: Array, **keywords: Any) -> tuple[Array, State]:
+        """One token more of the compiled operator ``name`` of the layer, and the state after it."""
+
     def take(self, own: Any, name: str, places: Array) -> Array:
         """Rows of the parameter ``name`` of the layer at the integers ``places[...]``."""
-
-
-State: TypeAlias = Any  # tensors in tuples and dicts: a pytree in every framework
 
 
 class Definition(ABC):
@@ -127,6 +128,11 @@ class Definition(ABC):
             If the layer needs the whole sequence at once; says why.
         """
         raise ValueError(f"{type(self).__name__} cannot stream: {self.why_not()}")
+
+    def step(self, ops: Ops, own: Any, x: Array, state: State) -> tuple[Array, State]:
+        """The value of one token more, which has no axis of tokens, and the state after it; else as :meth:`resume`."""
+        y, state = own.resume(x[..., None] if self.reads_integers else x[..., None, :], state)
+        return y[..., 0, :], state
 
     def why_not(self) -> str:
         """Why the layer cannot stream."""

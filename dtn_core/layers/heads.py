@@ -68,6 +68,13 @@ class HeadMixer(Definition):
         y, state = ops.call(own, "mix", q, k, v, initial_state=state, return_state=True, **scalars)
         return own.out(y), state
 
+    def step(self, ops: Ops, own: Any, x: Array, state: State) -> tuple[Array, State]:
+        if state is None or self.why_not():
+            return super().step(ops, own, x, state)
+        q, k, v = own.query(x), own.key(x), own.value(x)
+        y, state = ops.step(own, "mix", state, q, k, v, **self.scalars(ops, q))
+        return own.out(y), state
+
 
 def decay_of_heads(decay: Any, num_heads: int) -> float | tuple[float, ...] | None:
     """A decay as a float, or one a head as a tuple.

@@ -123,11 +123,18 @@ class DeepTensorLM(Definition):
         return self.block().why_not()
 
     def resume(self, ops: Ops, own: Any, x: Array, state: State) -> tuple[Array, State]:
+        return self.go_on(ops, own, x, state, "resume")
+
+    def step(self, ops: Ops, own: Any, x: Array, state: State) -> tuple[Array, State]:
+        return self.go_on(ops, own, x, state, "step")
+
+    def go_on(self, ops: Ops, own: Any, x: Array, state: State, how: str) -> tuple[Array, State]:
+        """The logits after what follows, by the blocks' ``"resume"`` or ``"step"``."""
         if why := own.blocks[0].attention.definition.why_not():
             raise ValueError(f"DeepTensorLM cannot stream: {why}")
         x, after = own.embedding(x), []
         for number, block in enumerate(own.blocks):
-            x, one = block.resume(x, state and state["blocks"][number])
+            x, one = getattr(block, how)(x, state and state["blocks"][number])
             after.append(one)
         return self.logits(ops, own, x), {"blocks": tuple(after)}
 

@@ -86,6 +86,9 @@ class _DenseOps:
         value = interpret(operator.program, *arrays, **{**operator.scalars, **scalars})
         return np.swapaxes(value, -3, -2) if swap else value
 
+    def step(self, own: _Layer, name: str, state: Any, *tokens: Any, **scalars: Any) -> tuple[Any, Any]:
+        raise NotImplementedError("the dense interpreter has no states")
+
     def value(self, own: _Layer, name: str) -> Any:
         return own.weights[name]
 

@@ -1,4 +1,4 @@
-"""What the three frameworks' layers share when they stream: states before any token, and one token at a time."""
+"""What the three frameworks' layers share when they stream: the state before any token."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
-from .definition import Array, Definition, State
+from .definition import Array, Definition
 from .validation import refuse
 
 
@@ -37,11 +37,3 @@ def no_tokens(definition: Definition, batch: Any, zeros: Callable[[tuple[int, ..
         raise refuse("batch", batch, "the batch size, a tuple of the axes before the tokens' axis, or an input")
     embed: tuple[int, ...] = () if definition.reads_integers else (getattr(definition, "embed_dim", 1),)
     return zeros((*axes, 0, *embed))
-
-
-def one_token(
-    definition: Definition, resume: Callable[[Array, State], tuple[Array, State]], x: Array, state: State
-) -> tuple[Array, State]:
-    """``x[..., embed]`` (integers ``x[...]``) through ``resume``, which takes an axis of tokens."""
-    y, state = resume(x[..., None] if definition.reads_integers else x[..., None, :], state)
-    return y[..., 0, :], state

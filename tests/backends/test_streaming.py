@@ -8,7 +8,8 @@ from frameworks import chosen
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dtn_core.operators import catalogue, tensor_attention, tensor_interaction
+from dtn_core.errors import ShapeError
+from dtn_core.operators import PARAMETER, catalogue, tensor_attention, tensor_interaction
 from oracle import definitions
 
 D, E = 3, 2
@@ -97,6 +98,40 @@ def test_token_by_token(backend, name):
         o, state = compiled.step(state, *(backend.array(x[:, t]) for x in tensors))
         found.append(backend.numpy(o))
     assert_equal(np.stack(found, axis=-2), definitions.tensor_attention(*tensors, **knobs))
+
+
+def test_a_step_from_what_is_no_state_of_the_operator_is_refused_however_many_went_well(backend):
+    tensors = positive(1, 6, D, D, E)
+    compiled, other = (
+        backend.dtn.compile(tensor_attention(mask="causal", normalize=normalize)) for normalize in (None, "trace")
+    )
+    whole, one = map(backend.array, tensors), [backend.array(x[:, 0]) for x in tensors]
+    first, second = compiled.init_state(*map(backend.array, tensors)), other.init_state(*whole)
+    for _ in range(2):
+        _, state = compiled.step(first, *one)
+    with pytest.raises(TypeError, match="the state of another operator"):
+        compiled.step(second, *one)
+    with pytest.raises(TypeError, match="is a tuple of 1, expected 2 tensors"):
+        compiled.step(tuple(state)[:1], *one)
+    with pytest.raises(TypeError, match="expected 2 tensors"):
+        compiled.step(None, *one)
+    with pytest.raises(ShapeError, match=r"has shape \(2, 3, 1\)"):
+        compiled.step(type(state)(state[0][..., :1], state[1]), *one)
+    assert_equal(backend.numpy(compiled.step(state, *one)[0]), backend.numpy(compiled.step(tuple(state), *one)[0]))
+
+
+@pytest.mark.parametrize(
+    ("decay", "message"), [([0.9, 1.1], r"outside \(0, 1\]"), ([0.9] * 3, "one value per leading")]
+)
+def test_a_decay_of_a_step_is_checked_as_that_of_a_call(backend, decay, message):
+    q, k, v = positive(1, 7, D, D, E)
+    compiled = backend.dtn.compile(tensor_attention(mask="causal", decay=PARAMETER))
+    good = backend.array(np.array([0.9, 0.8]))
+    state = compiled.init_state(*map(backend.array, (q, k, v)), decay=good)
+    one = [backend.array(x[:, 0]) for x in (q, k, v)]
+    compiled.step(state, *one, decay=good)
+    with pytest.raises(ValueError, match=message):
+        compiled.step(state, *one, decay=backend.array(np.array(decay)))
 
 
 def test_a_decay_a_head(backend):

@@ -14,7 +14,7 @@ import pytest
 import dtn_numpy
 from dtn_codegen import emit, targets
 from dtn_codegen.python import ir_hash
-from dtn_core.operators import load
+from dtn_core.operators import load, tensor_attention
 
 GOLDEN = Path(__file__).parent / "golden"
 BACKENDS = ("jax", "numpy", "tensorflow", "torch")
@@ -113,3 +113,20 @@ def test_a_map_between_several_axes_is_one_matrix_product(given: str, result: st
         x, w, b = rng.normal(size=(*leading, *one)), rng.normal(size=(*one, *other)), rng.normal(size=other)
         expected = np.tensordot(x, w, len(one)) + b
         assert np.allclose(dtn_numpy.compile(notation)(x, w, b), expected)
+
+
+@pytest.mark.parametrize("layout", ["... n d", "... n h d"])
+def test_the_step_of_a_token_stands_alone(layout):
+    module = {}
+    exec(emit(tensor_attention(mask="causal", decay=0.9), "numpy", layout=layout), module)  # noqa: S102
+    tensors = np.random.default_rng(0).uniform(0.3, 1.0, (3, 6, 2, 4))  # q, k, v: [n, h, d]
+    heads = tensors if layout == "... n h d" else np.swapaxes(tensors, 1, 2)
+    whole, last = module["tensor_attention"](*heads, 0.9, return_state=True)
+    _, state = module["tensor_attention"](
+        *(x[:0] if layout == "... n h d" else x[:, :0] for x in heads), 0.9, return_state=True
+    )
+    for token, wanted in enumerate(whole if layout == "... n h d" else np.swapaxes(whole, 0, 1)):
+        found, state = module["tensor_attention_step"](*tensors[:, token], 0.9, initial_state=state)
+        np.testing.assert_allclose(found, wanted, rtol=1e-12)
+    for found, wanted in zip(state, last, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-12)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 
@@ -12,6 +12,24 @@ from dtn_codegen.dtypes import dtype_name
 from dtn_codegen.implementations import Kernels
 from dtn_codegen.kernel_shapes import KernelShapes
 from dtn_core.ir.nodes import Param
+
+MAX_REMEMBERED = 1024
+Shape = tuple[Any, ...]
+Found = TypeVar("Found")
+
+
+class Sizes(NamedTuple):
+    """Of a kernel's arguments: all axes, and the results' shapes."""
+
+    axes: dict[str, Any]
+    results: list[Shape]
+
+
+class Places(NamedTuple):
+    """The shapes that a call's arguments and results have outside of a kernel, and the arguments' inside."""
+
+    given: list[tuple[Shape, Shape]]
+    results: list[Shape]
 
 
 @dataclass(frozen=True)
@@ -24,25 +42,44 @@ class Entry:
         Of its arrays; made before anything is traced, which cannot follow a property that is computed once.
     native : callable
         The same operator as generated source, called as the kernels are; it differentiates where no kernel does.
+    known_sizes, known_places : dict
+        What :meth:`sizes` and :meth:`places` gave so far.
     """
 
     shapes: KernelShapes
     native: Callable[..., tuple[torch.Tensor, ...]]
+    known_sizes: dict[Any, Sizes] = field(default_factory=dict, repr=False, compare=False)
+    known_places: dict[Any, Places] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def kernels(self) -> Kernels:
         """Forward and backward."""
         return self.shapes.kernels
 
-    def sizes(self, tensors: Sequence[torch.Tensor]) -> dict[str, Any]:
-        """Sizes of all axes, from the kernel's arguments."""
-        return self.shapes.sizes([tuple(tensor.shape) for tensor in tensors])
+    def sizes(self, tensors: Sequence[torch.Tensor]) -> Sizes:
+        """Sizes of all axes and results, from the kernel's arguments."""
+
+        def found() -> Sizes:
+            axes = self.shapes.sizes([tuple(tensor.shape) for tensor in tensors])
+            return Sizes(axes, [self.shapes.inside(param, axes) for param in self.kernels.outputs])
+
+        return _remembered(self.known_sizes, tuple([tensor.shape for tensor in tensors]), found)
+
+    def places(self, leading: Shape, sizes: Mapping[str, Any]) -> Places:
+        """The shapes of a call at these leading axes and sizes of the operator's axes."""
+
+        def found() -> Places:
+            full = self.shapes.with_leading(leading, sizes)
+            given = [(self.shapes.outside(p, leading, sizes), self.shapes.inside(p, full)) for p in self.kernels.inputs]
+            return Places(given, [self.shapes.outside(p, leading, sizes) for p in self.kernels.outputs])
+
+        return _remembered(self.known_places, (leading, tuple(sizes.values())), found)
 
     def results(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Tensors for the results, not filled."""
-        sizes = self.sizes(tensors)
         like = self.tensor(tensors)
-        return [like.new_empty(self.shapes.inside(p, sizes), dtype=self.dtype(p, like)) for p in self.kernels.outputs]
+        pairs = zip(self.kernels.outputs, self.sizes(tensors).results, strict=True)
+        return [like.new_empty(shape, dtype=self.dtype(param, like)) for param, shape in pairs]
 
     def dtype(self, param: Param, like: torch.Tensor) -> torch.dtype:
         """The dtype of an argument or result."""
@@ -57,15 +94,17 @@ ENTRIES: dict[str, Entry] = {}
 """By the name that graphs carry."""
 
 
-@torch.library.custom_op("dtn::kernel", mutates_args=())
-def kernel(tensors: Sequence[torch.Tensor], name: str) -> list[torch.Tensor]:
+def run(tensors: Sequence[torch.Tensor], name: str) -> list[torch.Tensor]:
     """The results of a kernel for ``[batch, heads, ...]`` arguments."""
     entry = ENTRIES[name]
     results = entry.results(tensors)
     like = entry.tensor(tensors)
     given = [x.detach().contiguous() for x in tensors]
-    entry.kernels.forward(entry.sizes(tensors), dtype_name(like), _device(like), given, results)
+    entry.kernels.forward(entry.sizes(tensors).axes, dtype_name(like), _device(like), given, results)
     return results
+
+
+kernel = torch.library.custom_op("dtn::kernel", run, mutates_args=())
 
 
 @kernel.register_fake
@@ -101,7 +140,7 @@ def kernel_gradient(
     like = entry.tensor(tensors)
     given = [x.detach().contiguous() for x in (*tensors, *cotangents)]
     wanted = [results[gradient] for gradient in kernels.gradients]
-    kernels.backward(entry.sizes(tensors), dtype_name(like), _device(like), given, wanted)
+    kernels.backward(entry.sizes(tensors).axes, dtype_name(like), _device(like), given, wanted)
     return list(results.values())
 
 
@@ -110,8 +149,32 @@ def _(tensors: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor], name:
     return [torch.empty_like(x) for x in tensors]
 
 
+def _remembered(known: dict[Any, Found], key: tuple[Shape, ...], find: Callable[[], Found]) -> Found:
+    """What ``find`` returns for a key, looked for once; always where sizes are symbols."""
+    if torch.compiler.is_compiling() or not all(type(size) is int for shape in key for size in shape):
+        return find()
+    found = known.get(key)
+    if found is None:
+        if len(known) >= MAX_REMEMBERED:
+            known.clear()
+        found = known[key] = find()
+    return found
+
+
 def _named(entry: Entry, tensors: Sequence[torch.Tensor]) -> list[tuple[Param, torch.Tensor]]:
     return list(zip(entry.kernels.inputs, tensors, strict=True))
+
+
+def _is_plain(tensors: Sequence[torch.Tensor]) -> bool:
+    """Whether nothing looks at what is called with these: no gradient is recorded, nothing is traced."""
+    if torch.compiler.is_compiling() or (torch.is_grad_enabled() and any(x.requires_grad for x in tensors)):
+        return False
+    return (
+        all(type(x) in (torch.Tensor, torch.nn.Parameter) for x in tensors)
+        and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and torch._C._get_tracing_state() is None
+    )
 
 
 def _device(tensor: torch.Tensor) -> str:
@@ -194,20 +257,18 @@ def call(name: str, arguments: Sequence[Any], leading: Sequence[Any], sizes: dic
         Of the operator's axes.
     """
     entry = ENTRIES[name]
-    shapes = entry.shapes
-    full = shapes.with_leading(leading, sizes)
+    places = entry.places(tuple(leading), sizes)
     like = next(x for p, x in zip(entry.kernels.inputs, arguments, strict=True) if p.axes)
     flat = []
-    for param, x in zip(entry.kernels.inputs, arguments, strict=True):
+    for param, x, (outside, inside) in zip(entry.kernels.inputs, arguments, places.given, strict=True):
         dtype = entry.dtype(param, like)
         x = x.to(dtype) if isinstance(x, torch.Tensor) else like.new_full((), x, dtype=dtype)
-        inside = shapes.inside(param, full)
         if x.shape != inside:
-            x = x.expand(shapes.outside(param, leading, sizes)).reshape(inside)
+            x = x.expand(outside).reshape(inside)
         flat.append(x.contiguous())
+    found = run(flat, name) if _is_plain(flat) else kernel(flat, name)  # an operator of Python costs 12 microseconds
     results = []
-    for param, result in zip(entry.kernels.outputs, kernel(flat, name), strict=True):
-        outside = shapes.outside(param, leading, sizes)
+    for param, result, outside in zip(entry.kernels.outputs, found, places.results, strict=True):
         if result.shape != outside:
             result = result.reshape(outside)
         results.append(result if param.name in entry.kernels.states else result.to(like.dtype))

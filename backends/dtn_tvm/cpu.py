@@ -9,6 +9,7 @@ from typing import Any
 from dtn_codegen.tensorir.schedule import CpuSchedule, Schedule
 from dtn_core.errors import CompileError
 
+from . import threads
 from .problem import Problem, tile_program
 from .targets import Target
 
@@ -18,7 +19,7 @@ TILES = ((8, 16), (4, 32), (8, 32), (4, 64))
 UNROLLS = (1, 2, 4)
 WIDE = 64
 FEW = 16_384
-"""Tokens of all heads together below which waking other cores costs more than they give."""
+"""Tokens of all heads together below which waking TVM's own threads costs more than they give."""
 
 
 def space(problem: Problem, target: Target) -> tuple[CpuSchedule, ...]:
@@ -42,10 +43,12 @@ def default(problem: Problem, target: Target) -> CpuSchedule:
     tasks = problem.sizes["batch"] * problem.sizes["heads"]
     chunk = next((chunk for chunk in CHUNKS if chunk >= length), CHUNK)
     schedule = _measured(problem, min(chunk, CHUNK))
-    if length * tasks <= FEW or target.threads < 2:
-        return replace(schedule, parallel="serial")
-    if tasks >= target.threads:
+    few = length * tasks <= FEW
+    awake = few and threads.share_openmp()  # those of OpenMP pay from a few microseconds on
+    if target.threads >= 2 and tasks >= target.threads and (awake or not few):
         return schedule
+    if few or target.threads < 2:
+        return replace(schedule, parallel="serial")
     if problem.direction == "backward" or by_token:
         return replace(schedule, parallel="heads" if tasks > 1 else "serial")
     return replace(schedule, parallel="split", parts=-(-target.threads // max(1, tasks)))

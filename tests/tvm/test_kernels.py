@@ -13,7 +13,7 @@ from dtn_core.operators import Operator, as_operator, catalogue, tensor_attentio
 from dtn_core.passes.differentiate import differentiate
 from dtn_core.passes.flatten import flatten
 from dtn_core.passes.padding import pad
-from dtn_tvm import kernels, targets
+from dtn_tvm import kernels, targets, threads
 from dtn_tvm.kernels import Problem
 from oracle.resumed import resumed
 
@@ -251,6 +251,14 @@ def test_one_long_head_is_split_where_there_are_cores():
     assert (chosen.parallel, chosen.parts) == ("split", 4)
     assert kernels.default(problem_of(CAUSAL, n=65536, heads=4), many).parallel == "heads"
     assert kernels.default(problem_of(CAUSAL, n=64, heads=1), many).parallel == "serial"
+
+
+@pytest.mark.parametrize(("openmp", "wanted"), [(True, "heads"), (False, "serial")])
+def test_heads_of_few_tokens_are_shared_out_where_threads_are_awake(monkeypatch, openmp, wanted):
+    monkeypatch.setattr(threads, "share_openmp", lambda: openmp)
+    many = targets.target('{"kind": "llvm", "num-cores": 4}')
+    assert kernels.default(problem_of(CAUSAL, n=64, heads=8), many).parallel == wanted
+    assert kernels.default(problem_of(CAUSAL, n=64, heads=2), many).parallel == "serial"
 
 
 def test_results_without_tokens():

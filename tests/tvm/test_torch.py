@@ -126,6 +126,14 @@ def test_second_derivatives_by_a_state():
         close(found, wanted, 1e-4)
 
 
+def test_whoever_looks_at_a_call_sees_the_registered_operator():
+    function = dtn.compile(tensor_attention(**CAUSAL), implementation="tvm")
+    given = tensors(1, 2, 9, 4)
+    function(*given)  # with nobody looking the kernel is called as it stands
+    graph = torch.fx.experimental.proxy_tensor.make_fx(function)(*given).graph
+    assert "dtn.kernel.default" in [str(node.target) for node in graph.nodes]
+
+
 def test_the_registered_operators_pass_opcheck():
     function = dtn.compile(tensor_attention(mask="causal", normalize=None), implementation="tvm")
     name = function._entry

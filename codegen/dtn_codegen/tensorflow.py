@@ -262,6 +262,40 @@ def _recomputed(size, states, tokens, constants):
     return tuple(done[:ends[0]]), done[ends[0]:]
 '''
 
+_FLAT = '''
+def _flat(x, first, last):
+    """`x` with its axes from `first` to `last`, counted from the end, as one."""
+    first, last = x.shape.rank + first, x.shape.rank + last + 1
+    shape = list(x.shape) if x.shape.is_fully_defined() else tf.unstack(tf.shape(x), x.shape.rank)
+    size = 1
+    for each in shape[first:last]:
+        size *= each
+    return tf.reshape(x, [*shape[:first], size, *shape[last:]])
+'''
+
+_SHAPED = '''
+def _shaped(x, rank, sizes):
+    """`x` with its last `rank` axes as axes of these sizes."""
+    leading = x.shape[:x.shape.rank - rank]
+    known = leading.is_fully_defined()
+    return tf.reshape(x, [*(leading if known else tf.unstack(tf.shape(x))[:x.shape.rank - rank]), *sizes])
+'''
+
+# an einsum takes twice the time, and so does its gradient
+_AFFINE = '''
+def _affine(x, matrix, shift):
+    """Each `x` times a matrix `[in, out]`, plus a vector: a product of matrices where these have no leading axes."""
+    if matrix.shape.rank != 2 or shift.shape.rank != 1:
+        return tf.linalg.matvec(matrix, x, transpose_a=True) + shift
+    if not (x.shape.is_fully_defined() and matrix.shape.is_fully_defined()):
+        return tf.tensordot(x, matrix, 1) + shift
+    *leading, size = x.shape
+    count = 1
+    for each in leading:
+        count *= each
+    return tf.reshape(tf.matmul(tf.reshape(x, [count, size]), matrix) + shift, [*leading, matrix.shape[1]])
+'''
+
 TARGET = Target(
     name="tensorflow",
     package="dtn_tensorflow",
@@ -299,6 +333,7 @@ TARGET = Target(
     },
     elementwise_in_turns=True,
     transpose="tf.linalg.matrix_transpose(_x)",
+    flatten="_flat(_x, _i, _j)",
     diagonal="tf.linalg.diag_part(_x)",
     einsum="_einsum(_spec)",
     total="tf.reduce_sum(_x, axis=_axes)",
@@ -325,6 +360,9 @@ TARGET = Target(
     zeros="tf.zeros(_shape, wide)",
     broadcast="_broadcast(_shapes)",
     prelude={
+        "_flat": _FLAT,
+        "_shaped": _SHAPED,
+        "_affine": _AFFINE,
         "_expm": _EXPM,
         "_einsum": _EINSUM,
         "_decayed": _DECAYED,

@@ -263,10 +263,10 @@ def _lift(scalar, rank):
 
 _AFFINE = '''
 def _affine(x, matrix, shift):
-    """The product of each `x` with a matrix `[out, in]`, plus a vector: one call where these have no leading axes."""
+    """The product of each `x` with a matrix `[in, out]`, plus a vector: one call where these have no leading axes."""
     if matrix.ndim == 2 and shift.ndim == 1:
-        return torch.nn.functional.linear(x, matrix, shift)
-    return (x.unsqueeze(-2) @ matrix.mT).squeeze(-2) + shift
+        return torch.nn.functional.linear(x, matrix.mT, shift)
+    return (x.unsqueeze(-2) @ matrix).squeeze(-2) + shift
 '''
 
 TARGET = Target(

@@ -68,7 +68,7 @@ FAULTS = (
     # ------------------------------------------------------------------ order, chunks, states
     Fault("a mask off by one", "dtn_codegen.numpy", 'tril="np.tril(_x)"', 'tril="np.tril(_x, -1)"', (CATALOGUE,)),
     Fault("the decay missing inside a chunk", "dtn_codegen.triangles",
-          "if relation.decay is None:\n            return triangle", "if True:\n            return triangle", (STREAMING,)),
+          "if relation.decay is None:\n        return triangle", "if True:\n        return triangle", (STREAMING,)),
     Fault("a power of the decay off by one", "dtn_codegen.streaming", '"_places + 1"', '"_places"', (STREAMING,)),
     Fault("what a chunk adds decayed by a place too many", "dtn_codegen.streaming", '"_n - 1 - _places"', '"_n - _places"', (STREAMING,)),
     Fault("a state that does not decay from piece to piece", "dtn_codegen.streaming",

@@ -25,11 +25,7 @@ def _plus(x, a, b):
 _SYMBOLIC = '''
 def _symbolic(length):
     """Whether what is traced is to hold for any length: then no condition may be put on it."""
-    if not torch.compiler.is_compiling():
-        return False
-    import torch.fx.experimental.symbolic_shapes as symbolic_shapes
-
-    return not symbolic_shapes.has_static_value(length)
+    return torch.compiler.is_compiling() and not torch.fx.experimental.symbolic_shapes.has_static_value(length)
 '''
 
 _SPANS = '''

@@ -80,8 +80,8 @@ FAULTS = (
           "first = factor * first + added[(..., index, *[slice(None)] * rank)]\n        pasts[(..., index, *[slice(None)] * rank)] = first",
           (STREAMING,)),
     Fault("a chunk boundary off by one", "dtn_codegen.python",
-          "return spans if whole == length else [*spans, (whole, length, None)]",
-          "return spans if whole == length else [*spans, (whole + 1, length, None)]", (STREAMING,)),
+          "([] if whole == length else [(whole, length, None)])",
+          "([] if whole == length else [(whole + 1, length, None)])", (STREAMING,)),
     Fault("the size of a chunk for that of the sequence", "dtn_core.passes.stream",
           "before, inside = self.counted(before, inside)", "pass", (FOUND,)),
     # ------------------------------------------------------------------ source

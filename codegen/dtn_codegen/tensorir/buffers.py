@@ -119,10 +119,11 @@ class Buffers:
             return
         source, target = (self.buffers[name, form] for form in forms)
         rows, columns = self.shape(name, transposed=forms[0])
-        step = 4
-        with T.serial(rows // step) as block, T.serial(columns) as column, T.unroll(step) as part:
-            row = block * step + part
-            T.buffer_store(target, source[row, column], [column, row])
+        width = self.schedule.vector
+        with T.serial(rows // width) as down, T.serial(columns // width) as across:
+            top, left = down * width, across * width
+            for place, line in enumerate(_transposed([source[top + i, T.ramp(left, 1, width)] for i in range(width)])):
+                T.buffer_store(target, line, [left + place, T.ramp(top, 1, width)])
 
     def load(self, read: Read, at: Mapping[Index, Any], along: Index | None = None) -> Any:
         """One element (or a vector) of a tensor."""
@@ -172,3 +173,20 @@ def vectors_of(columns: int, width: int) -> Iterator[tuple[Any, Any]]:
     """Loops over ``columns`` by vectors: where each starts, and the lane."""
     with T.serial(columns // width) as block, T.vectorized(width) as lane:
         yield block * width, lane
+
+
+def _transposed(lines: list[Any]) -> list[Any]:
+    """The columns of a square of vectors: blocks of 1, 2, 4, ... beside the diagonal change places."""
+    width = len(lines)
+    lines = [T.bind(line) for line in lines]
+    size = 1
+    while size < width:
+        for place in range(width):
+            if place & size:
+                continue
+            pair = [lines[place], lines[place | size]]
+            upper = [width + (lane ^ size) if lane & size else lane for lane in range(width)]
+            lower = [width + lane if lane & size else lane | size for lane in range(width)]
+            lines[place], lines[place | size] = (T.bind(T.Shuffle(pair, indices)) for indices in (upper, lower))
+        size *= 2
+    return lines

@@ -73,7 +73,7 @@ class CpuSchedule(Schedule):
     """
 
     chunk: int = 32
-    tokens: tuple[int, int] = (8, 16)
+    tokens: tuple[int, int] = (16, 16)
     features: tuple[int, int] = (8, 32)
     unroll: int = 2
     vector: int = 16
@@ -83,6 +83,8 @@ class CpuSchedule(Schedule):
     kind: ClassVar[str] = "cpu"
 
     def __post_init__(self) -> None:
+        if self.vector < 1 or self.vector & (self.vector - 1):
+            raise CompileError(f"vector={self.vector} is not a power of two")
         for name, (rows, columns) in (("tokens", self.tokens), ("features", self.features)):
             if rows * columns * 4 > MAX_ACCUMULATOR or columns % self.vector or rows & (rows - 1):
                 raise CompileError(

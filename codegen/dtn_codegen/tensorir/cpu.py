@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import tvm
@@ -18,6 +19,7 @@ from dtn_core.errors import CompileError
 from dtn_core.ir.nodes import Number, Param, Read
 
 from .buffers import FLOAT
+from .prefetch import Prefetch, Tokens
 from .products import Loops
 from .schedule import CpuSchedule
 from .steps import RANK, Step
@@ -278,6 +280,7 @@ class _Kernel(Loops):
             if self.schedule.parallel != "split":  # parts start from what is before them
                 empty = sorted(c.name for c in states if not c.first)
                 self.empty = {name: T.bind(T.cast(turn > 0, "int64")) for name in empty}
+            self.prefetch = self.requests(walk, inputs, head, first)
             idle = {c.name for c in states if self.schedule.parallel == "split" or not c.last}
             for step in walk.body:
                 if step.name not in idle:
@@ -285,13 +288,24 @@ class _Kernel(Loops):
                     continue
                 with T.If(turn < end - begin - 1), T.Then():  # nothing reads the last one
                     self.step(step)
-            self.empty = {}
+            self.empty, self.prefetch = {}, None
             for name in walk.stored:
                 self.hand_over(self.kept, name, head * self.chunks + chunk, load=False)
             for param in self.program.outputs:
                 if param.name in walk.results:
                     self.write(param, head, first)
         self.tokens = self.length
+
+    def requests(self, walk: Walk, inputs: Sequence[Param], head: Any, first: Any) -> Prefetch:
+        """For the chunk after the one that begins at ``first``."""
+        tiles = {step.name: self.tiles(step) for step in walk.body if step.is_matmul and step.order is None}
+        tokens = [
+            Tokens(self.arguments[param.name], self.sizes[param.axes[1]], partial(self.row, param, head))
+            for param in inputs
+            if len(param.axes) == RANK
+        ]
+        following = first - self.chunk if walk.reverse else first + self.chunk
+        return Prefetch(tiles, tokens, following, self.chunk, self.length)
 
     def hand_over(self, memory: Mapping[str, Any], name: str, place: Any, *, load: bool) -> None:
         """Write a tensor to its ``place`` in memory, or read it from there."""

@@ -15,11 +15,14 @@ from .buffers import FLOAT, vectors_of
 from .layout import sums_along
 from .matrix_functions import MatrixFunctions
 from .pairs import PairIndex
+from .prefetch import Prefetch
 from .steps import RANK, Contraction, Step
 
 
 class Loops(MatrixFunctions):
     """Emits the loops of steps."""
+
+    prefetch: Prefetch | None = None
 
     def registers(self) -> None:
         """Accumulators; each is small enough to stay in registers."""
@@ -55,10 +58,20 @@ class Loops(MatrixFunctions):
             columns -= self.schedule.vector
         return rows, columns
 
+    def tiles(self, step: Step) -> int:
+        """Tiles of a product."""
+        rows, columns = self.tile(step)
+        along, across = self.directions(step)
+        return self.extents[along.axis] // columns * (self.extents[across.axis] // rows)
+
+    def directions(self, step: Step) -> tuple[Index, Index]:
+        """The index that the vectors of a product run along, and the other."""
+        along = self.layout.vector(step)
+        return along, step.indices[0] if step.indices[1] == along else step.indices[1]
+
     def matmul(self, step: Step) -> None:
         """Products into one accumulator a tile; tiles and parts of sums that are 0 are left out."""
-        along = self.layout.vector(step)
-        across = step.indices[0] if step.indices[1] == along else step.indices[1]
+        along, across = self.directions(step)
         rows, columns = self.tile(step)
         target = self.buffers[step.name, self.native(step.name)]
         with T.serial(self.extents[along.axis] // columns) as block:
@@ -70,6 +83,8 @@ class Loops(MatrixFunctions):
             elif step.order is not None:
                 low = left // rows
             with T.serial(high - low) as part:
+                if self.prefetch is not None:
+                    self.prefetch.before(step.name, block * (self.extents[across.axis] // rows) + part)
                 top = (low + part) * rows
                 spans = {along: (left, columns), across: (top, rows)}
                 self.accumulate(step, along, across, spans)

@@ -15,7 +15,7 @@ from .targets import Target
 
 CHUNK = 32
 CHUNKS = (16, 32, 64, 128)
-TILES = ((8, 16), (4, 32), (8, 32), (4, 64))
+TILES = ((8, 16), (16, 16), (4, 32), (8, 32), (4, 64))
 UNROLLS = (1, 2, 4)
 WIDE = 64
 FEW = 16_384

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dtn_codegen.tensorir.layout import choose
 from dtn_codegen.tensorir.schedule import CpuSchedule
 from dtn_core.errors import CompileError
 from dtn_core.interpret import interpret
@@ -201,6 +202,27 @@ def test_sums_of_float16_are_taken_in_float32(operator, direction):
 )
 def test_every_schedule_computes_the_same(schedule):
     check(problem_of(causal(decay=0.9, normalize="row"), n=150, d=32, e=48), schedule)
+
+
+def test_vectors_are_turned_in_squares_so_a_schedule_of_24_lanes_is_refused():
+    with pytest.raises(CompileError, match="vector=24 is not a power of two"):
+        CpuSchedule(vector=24, tokens=(8, 24), features=(8, 24))
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_tokens_of_the_next_chunk_are_asked_for_and_none_are_scattered(direction):
+    kernel = kernels.compile(problem_of(CAUSAL, direction, d=64, e=64), CpuSchedule(), CPU)
+    source = kernel.executable.mod.inspect_source("ll")
+    assert "call void @llvm.prefetch" in source
+    assert "masked.scatter" not in source
+
+
+def test_products_of_a_chunk_run_along_features_where_nothing_has_to_be_turned_for_it():
+    program = problem_of(CAUSAL).tiles
+    layout = choose(program)
+    along = {step.name: layout.vector(step).axis for step in program.steps if step.is_matmul}
+    scores = [name for name, axis in along.items() if axis == "n"]
+    assert scores == ["q_k_masked", "q_o_state_masked"]  # these have no other axis
 
 
 @pytest.mark.parametrize("name", ["order 2", "order 3", "trace, decay, residual", "unmasked, trace", "tril"])

@@ -24,6 +24,9 @@ STRIDED = 2.0
 ALONG = 0.25
 """What summing along a vector costs an element: its lanes are added at the end."""
 
+NARROW = 0.25
+"""What it costs if the vectors of a product run along the tokens of a chunk, which are few."""
+
 SWEEPS = 4
 
 
@@ -65,25 +68,31 @@ def _last(indices: tuple[Index, ...], *, transposed: bool) -> Index:
 
 
 def choose(program: TileProgram) -> Layout:
-    """The cheapest layout found: from a few starting points, one tensor turned at a time."""
+    """The cheapest layout found: from a few starting points, one tensor turned at a time, or two of a step at once."""
     matrices = [name for name, axes in program.axes.items() if len(axes) == RANK]
     given = {p.name for p in program.inputs}
     written = {o.name for o in program.outputs if program.axis in o.axes}
     used = {read.tensor for step in program.steps for read in step.reads} | {step.name for step in program.steps}
     free = [name for name in matrices if name not in given and name in used]
+    turns: dict[tuple[str, ...], None] = {(name,): None for name in free}
+    for step in program.steps:
+        if step.name in free:
+            turns.update(
+                {(step.name, r.tensor): None for r in step.reads if r.tensor in free and r.tensor != step.name}
+            )
     best: tuple[float, dict[str, bool]] | None = None
     for start in (False, True):
         native = {name: start and name not in given | written for name in matrices}
         cost = _cost(program, native, written)
         for _ in range(SWEEPS):
             before = cost
-            for name in free:
-                native[name] = not native[name]
+            for names in turns:
+                native.update({name: not native[name] for name in names})
                 turned = _cost(program, native, written)
                 if turned < cost:
                     cost = turned
                 else:
-                    native[name] = not native[name]
+                    native.update({name: not native[name] for name in names})
             if cost == before:
                 break
         if best is None or cost < best[0]:
@@ -113,7 +122,8 @@ def _cost(program: TileProgram, native: Mapping[str, bool], written: Iterable[st
     forms = _forms(program, native, written)
     layout = Layout(forms)
     cost = sum(COPY * (len(found) - 1) for found in forms.values())
-    return cost + sum(_strides(step, layout) for step in program.steps)
+    narrow = sum(step.is_matmul and layout.vector(step).axis == program.axis for step in program.steps)
+    return cost + NARROW * narrow + sum(_strides(step, layout) for step in program.steps)
 
 
 def _strides(step: Step, layout: Layout) -> float:

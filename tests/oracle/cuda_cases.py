@@ -140,6 +140,27 @@ CASES: dict[str, Case] = {
     "row, decay": Case(causal(normalize="row", decay=0.9), "float16", 100, 32, 32),
     "a gate": Case(GATED, "float16", 100, 32, 32),
     "everything sees everything": Case(tensor_attention(), "float16", 150, 64, 64, CudaSchedule(split=6)),
+    "expm, float32": Case(tensor_attention(activation="expm"), "float32", 40, 16, 32, CudaSchedule(chunk=16, block=16)),
+    "expm, scaled, bfloat16": Case(
+        tensor_attention(activation="expm", normalize=None, scale=0.1), "bfloat16", 70, 32, 16, CudaSchedule(split=4)
+    ),
+    "expm, row, float16": Case(
+        tensor_attention(activation="expm", normalize="row", residual=0.5),
+        "float16",
+        40,
+        16,
+        16,
+        CudaSchedule(chunk=32),
+    ),
+    "gradient of expm": Case(
+        tensor_attention(activation="expm", normalize=None, scale=0.2),
+        "float32",
+        40,
+        16,
+        16,
+        CudaSchedule(chunk=16, warps=8),
+        "backward",
+    ),
     "interaction": Case(tensor_interaction(), "float16", 40, 16, 16, CudaSchedule(chunk=32)),
     "resumed, order 2, float16": Case(causal(), "float16", 150, 64, 64, resumed=True),
     "resumed, decay of each head, trace, split": Case(

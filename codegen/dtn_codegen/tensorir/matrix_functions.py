@@ -16,12 +16,8 @@ from dtn_core.errors import CompileError
 from dtn_core.ir.nodes import Index, MatrixFunction
 
 from .buffers import FLOAT, Buffers
+from .scaling import MOST_SQUARINGS, TERMS
 from .steps import Step
-
-TERMS = 8
-"""Of the power series: what follows is below the last digit of float32 where the norm is at most 1/2."""
-MOST_SQUARINGS = 64
-"""Enough for every finite norm at which the result is finite."""
 
 
 class MatrixFunctions(Buffers):

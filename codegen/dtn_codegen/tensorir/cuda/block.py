@@ -19,7 +19,7 @@ from ..steps import Step
 from .arguments import Arguments
 from .elements import Values, real
 from .multiply_add import MultiplyAdd
-from .plan import BYTES, MATRIX, Plan
+from .plan import BYTES, MATRIX, PADDING, Plan
 from .scaling import Scale, largest_of_block, largest_of_warp
 from .tensorcore import TensorCores
 from .tiles import Engine, Expression, SharedTile, local, named, ptx
@@ -93,6 +93,11 @@ class Block:
             self.maxima = named("maxima", pool.alloc((len(plan.measured), warps), "uint32", align=128))
         if plan.sums:
             self.values.sums = named("sums", pool.alloc((plan.sums,), "float32", align=128))
+        if plan.function_width:
+            width = plan.function_width
+            square = (1, width, width + PADDING)
+            self.function = [named(name, pool.alloc(square, "float32", align=128)) for name in ("function", "series")]
+            self.norms = named("norms", pool.alloc((width,), "float32", align=128))
         pool.commit()
         matrices = {*plan.measured, *plan.left_in_registers, *self.loaded_matrices()} if plan.scaled else set()
         self.scales = {name: Scale.named(name) for name in sorted(matrices)}

@@ -10,14 +10,14 @@ from tvm.tirx.script.builder import ir as tir
 from dtn_core.ir.nodes import ONE, ZERO, Expr, Relation, product, sum_of, terms_of
 
 from ..steps import ACC, Contraction, Step
-from .block import Block
 from .elements import Place, real
+from .matrix_functions import MatrixFunctions
 from .passes import in_place
 from .plan import MATRIX, Product
 from .tiles import Expression, Fragment, SharedTile, local
 
 
-class Kernel(Block):
+class Kernel(MatrixFunctions):
     """Emits the kernel of one pass, step by step, into the current builder."""
 
     def run(self) -> None:
@@ -50,6 +50,10 @@ class Kernel(Block):
         """Products accumulated in registers, scaled, finished and masked there."""
         layout = self.plan.layout(*self.plan.shape(step.name))
         own = self.values.fragments.get(step.name)
+        if step.is_matrix_function:
+            self.values.fragments[step.name] = self.engine.fragment(layout, step.name)
+            self.matrix_function(step, self.values.fragments[step.name])
+            return
         self.fence_reads(step)
         if in_place(step):
             rest = sum_of(*(term for term in terms_of(step.finish) if term != ACC))

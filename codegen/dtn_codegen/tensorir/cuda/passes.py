@@ -70,7 +70,8 @@ def passes(program: TileProgram, *, split: bool) -> tuple[Pass, ...]:
         if program.axis not in output.axes and output.name not in program.states:
             raise CompileError(f"{program.name}: {output.name} has no axis {program.axis}; that has no CUDA kernel")
     made: list[Pass] = []
-    for number, walk in enumerate(program.walks):
+    for number in range(len(program.walks)):
+        walk = _prepared(program, number)
         totals = tuple(c.name for c in walk.carried if c.total)
         states = tuple(c.name for c in walk.carried if not c.total)
         if split and states:
@@ -80,6 +81,18 @@ def passes(program: TileProgram, *, split: bool) -> tuple[Pass, ...]:
                 done += names
         made.append(Pass(f"walk_{number}", walk, states if split else (), totals))
     return tuple(made)
+
+
+def _prepared(program: TileProgram, number: int) -> Walk:
+    """A walk that begins with what earlier ones computed without tokens and it reads: each pass computes that anew."""
+    walk = program.walks[number]
+    names = {read.tensor for step in walk.steps for read in step.reads} - {step.name for step in walk.steps}
+    before: list[Step] = []
+    for step in reversed([step for earlier in program.walks[:number] for step in earlier.setup]):
+        if step.name in names:
+            before.append(step)
+            names |= {read.tensor for read in step.reads}
+    return replace(walk, setup=(*before[::-1], *walk.setup))
 
 
 def levels(walk: Walk) -> tuple[tuple[str, ...], ...]:

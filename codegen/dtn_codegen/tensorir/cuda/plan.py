@@ -15,7 +15,7 @@ from dtn_core.passes.stream import Weights
 
 from ..steps import Contraction, Step
 from ..tiles import Carried, TileProgram
-from .layouts import Layout, layout
+from .layouts import Layout, ThreadTile, layout
 from .passes import Pass
 from .schedule import CudaSchedule
 
@@ -27,6 +27,8 @@ FUNCTIONS = (
 OVERHEAD = 48
 """Registers for addresses, loop counters and the operands of one instruction."""
 MATRIX = 2
+PADDING = 4
+"""Elements between the rows of a float32 matrix in shared memory, against conflicts."""
 
 
 @dataclass(frozen=True)
@@ -205,8 +207,16 @@ class Plan:
             found.update(dict.fromkeys(name for name in wanted if name not in outside))
         return tuple(found)
 
+    @cached_property
+    def function_width(self) -> int:
+        """Rows of the largest matrix that a function is taken of; 0 where there is none."""
+        functions = [step.finish for step in self.steps if isinstance(step.finish, MatrixFunction)]
+        return max((len(f.grid) * self.extent(f.indices[0].axis) for f in functions), default=0)
+
     def elementwise(self, step: Step) -> Iterator[Read]:
-        """The reads of a step at one element: all but the factors of products of matrices."""
+        """The reads of a step at one element: all but the factors of products, and what functions of a matrix read."""
+        if step.is_matrix_function:
+            return
         inside = [] if len(step.indices) == MATRIX else [r for c in step.contractions for r in c.factors]
         yield from inside
         yield from (r for r in step.reads if r not in {r for c in step.contractions for r in c.factors})
@@ -286,6 +296,8 @@ class Plan:
             + _aligned(4 * self.sums)
             + sum(_aligned(4 * self.shape(name)[0]) for name in self.vectors)
         )
+        width = self.function_width
+        total += 2 * _aligned(4 * width * (width + PADDING)) + _aligned(4 * width)
         for name, copies in tiles:
             rows, columns = self.shape(name)
             total += _aligned(copies * rows * self.stride(columns) * element)
@@ -301,9 +313,16 @@ class Plan:
         for place, step in enumerate(steps):
             if step.name not in self.carried:
                 held[step.name] = self.count(step.name)
-            most = max(most, live + sum(held.values()))
+            most = max(most, live + sum(held.values()) + self.function_registers(step))
             held = {name: count for name, count in held.items() if last.get(name, place) > place}
         return most + OVERHEAD
+
+    def function_registers(self, step: Step) -> int:
+        """Registers a thread of the two accumulators of a function of a matrix."""
+        if not isinstance(step.finish, MatrixFunction):
+            return 0
+        width = len(step.finish.grid) * self.extent(step.finish.indices[0].axis)
+        return 2 * ThreadTile.of(width, width, self.schedule.warps).registers
 
     def count(self, name: str) -> int:
         """Registers a thread of one value."""
@@ -366,9 +385,8 @@ class Plan:
 
     def _check(self, step: Step) -> None:
         if isinstance(step.finish, MatrixFunction):
-            raise CompileError(
-                f"{self.program.name}: {step.name} is {step.finish.function} of a matrix; no CUDA kernel has it"
-            )
+            self._check_function(step, step.finish)
+            return
         if len(step.indices) < MATRIX:
             for contraction in step.contractions:
                 if len({*step.indices, *contraction.summed}) > MATRIX:
@@ -379,6 +397,15 @@ class Plan:
             for function in _functions(expr):
                 if function not in FUNCTIONS:
                     raise CompileError(f"{self.program.name}: {step.name} applies {function}; no CUDA kernel has it")
+
+    def _check_function(self, step: Step, function: MatrixFunction) -> None:
+        rows, columns = function.indices
+        said = f"{self.program.name}: {step.name} is {function.function} of {rows.axis} × {columns.axis}"
+        if rows.axis != columns.axis:
+            raise CompileError(f"{said}, which is not square")
+        outside = {p.name for p in (*self.tokens, *self.loaded)}
+        if any(read.tensor in outside for read in step.reads):
+            raise CompileError(f"{said} tokens; a CUDA kernel takes functions of matrices without tokens")
 
 
 def _functions(expr: Expr) -> Iterator[str]:

@@ -57,6 +57,8 @@ def space(problem: Problem, target: Target) -> tuple[CudaSchedule, ...]:
     for chunk, warps, stages, block in product(CHUNKS, WARPS, STAGES, BLOCKS):
         if chunk > max(16, 2 * length):
             continue
+        if problem.tiles.by_token and (chunk, stages) != (CHUNKS[-1], STAGES[0]):  # a token a chunk, copied by nobody
+            continue
         for split in (0, *(limits.processors * full for full in FULL)):
             schedule = CudaSchedule(chunk, warps, stages, block, split=split)
             try:

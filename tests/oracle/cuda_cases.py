@@ -13,7 +13,8 @@ import numpy as np
 
 from dtn_codegen.tensorir.cuda.schedule import CudaSchedule
 from dtn_core.interpret import interpret
-from dtn_core.operators import Operator, as_operator, tensor_attention, tensor_interaction
+from dtn_core.notation import parse
+from dtn_core.operators import Operator, as_operator, catalogue, tensor_attention, tensor_interaction
 from dtn_core.passes.differentiate import differentiate
 from dtn_core.passes.padding import MASK, pad
 from dtn_tvm.problem import Problem
@@ -114,6 +115,23 @@ GATED = as_operator(
     o[t,c] = q[t,a] * k[j,a] * s[j] * v[j,c]   where j <= t"""
 )
 
+PAIR = Operator(
+    parse("""pair(q[n,d], k[n,d], l[n,d], v[n,e], w[n,e], g) -> o[n,e]:
+    o[t,c] = q[t,a] * k[i,a] * l[j,a] * v[i,c] * w[j,c]   where i <= t decay g, j <= t decay g"""),
+    {"g": 0.9},
+)
+
+NUMBERS = as_operator(
+    """numbers(q[n,d], k[n,d], v[n,e]) -> o[n], m[n,e]:
+    o[t]   = q[t,a] * k[j,a] * v[j,c]   where j <= t
+    m[t,c] = q[t,a] * k[j,a] * v[j,c]   where j <= t"""
+)
+NUMBERS_OF_A_PAIR = as_operator(
+    """pair(q[n,d], k[n,d], l[n,d], v[n,e], w[n,e], g[n]) -> o[n,e], u[n]:
+    o[t,c] = g[t] * q[t,a] * k[i,a] * l[j,a] * v[i,c] * w[j,c]   where i <= t, j <= t
+    u[t]   = q[t,a] * k[i,a] * l[j,a] * v[i,c] * w[j,c]   where i <= t, j <= t"""
+)
+
 CASES: dict[str, Case] = {
     "order 1, float16": Case(causal(order=1), "float16", 150, 64, 64),
     "order 1, bfloat16, wide": Case(causal(order=1), "bfloat16", 70, 128, 128, CudaSchedule(warps=8)),
@@ -161,6 +179,13 @@ CASES: dict[str, Case] = {
         CudaSchedule(chunk=16, warps=8),
         "backward",
     ),
+    "two simplicial, float32": Case(catalogue["two_simplicial"].build(), "float32", 20, 16, 32, CudaSchedule(block=16)),
+    "two simplicial, bfloat16, heads inside": Case(
+        catalogue["two_simplicial"].build(), "bfloat16", 20, 16, 16, layout="... n h d"
+    ),
+    "a pair of states, decay of each head": Case(PAIR, "float16", 20, 16, 16, free=True),
+    "a number a token": Case(NUMBERS, "float32", 40, 16, 16, CudaSchedule(chunk=16)),
+    "numbers, a token at a time": Case(NUMBERS_OF_A_PAIR, "float32", 20, 16, 16),
     "interaction": Case(tensor_interaction(), "float16", 40, 16, 16, CudaSchedule(chunk=32)),
     "resumed, order 2, float16": Case(causal(), "float16", 150, 64, 64, resumed=True),
     "resumed, decay of each head, trace, split": Case(

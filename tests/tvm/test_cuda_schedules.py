@@ -93,14 +93,6 @@ def test_loading_is_what_is_moved():
     ("operator", "d", "message"),
     [
         (tensor_attention(mask="causal", normalize=None, product="hadamard"), 64, "a state over pairs of features"),
-        (
-            as_operator(
-                """two(q[n,d], k[n,d], v[n,e], w[n,e]) -> o[n,e]:
-                o[t,c] = q[t,a] * k[i,a] * v[i,c] * k[j,a] * w[j,c]   where i <= t, j <= t"""
-            ),
-            64,
-            "takes its tokens one at a time",
-        ),
         (causal(), 40, "multiples of 16 × 16"),
         (
             as_operator("f(q[n,d], k[n,d], v[n,e]) -> o[n,e]: o[t,c] = q[t,a]*erf(k[j,a])*v[j,c] where j <= t"),
@@ -108,7 +100,7 @@ def test_loading_is_what_is_moved():
             "erf",
         ),
     ],
-    ids=["pairs", "a token at a time", "d", "a function"],
+    ids=["pairs", "d", "a function"],
 )
 def test_what_has_no_kernel_says_why(operator, d, message):
     with pytest.raises(CompileError, match=message):

@@ -42,7 +42,8 @@ class Arguments:
                 full = (self.batch, shape[0], self.heads, shape[1])
             kind = "float32" if program.is_wide(param) else dtype
             self.buffers[param.name] = tir.arg(param.name, tir.buffer(full, kind))
-        self.chunks = (self.length + (schedule.chunk - 1)) // schedule.chunk
+        chunk = 1 if program.by_token else schedule.chunk
+        self.chunks = (self.length + (chunk - 1)) // chunk
         self.sequences = self.batch * self.heads
         self.segments: Expression = tir.int64(1)
         if schedule.split:
@@ -58,10 +59,19 @@ class Arguments:
 
     def token(self, name: str, sequence: Expression, token: Expression, *feature: Expression) -> Any:
         """An element along the tokens."""
+        return self.buffers[name][self.place(sequence, token, *feature)]
+
+    def write_token(
+        self, name: str, value: Expression, sequence: Expression, token: Expression, *feature: Expression
+    ) -> None:
+        """Write an element along the tokens, in the dtype of the argument."""
+        buffer = self.buffers[name]
+        tir.buffer_store(buffer, tir.cast(value, buffer.dtype), list(self.place(sequence, token, *feature)))
+
+    def place(self, sequence: Expression, token: Expression, *feature: Expression) -> tuple[Expression, ...]:
+        """Where an element along the tokens is in its argument."""
         batch, head = sequence // self.heads, sequence % self.heads
-        if self.interleaved and feature:
-            return self.buffers[name][(batch, token, head, *feature)]
-        return self.buffers[name][(batch, head, token, *feature)]
+        return (batch, token, head, *feature) if self.interleaved and feature else (batch, head, token, *feature)
 
     def given(self, name: str, sequence: Expression, places: tuple[Expression, ...]) -> Any:
         """An element of an argument or a total without tokens."""

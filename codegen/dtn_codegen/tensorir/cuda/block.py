@@ -43,7 +43,7 @@ class Block:
         self.segments = arguments.segments if plan.part.segmented else tir.int64(1)
         self.walk = plan.part.walk
         self.axis = plan.program.axis
-        self.chunk = plan.schedule.chunk
+        self.chunk = plan.chunk
         self.threads = 32 * plan.schedule.warps
         self.values = Values(plan.program.weights, plan.program.constants)
         self.incoming: dict[str, Any] = {}
@@ -77,11 +77,10 @@ class Block:
         def tile(name: str, copies: int) -> Any:
             rows, columns = plan.shape(name)
             shape = (copies, rows, plan.stride(columns))
-            return named(f"{name}_shared", pool.alloc(shape, plan.dtype, align=128))
+            return named(f"{name}_shared", pool.alloc(shape, plan.tile_dtype, align=128))
 
-        for param in (*plan.tokens, *plan.loaded):
-            if len(param.axes) == MATRIX:
-                self.incoming[param.name] = tile(param.name, plan.schedule.stages)
+        for param in plan.incoming:
+            self.incoming[param.name] = tile(param.name, plan.schedule.stages)
         for name in plan.staged:
             self.values.tiles[name] = SharedTile(tile(name, plan.copies(name)), 0, plan.copies(name))
         for name in plan.vectors:
@@ -315,15 +314,10 @@ class Block:
     def load_narrow(self) -> None:
         """Tokens and loaded states without a row: read directly."""
         for param in self.plan.tokens:
-            if len(param.axes) == 1:
-
-                def token(places: tuple[Expression, ...], name: str = param.name) -> Expression:
-                    inside = places[0] < self.values.count
-                    place = tir.Select(inside, self.origin + places[0], 0)
-                    element = self.arguments.token(name, self.sequence, place)
-                    return tir.Select(inside, tir.cast(element, "float32"), real(0))
-
-                self.set(param.name, token)
+            if param.name not in self.incoming:
+                if not self.plan.program.axes[param.name]:
+                    self.values.scalars[param.name] = local((1,), "float32", param.name)
+                self.set(param.name, partial(self.narrow, param.name))
         for name in self.loaded_matrices() if self.scales else ():
             factor = self.arguments.buffers[f"{name}_scales"][self.sequence, self.at]
             tir.buffer_store(self.scales[name].inverse, real(1) / factor, [0])
@@ -333,6 +327,15 @@ class Block:
                 if not param.axes:
                     self.values.scalars[param.name] = local((1,), "float32", param.name)
                 self.set(param.name, partial(self.saved, param.name))
+
+    def narrow(self, name: str, places: tuple[Expression, ...]) -> Expression:
+        """An element of the chunk's tokens, where they are no matrix: one of each token, or one token's features."""
+        if self.plan.program.by_token:
+            element = self.arguments.token(name, self.sequence, self.origin, *self.features(name, places))
+            return tir.cast(element, "float32")
+        inside = places[0] < self.values.count
+        element = self.arguments.token(name, self.sequence, tir.Select(inside, self.origin + places[0], 0))
+        return tir.Select(inside, tir.cast(element, "float32"), real(0))
 
     def saved(self, name: str, places: tuple[Expression, ...]) -> Expression:
         """An element of a state that an earlier walk saved before the chunk."""
@@ -363,6 +366,9 @@ class Block:
     def write_result(self, name: str) -> None:
         """Write a result of the chunk's tokens."""
         axes = self.plan.program.axes[name]
+        if self.plan.program.by_token:
+            self.write_token(name)
+            return
 
         def inside(row: Expression) -> Expression:
             return row < self.values.count
@@ -376,9 +382,18 @@ class Block:
             return
         self.read_fence(name)
         with self.each_of(self.chunk) as row, tir.If(inside(row)), tir.Then():
-            value = tir.cast(self.values.vectors[name][row], self.plan.dtype)
-            element = self.arguments.token(name, self.sequence, self.origin + row)
-            tir.buffer_store(element.buffer, value, list(element.indices))
+            self.arguments.write_token(name, self.values.vectors[name][row], self.sequence, self.origin + row)
+
+    def write_token(self, name: str) -> None:
+        """Write a result of the one token of the chunk."""
+        if name not in self.values.vectors:
+            with tir.If(self.thread == 0), tir.Then():
+                self.arguments.write_token(name, self.values.scalars[name][0], self.sequence, self.origin)
+            return
+        self.read_fence(name)
+        with self.each_of(self.plan.shape(name)[0]) as place:
+            value = self.values.vectors[name][place]
+            self.arguments.write_token(name, value, self.sequence, self.origin, *self.features(name, (place,)))
 
     # ------------------------------------------------------------------ loops
 

@@ -88,7 +88,7 @@ def seconds(plans: tuple[Plan, ...], folds: int, device: Device, sequences: int,
 
 def _seconds(plan: Plan, device: Device, sequences: int, length: int) -> float:
     schedule = plan.schedule
-    chunks = -(-length // schedule.chunk)
+    chunks = -(-length // plan.chunk)
     segments = 1
     if schedule.split and plan.part.segmented:
         segments = max(1, min(schedule.split // max(1, sequences), chunks))

@@ -78,7 +78,7 @@ def launches(program: TileProgram, schedule: CudaSchedule, sizes: Mapping[str, i
                 remember(f"{name}_scales", "chunks", (), "float32")
         for name in part.ends:
             carried = plan.carried[name]
-            fold = Fold(carried, part.walk.reverse, schedule.chunk, prod(map(plan.size, carried.axes)))
+            fold = Fold(carried, part.walk.reverse, plan.chunk, prod(map(plan.size, carried.axes)))
             stages.append(fold)
             remember(fold.source, "segments", carried.axes, "float32")
             if carried.total:

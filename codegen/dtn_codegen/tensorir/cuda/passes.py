@@ -60,8 +60,8 @@ def passes(program: TileProgram, *, split: bool) -> tuple[Pass, ...]:
     CompileError
         If the program does more than walk, or cannot be split.
     """
-    if program.by_token:
-        raise CompileError(f"{program.name} takes its tokens one at a time; that has no CUDA kernel")
+    if program.by_token and split:
+        raise CompileError(f"{program.name} takes its tokens one at a time; its sequences are not cut into segments")
     if program.pairs:
         raise CompileError(f"{program.name} has a state over pairs of features; that has no CUDA kernel")
     if program.tail:

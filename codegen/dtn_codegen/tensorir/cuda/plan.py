@@ -73,8 +73,18 @@ class Plan:
 
     @property
     def tensor_cores(self) -> bool:
-        """Whether products run on tensor cores."""
-        return self.dtype != "float32"
+        """Whether products run on tensor cores; a walk that takes one token at a time has no products of matrices."""
+        return self.dtype != "float32" and not self.program.by_token
+
+    @property
+    def tile_dtype(self) -> str:
+        """Of tiles in shared memory."""
+        return self.dtype if self.tensor_cores else "float32"
+
+    @property
+    def chunk(self) -> int:
+        """Tokens a chunk."""
+        return 1 if self.program.by_token else self.schedule.chunk
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -112,6 +122,11 @@ class Plan:
         return tuple(Param(name, self.program.axes[name]) for name in self.part.walk.loaded if name in self.used)
 
     @cached_property
+    def incoming(self) -> tuple[Param, ...]:
+        """What comes from memory as a tile in every chunk."""
+        return tuple(p for p in (*self.tokens, *self.loaded) if len(self.program.axes[p.name]) == MATRIX)
+
+    @cached_property
     def weights(self) -> tuple[Weights, ...]:
         """The decays that occur."""
         carried = {c.weights for c in self.part.walk.carried}
@@ -145,7 +160,7 @@ class Plan:
 
     def size(self, axis: str) -> int:
         """The size of an axis in the whole problem; of the token axis, the chunk."""
-        return self.schedule.chunk if axis == self.program.axis else self.sizes[axis]
+        return self.chunk if axis == self.program.axis else self.sizes[axis]
 
     def extent(self, axis: str) -> int:
         """The size of an axis in one thread block."""
@@ -234,7 +249,7 @@ class Plan:
     @property
     def scaled(self) -> bool:
         """Whether tiles are scaled before they are rounded: float16 has not the range of a sum over tokens."""
-        return self.dtype == "float16"
+        return self.tile_dtype == "float16"
 
     @cached_property
     def left_in_registers(self) -> frozenset[str]:
@@ -282,13 +297,13 @@ class Plan:
 
     def stride(self, columns: int) -> int:
         """Elements from one row of a tile in shared memory to the next: 16 bytes more than a row, against conflicts."""
-        return columns + 16 // BYTES[self.dtype]
+        return columns + 16 // BYTES[self.tile_dtype]
 
     @cached_property
     def shared_bytes(self) -> int:
         """Shared memory of a thread block, in bytes."""
-        element = BYTES[self.dtype]
-        tiles = [(p.name, self.schedule.stages) for p in (*self.tokens, *self.loaded) if len(p.axes) == MATRIX]
+        element = BYTES[self.tile_dtype]
+        tiles = [(p.name, self.schedule.stages) for p in self.incoming]
         tiles += [(name, self.copies(name)) for name in self.staged]
         total = (
             _aligned(4 * len(self.measured) * self.schedule.warps)

@@ -28,6 +28,8 @@ CHUNKS = (64, 32, 128, 16)
 WARPS = (4, 8, 16, 2)
 STAGES = (2, 1, 3)
 BLOCKS = (0, 64, 32)
+NARROW = 16
+"""Columns of a block where states over pairs of features leave no room for more."""
 FULL = (1, 2)
 """Thread blocks a multiprocessor that sequences are cut into, where there are too few of them."""
 _FLOPS = {"float32": 2e13, "float16": 3e14, "bfloat16": 3e14}
@@ -54,7 +56,8 @@ def space(problem: Problem, target: Target) -> tuple[CudaSchedule, ...]:
     length = problem.sizes[problem.axis]
     found: dict[CudaSchedule, float] = {}
     reason: CompileError | None = None
-    for chunk, warps, stages, block in product(CHUNKS, WARPS, STAGES, BLOCKS):
+    blocks = (*BLOCKS, NARROW) if problem.tiles.pairs else BLOCKS
+    for chunk, warps, stages, block in product(CHUNKS, WARPS, STAGES, blocks):
         if chunk > max(16, 2 * length):
             continue
         if problem.tiles.by_token and (chunk, stages) != (CHUNKS[-1], STAGES[0]):  # a token a chunk, copied by nobody

@@ -186,6 +186,19 @@ CASES: dict[str, Case] = {
     "a pair of states, decay of each head": Case(PAIR, "float16", 20, 16, 16, free=True),
     "a number a token": Case(NUMBERS, "float32", 40, 16, 16, CudaSchedule(chunk=16)),
     "numbers, a token at a time": Case(NUMBERS_OF_A_PAIR, "float32", 20, 16, 16),
+    "hadamard, float32": Case(causal(product="hadamard"), "float32", 40, 16, 16, CudaSchedule(chunk=16, warps=8)),
+    "hadamard, diag, decay, float16": Case(
+        causal(product="hadamard", normalize="diag", decay=0.9), "float16", 40, 16, 16, CudaSchedule(chunk=16, warps=8)
+    ),
+    "hadamard, row, resumed, split": Case(
+        causal(product="hadamard", normalize="row"),
+        "bfloat16",
+        70,
+        16,
+        16,
+        CudaSchedule(chunk=16, warps=8, split=6),
+        resumed=True,
+    ),
     "interaction": Case(tensor_interaction(), "float16", 40, 16, 16, CudaSchedule(chunk=32)),
     "resumed, order 2, float16": Case(causal(), "float16", 150, 64, 64, resumed=True),
     "resumed, decay of each head, trace, split": Case(

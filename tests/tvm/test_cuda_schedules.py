@@ -92,7 +92,11 @@ def test_loading_is_what_is_moved():
 @pytest.mark.parametrize(
     ("operator", "d", "message"),
     [
-        (tensor_attention(mask="causal", normalize=None, product="hadamard"), 64, "a state over pairs of features"),
+        (
+            tensor_attention(mask="causal", normalize=None, product="hadamard"),
+            64,
+            r"states of a sequence take 1024 KiB, the registers of a multiprocessor hold 256",
+        ),
         (causal(), 40, "multiples of 16 × 16"),
         (
             as_operator("f(q[n,d], k[n,d], v[n,e]) -> o[n,e]: o[t,c] = q[t,a]*erf(k[j,a])*v[j,c] where j <= t"),

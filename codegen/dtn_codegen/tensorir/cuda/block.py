@@ -60,6 +60,18 @@ class Block:
         """The same for all axes of a tensor without tokens."""
         return tuple(map(self.feature, self.plan.program.axes[name], places))
 
+    def outside(self, name: str, places: tuple[Expression, ...]) -> tuple[Expression, ...]:
+        """The same in an argument or result, where a pair of features is two axes."""
+        program = self.plan.program
+        found: list[Expression] = []
+        for axis, place in zip(program.axes[name], self.features(name, places), strict=True):
+            if axis in program.pairs:
+                count = self.plan.size(program.pairs[axis][1])
+                found += [place // count, place % count]
+            else:
+                found.append(place)
+        return tuple(found)
+
     # ------------------------------------------------------------------ memory
 
     def enter(self) -> None:
@@ -136,7 +148,7 @@ class Block:
 
     def before(self, name: str, first: str, places: tuple[Expression, ...]) -> Expression:
         """An element of a state before the first token."""
-        return self.arguments.given(first, self.sequence, self.features(name, places))
+        return self.arguments.given(first, self.sequence, self.outside(name, places))
 
     def start(self, name: str, places: tuple[Expression, ...]) -> Expression:
         """An element of a state that the segment begins with."""
@@ -219,7 +231,7 @@ class Block:
 
     def sequence_at(self, name: str, places: tuple[Expression, ...]) -> tuple[Expression, ...]:
         heads = self.arguments.heads
-        return (self.sequence // heads, self.sequence % heads, *self.features(name, places))
+        return (self.sequence // heads, self.sequence % heads, *self.outside(name, places))
 
     # ------------------------------------------------------------------ barriers
 

@@ -6,6 +6,7 @@ Good enough to put candidates in an order and to leave out those that cannot run
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 from dtn_core.errors import CompileError
 
@@ -61,6 +62,12 @@ def check_fits(plan: Plan, device: Device) -> None:
     CompileError
         If a thread block needs more shared memory, or a thread more registers, than there are.
     """
+    held = sum(4 * prod(plan.shape(name)) for name in plan.carried)
+    if held > 4 * device.registers:
+        raise CompileError(
+            f"{plan.program.name}: the states of a sequence take {held >> 10} KiB, "
+            f"the registers of a multiprocessor hold {4 * device.registers >> 10}; no CUDA kernel has states elsewhere"
+        )
     if plan.shared_bytes > device.shared:
         raise CompileError(
             f"{plan.program.name}: a thread block needs {plan.shared_bytes} bytes of shared memory, "

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import reduce
 from operator import mul
 
 from tvm.tirx.script.builder import ir as tir
 
-from dtn_core.ir.nodes import ONE, ZERO, Expr, Relation, product, sum_of, terms_of
+from dtn_core.ir.nodes import ONE, ZERO, Expr, Index, Relation, product, sum_of, terms_of
 
+from ..pairs import PairIndex
 from ..steps import ACC, Contraction, Step
 from .elements import Place, real
 from .matrix_functions import MatrixFunctions
@@ -84,8 +86,19 @@ class Kernel(MatrixFunctions):
         """Set every element; ``ACC`` in ``value`` is what it was."""
         row, column = step.indices
         with self.engine.each(target.layout) as element:
-            at = Place({row: element.row, column: element.column}, step.indices, element, target.at(element))
+            places = {row: element.row, column: element.column}
+            at = Place(self.taken_apart(places), step.indices, element, target.at(element))
             target.put(element, self.values.ordered(self.values.evaluate(value, at), order, at))
+
+    def taken_apart(self, places: Mapping[Index, Expression]) -> dict[Index, Expression]:
+        """Places, and for an index over pairs those of the two that it is made of."""
+        found = dict(places)
+        for index, place in places.items():
+            if isinstance(index, PairIndex):
+                first, second = index.parts
+                count = self.plan.size(second.axis)
+                found |= {first: place // count, second: place % count}
+        return found
 
     def multiply(self, out: Fragment, factors: Product) -> None:
         """``out += left · right``; where these are scaled, so is ``out`` meanwhile."""

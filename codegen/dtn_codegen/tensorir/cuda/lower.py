@@ -64,7 +64,7 @@ def launches(program: TileProgram, schedule: CudaSchedule, sizes: Mapping[str, i
     scratch: dict[str, Scratch] = {}
 
     def remember(name: str, count: str, axes: tuple[str, ...], kind: str) -> None:
-        shape = tuple(sizes[axis] for axis in axes)
+        shape = tuple(map(plan.size, axes))
         scratch.setdefault(name, Scratch(name, count, shape, kind))
 
     for part in passes(program, split=bool(schedule.split)):

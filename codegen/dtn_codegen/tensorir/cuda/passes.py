@@ -62,8 +62,6 @@ def passes(program: TileProgram, *, split: bool) -> tuple[Pass, ...]:
     """
     if program.by_token and split:
         raise CompileError(f"{program.name} takes its tokens one at a time; its sequences are not cut into segments")
-    if program.pairs:
-        raise CompileError(f"{program.name} has a state over pairs of features; that has no CUDA kernel")
     if program.tail:
         raise CompileError(f"{program.name}: what follows its last walk has no CUDA kernel")
     for output in program.outputs:

@@ -160,6 +160,9 @@ class Plan:
 
     def size(self, axis: str) -> int:
         """The size of an axis in the whole problem; of the token axis, the chunk."""
+        if axis in self.program.pairs:
+            first, second = self.program.pairs[axis]
+            return self.sizes[first] * self.sizes[second]
         return self.chunk if axis == self.program.axis else self.sizes[axis]
 
     def extent(self, axis: str) -> int:

@@ -226,3 +226,15 @@ CASES: dict[str, Case] = {
     "gradient without order": Case(tensor_attention(normalize=None), "float16", 40, 16, 16, direction="backward"),
 }
 """Small enough for the emulator."""
+
+VARIANTS = frozenset(
+    {
+        "expm, float32",
+        "expm, row, float16",
+        "two simplicial, bfloat16, heads inside",
+        "a pair of states, decay of each head",
+        "hadamard, float32",
+        "hadamard, row, resumed, split",
+    }
+)
+"""Cases of a family of which another runs by default."""

@@ -11,7 +11,7 @@ from emulator import Emulated, available
 from emulator.program import EmulatedProgram
 
 from dtn_codegen.tensorir.cuda.schedule import CudaSchedule
-from oracle.cuda_cases import CASES, KINDS, Case, causal
+from oracle.cuda_cases import CASES, KINDS, VARIANTS, Case, causal
 
 pytestmark = pytest.mark.skipif(bool(available()), reason=available() or "can be emulated")
 
@@ -21,7 +21,9 @@ def emulated(case: Case, folder) -> EmulatedProgram:
     return EmulatedProgram(problem.tiles, case.schedule, problem.sizes, case.dtype, folder, case.layout)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.thorough) if name in VARIANTS else name for name in CASES]
+)
 def test_kernels_agree_with_the_interpreter(name, rng, tmp_path):
     case = CASES[name]
     program, inputs = emulated(case, tmp_path), case.inputs(rng)

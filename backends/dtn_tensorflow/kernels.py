@@ -123,7 +123,7 @@ def _kernel_gradient(
             with tf.GradientTape() as tape:
                 tape.watch(given)
                 chosen = by_native(*given)
-            return tape.gradient(chosen, given, list(second), unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            return _gradients(tape, chosen, given, second)
 
         return _run(shapes, "backward", dtype, wanted, given, by_native), gradient
 
@@ -137,8 +137,18 @@ def _native_gradient(native: Callable[..., Any], arrays: Sequence[Any], cotangen
     with tf.GradientTape() as tape:
         tape.watch(arrays)
         outputs = list(native(*arrays))
-    zero = tf.UnconnectedGradients.ZERO
-    return list(tape.gradient(outputs, list(arrays), list(cotangents), unconnected_gradients=zero))
+    return _gradients(tape, outputs, arrays, cotangents)
+
+
+def _gradients(tape: Any, outputs: Sequence[Any], arrays: Sequence[Any], cotangents: Sequence[Any]) -> list[Any]:
+    """The cotangents of arrays by a tape; zeros for what the outputs do not depend on."""
+    found = tape.gradient(list(outputs), list(arrays), list(cotangents))
+    if all(x is None for x in found):  # forward mode differentiates gradients, and lets no tape record meanwhile
+        raise NotImplementedError(
+            "implementation='tvm' has no forward mode in TensorFlow (tf.autodiff.ForwardAccumulator): "
+            "take the operator without it, or a tf.GradientTape"
+        )
+    return [tf.zeros_like(x) if y is None else y for x, y in zip(arrays, found, strict=True)]
 
 
 def _run(

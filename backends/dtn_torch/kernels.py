@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 import torch
+from torch.autograd import forward_ad
 
 from dtn_codegen.dtypes import dtype_name
 from dtn_codegen.implementations import Kernels
@@ -177,6 +178,11 @@ def _is_plain(tensors: Sequence[torch.Tensor]) -> bool:
     )
 
 
+def _has_tangent(tensors: Sequence[torch.Tensor]) -> bool:
+    """Whether any is differentiated in forward mode, by ``forward_ad`` or ``torch.func``."""
+    return forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(x).tangent is not None for x in tensors)
+
+
 def _device(tensor: torch.Tensor) -> str:
     """The name that kernels are chosen by."""
     return "cpu" if tensor.is_cpu else torch.cuda.get_device_name(tensor.device)
@@ -266,7 +272,12 @@ def call(name: str, arguments: Sequence[Any], leading: Sequence[Any], sizes: dic
         if x.shape != inside:
             x = x.expand(outside).reshape(inside)
         flat.append(x.contiguous())
-    found = run(flat, name) if _is_plain(flat) else kernel(flat, name)  # an operator of Python costs 12 microseconds
+    if _has_tangent(flat):  # a kernel would drop it in silence
+        found = list(entry.native(*flat))
+    else:
+        found = (
+            run(flat, name) if _is_plain(flat) else kernel(flat, name)
+        )  # an operator of Python costs 12 microseconds
     results = []
     for param, result, outside in zip(entry.kernels.outputs, found, places.results, strict=True):
         if result.shape != outside:

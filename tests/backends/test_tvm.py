@@ -109,6 +109,17 @@ DECAYED = {"decay": 0.9, "normalize": "trace"}
 """With a state that is a number, and states that decay."""
 
 
+def test_forward_mode_in_tensorflow_is_refused(kernels):
+    if kernels.name != "tensorflow":
+        pytest.skip("a question to TensorFlow")
+    q, k, v, tangent = given(kernels, *[(1, 2, 40, 16)] * 4)
+    with (
+        kernels.tf.autodiff.ForwardAccumulator(q, tangent),
+        pytest.raises(NotImplementedError, match="no forward mode"),
+    ):
+        kernels.dtn.tensor_attention(q, k, v, implementation="tvm", **CAUSAL)
+
+
 class TestStates:
     """A sequence in pieces: states go into kernels and come out of them."""
 

@@ -154,6 +154,19 @@ def test_second_derivatives():
         close(found, wanted, 1e-4)
 
 
+def test_forward_mode_is_native():
+    q, k, v, tangent = tensors(1, 2, 40, 16, count=4)
+
+    def run(implementation):
+        return lambda q: dtn.tensor_attention(q, k, v, implementation=implementation, **CAUSAL)
+
+    for found, wanted in zip(*(torch.func.jvp(run(i), (q,), (tangent,)) for i in ("tvm", "native")), strict=True):
+        close(found, wanted)
+    with torch.autograd.forward_ad.dual_level():
+        moved = run("tvm")(torch.autograd.forward_ad.make_dual(q, tangent))
+        close(torch.autograd.forward_ad.unpack_dual(moved).tangent, wanted)
+
+
 def test_the_gradient_by_a_decay_is_native():
     given = tensors(1, 2, 20, 4)
     decay = torch.tensor([0.9, 0.8], requires_grad=True)

@@ -28,7 +28,7 @@ def token(writer: ChunkedModule, program: Program) -> ast.FunctionDef:
     }
     done = [[state.after for state in writer.stream.states], [param.name for param in writer.stream.results]]
     text = f"One token of {writer.program.name}, which the states take in before they are read."
-    return writer.chunk_function(token_name(writer), text, program, (), given, done, False)
+    return writer.chunks.chunk_function(token_name(writer), text, program, (), given, done, False)
 
 
 def one_token(writer: ChunkedModule) -> ast.If:

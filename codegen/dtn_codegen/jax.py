@@ -77,12 +77,12 @@ def _chunked_of_any_length(chunk, states, tokens, constants, places, joins, size
         after, results = chunk(states[0], part, shared)
         return (after, states[0]), results
 
-    def filled(x, place):
+    def fill(x, place):
         widths = [(0, 0)] * x.ndim
         widths[place] = (0, last + size - length)
         return jnp.pad(x, widths)
 
-    filled = [filled(x, place) for x, place in zip(tokens, places)]
+    filled = [fill(x, place) for x, place in zip(tokens, places)]
     (_, before), results = _turns(piece, length // size + 1, places, joins, (states, states), filled, constants)
     rest = [jax.lax.slice_in_dim(x, last, length, axis=x.ndim + place) for x, place in zip(tokens, places)]
     results = [jax.lax.slice_in_dim(y, 0, length, axis=y.ndim + place) for y, place in zip(results, joins)]

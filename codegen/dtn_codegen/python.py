@@ -21,6 +21,18 @@ from .target import Target, fill
 
 HEADS = "... n h d"
 LAYOUTS = ("... n d", HEADS)
+SPANS_OF_A_LENGTH = """\
+    if length < 2 * size:
+        return [(0, length, None)]
+    whole = length - length % size
+    count = length // size
+    turns = -(-count // _at_once(x, length, size))
+    many = -(-count // turns) * size
+    spans = [(start, min(start + many, whole)) for start in range(0, whole, many)]
+    return [(*span, size) for span in spans] + ([] if whole == length else [(whole, length, None)])
+"""
+"""How ``_spans`` ends, once the length is known."""
+
 PRELUDE = {
     "_lift": '''
 def _lift(scalar, rank):
@@ -38,15 +50,8 @@ def _spans(x, place, size, one):
     length = x.shape[place]
     if one:
         return [(start, min(start + size, length), None) for start in range(0, max(length, 1), size)]
-    if length < 2 * size:
-        return [(0, length, None)]
-    whole = length - length % size
-    count = length // size
-    turns = -(-count // _at_once(x, length, size))
-    many = -(-count // turns) * size
-    spans = [(start, min(start + many, whole)) for start in range(0, whole, many)]
-    return [(*span, size) for span in spans] + ([] if whole == length else [(whole, length, None)])
-''',
+'''
+    + SPANS_OF_A_LENGTH,
     "_cut": '''
 def _cut(x, place, start, stop, size):
     """Tokens from `start` to `stop` along the axis at `place`, in chunks of `size`."""

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from dtn_core.errors import ShapeError
-from dtn_core.ir.functions import FUNCTIONS
-from dtn_core.ir.nodes import Apply, Program, Read, children
+from dtn_core.ir.functions import real_only
+from dtn_core.ir.nodes import Program, Read
 from dtn_core.operators import Operator
 
 from .python import masks_of
@@ -36,7 +36,7 @@ class Signature:
         self.scalars = tuple(param.name for param in self.program.scalars)
         self.decays = _decays(self.program)
         self.masks = masks_of(self.program)
-        self.real_only = sorted(name for name in _functions(self.program) if not FUNCTIONS[name].holomorphic)
+        self.real_only = real_only(self.program)
 
     def bind(self, tensors: Sequence[Any], named: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The tensors in order, and the scalars by name.
@@ -121,14 +121,3 @@ def _decays(program: Program) -> set[str]:
         for relation in statement.order
         if isinstance(relation.decay, Read)
     }
-
-
-def _functions(program: Program) -> set[str]:
-    found: set[str] = set()
-    stack: list[Any] = [statement.value for statement in program.statements]
-    while stack:
-        expr = stack.pop()
-        if isinstance(expr, Apply):
-            found.add(expr.function)
-        stack.extend(children(expr))
-    return found

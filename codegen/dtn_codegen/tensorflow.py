@@ -2,6 +2,7 @@
 
 from dtn_core.passes.pipeline import AT_ONCE
 
+from .python import SPANS_OF_A_LENGTH
 from .target import Target
 
 _DECAYED = '''
@@ -124,7 +125,8 @@ def _at_once(x, length, size):
     return max(1, AT_ONCE * length // max(1, int(tf.size(x)) * size))
 '''.replace("AT_ONCE", str(AT_ONCE))
 
-_SPANS = '''
+_SPANS = (
+    '''
 def _spans(x, place, size, one):
     """Where the pieces of a sequence start and stop, and the size of their chunks (None: one, of any length)."""
     length = x.shape[place]
@@ -132,15 +134,9 @@ def _spans(x, place, size, one):
         length = tf.shape(x)[place]
         whole = length - length % size
         return [(0, whole, size), (whole, length, None)]
-    if length < 2 * size:
-        return [(0, length, None)]
-    whole = length - length % size
-    count = length // size
-    turns = -(-count // _at_once(x, length, size))
-    many = -(-count // turns) * size
-    spans = [(start, min(start + many, whole)) for start in range(0, whole, many)]
-    return [(*span, size) for span in spans] + ([] if whole == length else [(whole, length, None)])
 '''
+    + SPANS_OF_A_LENGTH
+)
 
 _CUT = '''
 def _cut(x, place, start, stop, size):

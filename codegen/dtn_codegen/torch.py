@@ -2,6 +2,7 @@
 
 from dtn_core.passes.pipeline import AT_ONCE
 
+from .python import SPANS_OF_A_LENGTH
 from .target import Target
 
 _AT_ONCE = '''
@@ -28,7 +29,8 @@ def _symbolic(length):
     return torch.compiler.is_compiling() and not torch.fx.experimental.symbolic_shapes.has_static_value(length)
 '''
 
-_SPANS = '''
+_SPANS = (
+    '''
 def _spans(x, place, size, one):
     """Where the pieces of a sequence start and stop, and the size of their chunks (None: one, of any length)."""
     length = x.shape[place]
@@ -36,15 +38,9 @@ def _spans(x, place, size, one):
         return [(start, min(start + size, length), None) for start in range(0, max(length, 1), size)]
     if _symbolic(length):  # zeros follow the last token; never one chunk, which would be a size that broadcasts
         return [(0, (length // size + 2) * size, size)]
-    if length < 2 * size:
-        return [(0, length, None)]
-    whole = length - length % size
-    count = length // size
-    turns = -(-count // _at_once(x, length, size))
-    many = -(-count // turns) * size
-    spans = [(start, min(start + many, whole)) for start in range(0, whole, many)]
-    return [(*span, size) for span in spans] + ([] if whole == length else [(whole, length, None)])
 '''
+    + SPANS_OF_A_LENGTH
+)
 
 _MERGED = '''
 def _merged(chunks, state_axes, token_axes, constant_axes, result_axes):

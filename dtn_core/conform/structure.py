@@ -11,8 +11,8 @@ from ..errors import CompileError
 from ..explain import certificate, two_sequence_axes
 from ..interpret import interpret
 from ..ir.axes import sequence_axes
-from ..ir.functions import FUNCTIONS
-from ..ir.nodes import Apply, Expr, Program, Read, children
+from ..ir.functions import real_only
+from ..ir.nodes import Program
 from ..operators import Operator
 from ..passes.padding import pad
 from ..passes.pipeline import Lowered, assumed_sizes, candidates
@@ -26,9 +26,9 @@ def why_not(case: Case, form: str, check: str, dtype: str) -> str:
     """Why a form or a check does not exist for an operator; empty if it does."""
     program = case.operator.program
     if dtype in COMPLEX:
-        real_only = sorted(name for name in _functions(program) if not FUNCTIONS[name].holomorphic)
-        if real_only:
-            return f"{real_only[0]} is not defined for complex input"
+        undefined = real_only(program)
+        if undefined:
+            return f"{undefined[0]} is not defined for complex input"
     return _why_no_form(program, form) or _why_no_check(case, form, check)
 
 
@@ -113,14 +113,3 @@ def is_causal(operator: Operator) -> bool:
         if not np.allclose(a[seen], b[seen], rtol=1e-12, atol=0):
             return False
     return True
-
-
-def _functions(program: Program) -> set[str]:
-    found: set[str] = set()
-    stack: list[Expr | Read] = [statement.value for statement in program.statements]
-    while stack:
-        expr = stack.pop()
-        if isinstance(expr, Apply):
-            found.add(expr.function)
-        stack.extend(children(expr))
-    return found

@@ -111,7 +111,7 @@ DECAYED = {"decay": 0.9, "normalize": "trace"}
 
 def test_forward_mode_in_tensorflow_is_refused(kernels):
     if kernels.name != "tensorflow":
-        pytest.skip("a question to TensorFlow")
+        pytest.skip("ForwardAccumulator is TensorFlow's")
     q, k, v, tangent = given(kernels, *[(1, 2, 40, 16)] * 4)
     with (
         kernels.tf.autodiff.ForwardAccumulator(q, tangent),

@@ -32,7 +32,7 @@ class MatrixFunctions(Block):
         assert isinstance(value, MatrixFunction)
         rows, columns = value.indices
         size = self.plan.extent(rows.axis)
-        width = size * len(value.grid)
+        width = self.plan.width_of_function(step)
         thread = MultiplyAdd(self.thread)
         tile = ThreadTile.of(width, width, self.plan.schedule.warps)
         first, second = (thread.fragment(tile, f"{step.name}_{which}") for which in ("first", "second"))

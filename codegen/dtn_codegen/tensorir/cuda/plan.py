@@ -228,8 +228,13 @@ class Plan:
     @cached_property
     def function_width(self) -> int:
         """Rows of the largest matrix that a function is taken of; 0 where there is none."""
-        functions = [step.finish for step in self.steps if isinstance(step.finish, MatrixFunction)]
-        return max((len(f.grid) * self.extent(f.indices[0].axis) for f in functions), default=0)
+        return max(map(self.width_of_function, self.steps), default=0)
+
+    def width_of_function(self, step: Step) -> int:
+        """Rows of the matrix that a step takes a function of; 0 where it takes none."""
+        if not isinstance(step.finish, MatrixFunction):
+            return 0
+        return len(step.finish.grid) * self.extent(step.finish.indices[0].axis)
 
     def elementwise(self, step: Step) -> Iterator[Read]:
         """The reads of a step at one element: all but the factors of products, and what functions of a matrix read."""
@@ -337,9 +342,9 @@ class Plan:
 
     def function_registers(self, step: Step) -> int:
         """Registers a thread of the two accumulators of a function of a matrix."""
-        if not isinstance(step.finish, MatrixFunction):
+        width = self.width_of_function(step)
+        if not width:
             return 0
-        width = len(step.finish.grid) * self.extent(step.finish.indices[0].axis)
         return 2 * ThreadTile.of(width, width, self.schedule.warps).registers
 
     def count(self, name: str) -> int:

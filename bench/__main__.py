@@ -38,7 +38,10 @@ Suite = StrEnum("Suite", {name: name for name in SUITES})
 
 app = typer.Typer(help="Timings, side by side with what a user would pick instead.", add_completion=False)
 
-Out = Annotated[Path | None, typer.Option(help="Results; by default bench/results/MACHINE.json.", show_default=False)]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Results; by default bench/results/MACHINE.json.", show_default=False, dir_okay=False),
+]
 Folder = Annotated[Path, typer.Option(help="Where report.md and the plots go.", file_okay=False)]
 
 

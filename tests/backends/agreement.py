@@ -80,7 +80,11 @@ class Agreement:
 
     def call(self, arguments, **options):
         """The outputs in NumPy."""
-        return self.numpy(self.function(**self.native(arguments), **options))
+        return self.numpy(self.compiled(**options)(**self.native(arguments)))
+
+    def compiled(self, **options):
+        """The function with these options, as users of the framework call it."""
+        return self.backend.compiled(lambda **arguments: self.function(**arguments, **options))
 
     def numpy(self, outputs):
         return [self.backend.numpy(y) for y in as_tuple(outputs)]
@@ -112,8 +116,8 @@ class Agreement:
         if not form.chunked.stream.resumable:
             return
         cut = int(self.rng.integers(0, length + 1))
-        first, state = self.function(**self.native(self.part(axis, slice(0, cut))), return_state=True)
-        second = self.function(**self.native(self.part(axis, slice(cut, None))), initial_state=state)
+        first, state = self.compiled(return_state=True)(**self.native(self.part(axis, slice(0, cut))))
+        second = self.compiled()(**self.native(self.part(axis, slice(cut, None))), initial_state=state)
         self.same("pieces", self.joined(axis, [self.numpy(first), self.numpy(second)]), self.expected)
         state = self.function.init_state(**self.native(self.arguments))
         steps = []

@@ -63,6 +63,10 @@ class Framework:
         """Gradient of ``Σ <∂function, direction>``: the Hessian times the directions (real arrays)."""
         raise NotImplementedError
 
+    def compiled(self, function: Any) -> Any:
+        """``function`` as users of the framework run it: under ``jit`` where nobody runs anything else."""
+        return function
+
     def einsum(self, spec: str, *arrays: Any) -> Any:
         """The framework's own einsum, in the dtype of its arguments."""
         raise NotImplementedError
@@ -142,6 +146,9 @@ class Jax(Framework):
     def session(self):
         return self.jax.enable_x64(True)
 
+    def compiled(self, function):
+        return self.jax.jit(function)
+
     def array(self, x, dtype=None):
         return self.jax.numpy.asarray(x, dtype)
 
@@ -153,7 +160,7 @@ class Jax(Framework):
 
     def gradients(self, function, arrays, wrt=None):
         wrt = tuple(range(len(arrays))) if wrt is None else wrt
-        found = self.jax.grad(function, argnums=wrt)(*map(self.array, arrays))
+        found = self.compiled(self.jax.grad(function, argnums=wrt))(*map(self.array, arrays))
         return [np.conj(np.asarray(x)) for x in found]  # JAX gives ∂L/∂Re − i ∂L/∂Im
 
     def second(self, function, arrays, directions):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 import keyword
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property
 
@@ -30,7 +30,7 @@ from dtn_core.ir.nodes import (
     reads,
     terms_of,
 )
-from dtn_core.passes.accumulate import is_matrix_product
+from dtn_core.passes.accumulate import added_product, is_matrix_product
 
 from .maps import merged
 from .matrix_functions import matrix_function
@@ -104,10 +104,18 @@ class Expressions:
 
     # ------------------------------------------------------------ statements
 
+    def use(self, template: str) -> str:
+        """``template``, noting the prelude functions that it refers to, and those that they do."""
+        for name in dict.fromkeys(re.findall(r"\w+", template)):
+            if name in self.target.prelude and name not in self.used:
+                self.use(self.target.prelude[name].partition("(")[2])
+                self.used[name] = None
+        return template
+
     def spend(self, statements: Mapping[str, Statement], freed: Iterable[str]) -> None:
         """Note which of the tensors ``freed`` by the next statement are matrix products, which no gradient reads."""
-        products = (name for name in freed if name in statements and is_matrix_product(statements[name]))
-        self.spent = {self.name(name) for name in products}
+        known = (statements[name] for name in freed if name in statements)
+        self.spent = {self.name(s.name) for s in known if is_matrix_product(s) or added_product(s) is not None}
 
     def statement(self, statement: Statement) -> ast.expr:
         value = statement.value
@@ -128,12 +136,12 @@ class Expressions:
 
     def accumulated(self, statement: Statement) -> ast.expr | None:
         """A tensor plus a matrix product as one operation, if it is that and there is one."""
-        match statement.value:
-            case Sum((Read(before, indices), Product((left, right)) as added)) if indices == statement.indices:
-                if self.target.plus and is_matrix_product(replace(statement, value=added)):
-                    self.used["_plus"] = None
-                    return matmul(self, self.value(left), self.value(right), indices, before)
-        return None
+        found = added_product(statement) if self.target.plus else None
+        if found is None:
+            return None
+        before, product = found
+        left, right = map(self.value, product.factors)
+        return matmul(self, left, right, statement.indices, before)
 
     def term(self, term: Expr, statement: Statement) -> tuple[ast.expr, bool]:
         """A term's expression and whether it is to be subtracted."""
@@ -254,9 +262,7 @@ class Expressions:
         if self.complex and function in self.target.complex_functions:
             templates = self.target.complex_functions
         template = templates[function]
-        for name in self.target.prelude:
-            if name in template:
-                self.used[name] = None
+        self.use(template)
         if len(values) == 2:
             return fill(template, _m=values[0], _x=values[1])
         return fill(template, _x=values[0])

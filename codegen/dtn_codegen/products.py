@@ -36,7 +36,9 @@ def matmul(
         (a, ia), (b, ib) = (b, ib), (a, ia)
     transposed = (ia[0] == summed, ib[1] == summed)
     if before is not None:
-        return fill(writer.target.plus[transposed], _x=writer.name(before), _a=a, _b=b)
+        name = writer.name(before)
+        known = (name in writer.spent and writer.target.plus_over) or writer.target.plus
+        return fill(writer.use(known[transposed]), _x=name, _a=a, _b=b)
     return fill(writer.target.matmul[transposed], _a=a, _b=b)
 
 

@@ -63,6 +63,8 @@ class Target:
         Product of ``_a`` and ``_b``, by which of them is transposed.
     plus : Mapping[tuple[bool, bool], str]
         ``_x`` plus such a product in one operation, where there is one.
+    plus_over : Mapping[tuple[bool, bool], str]
+        The same for a ``_x`` that nothing reads again, in its own memory.
     transpose, diagonal, einsum, total, concat : str
         Matrix transpose and diagonal of ``_x``; ``_spec`` over the operands appended; sum over ``_axes``; blocks along
         ``_axis``.
@@ -147,6 +149,7 @@ class Target:
     elementwise_in_turns: bool = False
     matvec: Mapping[bool, str] = field(default_factory=dict)
     plus: Mapping[tuple[bool, bool], str] = field(default_factory=dict)
+    plus_over: Mapping[tuple[bool, bool], str] = field(default_factory=dict)
     complex_functions: Mapping[str, str] = field(default_factory=dict)
     prelude: Mapping[str, str] = field(default_factory=dict)
     differentiate: tuple[str, ...] = ()

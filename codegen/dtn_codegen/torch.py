@@ -13,13 +13,31 @@ def _at_once(x, length, size):
     return max(1, AT_ONCE * length // max(1, x.numel() * size))
 '''.replace("AT_ONCE", str(AT_ONCE))
 
+_OWN = '''
+def _own():
+    """Whether what is not read again may be written over: not where functions are traced or transformed."""
+    return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is None
+'''
+
+_LOWER = '''
+def _lower(x):
+    """`x` with zeros above the diagonal, written over `x` where that may be."""
+    return x.tril_() if _own() else x.tril()
+'''
+
+_UPPER = '''
+def _upper(x):
+    """`x` with zeros below the diagonal, written over `x` where that may be."""
+    return x.triu_() if _own() else x.triu()
+'''
+
 _PLUS = '''
-def _plus(x, a, b):
-    """`x + a @ b`, added up by the product itself where leading axes are alike."""
+def _plus(x, a, b, over=False):
+    """`x + a @ b`, added up by the product itself where leading axes are alike, written `over` x if that may be."""
     if x.ndim < 3 or not x.shape[:-2] == a.shape[:-2] == b.shape[:-2] or x.dtype != a.dtype:
         return x + a @ b
     if x.ndim == 3:
-        return torch.baddbmm(x, a, b)
+        return x.baddbmm_(a, b) if over and _own() else torch.baddbmm(x, a, b)
     return torch.baddbmm(x.flatten(0, -3), a.flatten(0, -3), b.flatten(0, -3)).view(x.shape)
 '''
 
@@ -303,6 +321,12 @@ TARGET = Target(
         (False, True): "_plus(_x, _a, _b.mT)",
         (True, True): "_plus(_x, _a.mT, _b.mT)",
     },
+    plus_over={
+        (False, False): "_plus(_x, _a, _b, over=True)",
+        (True, False): "_plus(_x, _a.mT, _b, over=True)",
+        (False, True): "_plus(_x, _a, _b.mT, over=True)",
+        (True, True): "_plus(_x, _a.mT, _b.mT, over=True)",
+    },
     # a row times a matrix: torch's batched product with a column is up to ten times slower
     matvec={False: "(_b.unsqueeze(-2) @ _a.mT).squeeze(-2)", True: "(_b.unsqueeze(-2) @ _a).squeeze(-2)"},
     elementwise_in_turns=True,
@@ -315,8 +339,8 @@ TARGET = Target(
     concat="torch.cat(_blocks, dim=_axis)",
     tril="torch.tril(_x)",
     triu="torch.triu(_x)",
-    tril_over="_x.tril_()",
-    triu_over="_x.triu_()",
+    tril_over="_lower(_x)",
+    triu_over="_upper(_x)",
     ones="torch.ones(_shape, dtype=wide, device=_like.device)",
     zeros_like="torch.zeros_like(_x)",
     gaps="torch.arange(_n, device=_like.device)",
@@ -330,6 +354,9 @@ TARGET = Target(
     broadcast="torch.broadcast_shapes(_shapes)",
     prelude={
         "_lift": _LIFT,
+        "_own": _OWN,
+        "_lower": _LOWER,
+        "_upper": _UPPER,
         "_plus": _PLUS,
         "_affine": _AFFINE,
         "_at_once": _AT_ONCE,

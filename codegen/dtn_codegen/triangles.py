@@ -24,9 +24,9 @@ def masked(writer: Expressions, value: ast.expr, own: tuple[Index, ...], order: 
         plain = relation.decay is None and not relation.equal
         spent = isinstance(value, ast.Name) and value.id in writer.spent
         if own[-2:] == (relation.upper, relation.lower) and not relation.equal:
-            value = fill((spent and writer.target.tril_over) or writer.target.tril, _x=value)
+            value = fill(writer.use((spent and writer.target.tril_over) or writer.target.tril), _x=value)
         elif own[-2:] == (relation.lower, relation.upper) and not relation.equal:
-            value = fill((spent and writer.target.triu_over) or writer.target.triu, _x=value)
+            value = fill(writer.use((spent and writer.target.triu_over) or writer.target.triu), _x=value)
         else:
             plain = False
         if not plain:

@@ -67,3 +67,11 @@ def is_matrix_product(statement: Statement) -> bool:
         return False
     left, right = (set(f.indices) if isinstance(f, Read) else set() for f in value.factors)
     return len(left) == len(right) == len(statement.indices) == 2 and len(left & right - {*statement.indices}) == 1
+
+
+def added_product(statement: Statement) -> tuple[str, Product] | None:
+    """The tensor and the product of two matrices that a statement adds up, if it is that."""
+    match statement.value:
+        case Sum((Read(before, indices), Product() as product)) if indices == statement.indices:
+            return (before, product) if is_matrix_product(replace(statement, value=product)) else None
+    return None

@@ -102,6 +102,22 @@ class TestTransforms:
         got = torch.func.vmap(run, in_dims=(0, None, None))(q, k[0], v[0])
         assert torch.allclose(got, run(q, k[0], v[0]), rtol=1e-9)
 
+    @pytest.mark.parametrize("knobs", [{}, {"normalize": None, "order": 3}, {"decay": 0.9}], ids=str)
+    def test_vmap_of_chunks_loops_over_nothing(self, knobs):
+        """PyTorch warns where an operation has no batching rule, as none that writes over a tensor's triangle has."""
+        run = dtn.compile(tensor_attention(mask="causal", **knobs))
+        each = torch.func.grad(lambda *t: run(*t).square().mean(), argnums=(0, 1, 2))
+        generator = torch.Generator().manual_seed(0)
+        tensors = [torch.randn(2, 3, 150, 4, generator=generator, dtype=torch.float64) for _ in range(3)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            value, gradients = torch.vmap(run)(*tensors), torch.vmap(each)(*tensors)
+        assert torch.allclose(value, run(*tensors), rtol=1e-9)
+        for member in (0, 1):
+            expected = each(*(x[member] for x in tensors))
+            for found, other in zip(gradients, expected, strict=True):
+                assert torch.allclose(found[member], other, rtol=1e-9, atol=1e-12)
+
     @every_variant
     def test_grad(self, tensors, knobs):
         run = dtn.compile(tensor_attention(**knobs))

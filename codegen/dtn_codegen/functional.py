@@ -89,6 +89,9 @@ class Functional:
         eps: Any = 0.0,
         padding_mask: Any = None,
         cu_seqlens: Any = None,
+        initial_state: Any = None,
+        return_state: bool = False,
+        chunk_size: int | None = None,
         layout: str = "... n d",
         implementation: str | None = None,
     ) -> Any:
@@ -108,6 +111,12 @@ class Functional:
             ``[..., n]``, True at real tokens; padded tokens count for nothing and give 0.
         cu_seqlens : sequence of int, optional
             ``[N + 1]`` integers from 0 to n: where each of N packed sequences starts and the last one ends.
+        initial_state : NamedTuple, optional
+            What ``return_state=True`` gave for the tokens before these (``mask="causal"`` only).
+        return_state : bool
+            Also return the state after the last token.
+        chunk_size : int, optional
+            Tokens computed at a time; the cost model chooses when it is not given.
         layout : {"... n d", "... n h d"}
             Where the head axis is.
         implementation : str, optional
@@ -116,12 +125,14 @@ class Functional:
         Returns
         -------
         tensor
-            ``[..., n, e]``, of the promoted dtype of q, k and v; sums are taken in float32 at least.
+            ``[..., n, e]``, of the promoted dtype of q, k and v; sums are taken in float32 at least.  With
+            ``return_state`` a pair of it and the state, tensors of float32 or wider.
 
         Raises
         ------
         ValueError
-            Knobs that clash, or shapes that do not fit (the axis and both sizes are named).
+            Knobs that clash, shapes that do not fit (the axis and both sizes are named), or a state of an operator
+            that has none, or of another one.
         TypeError
             A dtype that is neither floating nor complex.
 
@@ -135,7 +146,17 @@ class Functional:
             "decay": decay, "eps": eps,
         }  # fmt: skip
         function, scalars = self.knobbed(tensor_attention, knobs, layout, implementation)
-        return function(q, k, v, padding_mask=padding_mask, cu_seqlens=cu_seqlens, **scalars)
+        return function(
+            q,
+            k,
+            v,
+            padding_mask=padding_mask,
+            cu_seqlens=cu_seqlens,
+            initial_state=initial_state,
+            return_state=return_state,
+            chunk_size=chunk_size,
+            **scalars,
+        )
 
     def tensor_interaction(
         self,
@@ -154,6 +175,9 @@ class Functional:
         eps: Any = 0.0,
         padding_mask: Any = None,
         cu_seqlens: Any = None,
+        initial_state: Any = None,
+        return_state: bool = False,
+        chunk_size: int | None = None,
         layout: str = "... n d",
         implementation: str | None = None,
     ) -> Any:
@@ -165,7 +189,9 @@ class Functional:
             ``[..., n, d]`` (or ``[..., n, h, d]``), floating or complex; leading axes broadcast.
         side, product, normalize, activation, mask
             See :func:`dtn_core.operators.tensor_interaction`.
-        scale, residual, decay, eps, padding_mask, cu_seqlens, layout, implementation
+        scale, residual, decay, eps, padding_mask, cu_seqlens, initial_state, return_state, chunk_size
+            As in :meth:`tensor_attention`.
+        layout, implementation
             As in :meth:`tensor_attention`.
 
         Returns
@@ -187,7 +213,17 @@ class Functional:
             "mask": mask, "residual": residual, "decay": decay, "eps": eps,
         }  # fmt: skip
         function, scalars = self.knobbed(tensor_interaction, knobs, layout, implementation)
-        return function(q, k, v, padding_mask=padding_mask, cu_seqlens=cu_seqlens, **scalars)
+        return function(
+            q,
+            k,
+            v,
+            padding_mask=padding_mask,
+            cu_seqlens=cu_seqlens,
+            initial_state=initial_state,
+            return_state=return_state,
+            chunk_size=chunk_size,
+            **scalars,
+        )
 
     def knobbed(
         self, build: Callable[..., Operator], knobs: dict[str, Any], layout: str, implementation: str | None

@@ -186,3 +186,20 @@ def test_bfloat16_stays_finite_over_65536_tokens(backend, normalize):
     found = backend.dtn.tensor_attention(*tensors, mask="causal", normalize=normalize)
     assert backend.dtype(found) == "bfloat16"
     assert np.isfinite(backend.numpy(found)).all()
+
+
+@pytest.mark.parametrize("name", ["tensor_attention", "tensor_interaction"])
+def test_the_functional_interface_hands_states_on(backend, name):
+    function = getattr(backend.dtn, name)
+    tensors = positive(70, 5, D, D, D)
+    whole = backend.numpy(function(*map(backend.array, tensors), mask="causal", decay=0.9))
+    found, state = [], None
+    for start, stop in ((0, 1), (1, 33), (33, 70)):
+        piece = [backend.array(x[..., start:stop, :]) for x in tensors]
+        o, state = function(
+            *piece, mask="causal", decay=0.9, initial_state=state, return_state=True, chunk_size=1 + start
+        )
+        found.append(backend.numpy(o))
+    assert_equal(np.concatenate(found, axis=-2), whole)
+    with pytest.raises(ValueError, match="state"):
+        function(*map(backend.array, tensors), return_state=True)

@@ -16,7 +16,7 @@ from mutation.faults import CAUGHT, FAULTS
 ROOT = Path(__file__).parents[2]
 BACKENDS = sorted({fault.backend for fault in FAULTS})
 TESTS_FAILED = 1
-SECONDS = 300
+SECONDS = 900
 
 
 def run(tests, backend, fault=""):

@@ -12,8 +12,9 @@
   least what a change of the arguments by ``OWN`` units makes of it (units of the tensor's largest element, where a
   matrix exponential is taken).
 - **No way out.** A bound that is missed is a fail; nothing is downgraded to a warning, nothing is retried. TF32 and
-  fast-math are off. Inputs are seeded; ones at which even float64 has lost all but ``DIGITS`` of the dtype's digits
-  are left out and named in the cell, the well scaled one never is.
+  fast-math are off. Inputs are seeded; ones at which even float64 has lost all but ``DIGITS`` of the dtype's digits,
+  or whose result times what it is divided by leaves the dtype's range (linear forms divide last), are left out and
+  named in the cell, the well scaled one never is.
 """
 
 from __future__ import annotations

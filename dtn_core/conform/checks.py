@@ -70,7 +70,7 @@ class Evaluation:
     def ill(self, count: int) -> tuple[list[Inputs], list[str]]:
         """The ill scaled inputs that are used, and the labels of those that are not."""
         made: tuple[list[Inputs], list[str]] = self.remembered(
-            ("ill", count), lambda: ill_scaled(self.case, self.dtype, self.reference.value, self.well(count), count)
+            ("ill", count), lambda: ill_scaled(self.reference, self.dtype, self.well(count), count)
         )
         return made
 

@@ -60,7 +60,7 @@ def _run(evaluation: Evaluation, cell: Cell) -> Cell:
 
 def _judged(cell: Cell, found: list[Verdict], left_out: list[str]) -> Cell:
     verdict = worst(found)
-    reason = f"not at {', '.join(left_out)}: the dtype keeps no digits there" if left_out else ""
+    reason = f"not at {', '.join(left_out)}: the dtype has no digits or no room there" if left_out else ""
     error = float(f"{verdict.error:.3g}") if np.isfinite(verdict.error) else None
     passed = verdict.error <= verdict.bound
     if not passed:

@@ -12,6 +12,7 @@ from ..ir.axes import sequence_axes
 from .bounds import EPSILON
 from .dense import rounded
 from .operators import Case
+from .reference import Reference
 from .sizes import place, shapes
 
 CHANGE = 1e-9
@@ -21,6 +22,11 @@ DIGITS = 0.05
 
 RANGE = {"float16": 1.0}
 """Decades that norms of tokens spread to either side; 4 unless the dtype's range is smaller."""
+
+ROOM = 0.01
+"""Of the range of the dtype that sums are taken in, for results before they are divided."""
+
+WIDE = {"float64": np.float64, "complex128": np.float64}
 
 SEED = 20231118
 
@@ -80,9 +86,9 @@ def broadcasting(well: Inputs, dtype: str, leading: Sequence[tuple[int, ...]]) -
     return Inputs("leading axes that broadcast", tuple(made))
 
 
-def ill_scaled(case: Case, dtype: str, evaluate: Evaluate, well: Inputs, tokens: int) -> tuple[list[Inputs], list[str]]:
+def ill_scaled(reference: Reference, dtype: str, well: Inputs, tokens: int) -> tuple[list[Inputs], list[str]]:
     """Norms from 1e-4 to 1e4, near-duplicate tokens, one huge token; and the labels of those that are left out."""
-    program = case.operator.program
+    case, program = reference.case, reference.program
     rng = np.random.default_rng([SEED + 1, zlib.crc32(case.text.encode()), tokens])
     decades = RANGE.get(dtype, 4.0)
     axes = sequence_axes(program)
@@ -109,7 +115,12 @@ def ill_scaled(case: Case, dtype: str, evaluate: Evaluate, well: Inputs, tokens:
         Inputs(f"one token times {label}", tuple(huge)),
     ]
     limit = DIGITS / EPSILON[dtype]
-    kept = [each for each in drawn if _condition(rng, each.tensors, evaluate, _largest(dtype)) <= limit]
+    kept = [
+        each
+        for each in drawn
+        if _condition(rng, each.tensors, reference.value, _largest(dtype)) <= limit
+        and reference.undivided(*each.tensors) <= ROOM * float(np.finfo(WIDE.get(dtype, np.float32)).max)
+    ]
     return kept, [each.label for each in drawn if each not in kept]
 
 

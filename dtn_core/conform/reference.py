@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from ..errors import DtnError
 from ..interpret import interpret
-from ..ir.nodes import MatrixFunction, Program
+from ..ir.nodes import Apply, Expr, MatrixFunction, Param, Program, children, reads
 from ..passes.differentiate import differentiate
 from .bounds import EPSILON, OWN, RULES, Errors, errors
 from .dense import Dense, Einsum
@@ -46,6 +47,16 @@ class Reference:
     def value(self, *tensors: np.ndarray) -> Values:
         """The outputs."""
         return outputs(interpret(self.program, *tensors, **self.scalars))
+
+    def undivided(self, *tensors: np.ndarray) -> float:
+        """The largest element of an output times that of every divisor: what linear forms reach, which divide last."""
+        shown = {param.name for param in self.program.outputs}
+        divisors = {name: axes for name, axes in divisors_of(self.program).items() if name not in shown}
+        more = tuple(Param(name, axes) for name, axes in divisors.items())
+        program = replace(self.program, outputs=(*self.program.outputs, *more))
+        largest = [float(np.max(np.abs(x), initial=0.0)) for x in outputs(interpret(program, *tensors, **self.scalars))]
+        count = len(self.program.outputs)
+        return float(np.prod([max(largest[:count]), *largest[count:]]))
 
     def gradient(self, tensors: Sequence[np.ndarray], weights: Sequence[np.ndarray]) -> Values:
         """The gradient of ``Re Σ conj(weights) outputs`` by every tensor."""
@@ -110,6 +121,20 @@ class Reference:
 def gradient_program(program: Program) -> Program:
     """The gradient by every tensor."""
     return differentiate(program, [param.name for param in program.tensors])
+
+
+def divisors_of(program: Program) -> dict[str, tuple[str, ...]]:
+    """The tensors that something is divided by, with their axes."""
+    defined = {statement.name: statement.axes for statement in program.statements}
+
+    def below(expr: Expr) -> Iterator[str]:
+        if isinstance(expr, Apply) and expr.function == "recip":
+            yield from (read.tensor for read in reads(expr))
+        for child in children(expr):
+            yield from below(child)
+
+    names = dict.fromkeys(name for statement in program.statements for name in below(statement.value))
+    return {name: defined[name] for name in names if name in defined}
 
 
 def outputs(value: Any) -> Values:

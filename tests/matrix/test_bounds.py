@@ -9,9 +9,11 @@ from dtn_core.conform.bounds import EPSILON, Errors, errors, judge
 from dtn_core.conform.cells import DTYPES
 from dtn_core.conform.dense import Dense, rounded
 from dtn_core.conform.inputs import CONDITION, ill_scaled, well_scaled
-from dtn_core.conform.operators import case
+from dtn_core.conform.operators import Case, case
 from dtn_core.conform.reference import OracleError, Reference
 from dtn_core.interpret import interpret
+from dtn_core.notation import parse
+from dtn_core.operators import as_operator
 
 EXPECTED = np.array([1.0, -2.0, 4.0])
 
@@ -91,8 +93,8 @@ class TestInputs:
 
     def test_ill_scaled_ones_have_norms_over_eight_decades_a_huge_token_and_near_duplicates(self):
         each = case("ahla")
-        oracle = Reference(each).value
-        kept, left_out = ill_scaled(each, "float64", oracle, well_scaled(each, "float64", oracle, 11), 11)
+        reference = Reference(each)
+        kept, left_out = ill_scaled(reference, "float64", well_scaled(each, "float64", reference.value, 11), 11)
         assert not left_out
         norms, near, huge = (np.linalg.norm(drawn.tensors[0], axis=-1) for drawn in kept)
         assert norms.max() / norms.min() > 1e5
@@ -101,9 +103,23 @@ class TestInputs:
 
     def test_an_input_at_which_the_value_overflows_is_left_out_by_name(self):
         each = case("softmax")
-        oracle = Reference(each).value
-        _, left_out = ill_scaled(each, "float32", oracle, well_scaled(each, "float32", oracle, 11), 11)
+        reference = Reference(each)
+        _, left_out = ill_scaled(reference, "float32", well_scaled(each, "float32", reference.value, 11), 11)
         assert "norms 1e-4 to 1e4" in left_out
+
+    def test_an_input_whose_numerators_overflow_is_left_out_in_single_precision_alone(self):
+        each = case("tensor_attention:order=4,normalize=diag,activation=expm")
+        reference = Reference(each)
+        well = well_scaled(each, "complex64", reference.value, 11, (2,))
+        for dtype, expected in (("complex64", ["one token times 1e4"]), ("complex128", [])):
+            _, left_out = ill_scaled(reference, dtype, well, 11)
+            assert [label for label in left_out if label.startswith("one")] == expected
+
+    def test_numerators_are_the_result_times_what_it_is_divided_by(self):
+        program = parse("f(x[n,d]) -> o[n]:\n    r = x[i,a] * x[i,a]\n    o[i] = x[i,a] * x[i,b] / r")
+        x = np.full((2, 3), 10.0)
+        found = Reference(Case("f", as_operator(program), {})).undivided(x)
+        assert found == pytest.approx(3 * 300)
 
 
 def test_the_oracles_gradient_is_held_to_differences(monkeypatch, rng):

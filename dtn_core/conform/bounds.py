@@ -4,7 +4,8 @@
   under test holds exactly. Gradients are held to the interpreter's value of the gradient program, which is itself
   held to differences of the interpreter first (to ``RULES``); second gradients to differences of that.
 - **Yardstick.** The same program evaluated as written by a plain einsum of the same framework in the same dtype
-  (:mod:`dtn_core.conform.dense`), at the same inputs. What it is off by is what the dtype costs anybody.
+  (:mod:`dtn_core.conform.dense`), at the same inputs. What it is off by is what the dtype costs anybody: the most of
+  six evaluations with the features in another order, as how a short sum rounds is luck, and other on another machine.
 - **Bound.** The largest error, relative to the largest element, may be a factor of the yardstick's, plus ``ROUNDING``
   units in the last place; the root mean square of the errors half that factor of the yardstick's, plus as many units.
   The factor is the largest in ``FACTORS`` that applies. Where the yardstick itself overflows (float16), that of

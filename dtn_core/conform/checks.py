@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,13 +82,13 @@ class Evaluation:
 
     def expected(self, tensors: Sequence[np.ndarray]) -> Expected:
         """The outputs at tensors, and the yardstick's errors."""
-        dense = lambda dtype: self.reference.dense_value(tensors, self.einsum(dtype), dtype)  # noqa: E731
+        dense = lambda dtype: self.reference.dense_values(tensors, self.einsum(dtype), dtype)  # noqa: E731
         return self.measured(self.reference.value, dense, tensors)
 
     def measured(
-        self, oracle: Callable[..., Values], dense: Callable[[str], Values], tensors: Sequence[np.ndarray]
+        self, oracle: Callable[..., Values], dense: Callable[[str], Iterable[Values]], tensors: Sequence[np.ndarray]
     ) -> Expected:
-        """The oracle's value and the errors of a plain dense evaluation, in float32 where 16 bits overflow."""
+        """The oracle's value and the errors of plain dense evaluations, in float32 where 16 bits overflow."""
         expected = oracle(*tensors)
         found = yardsticks(dense(self.dtype), expected)
         if self.dtype in ("float16", "bfloat16") and not all(np.isfinite(each.largest) for each in found):
@@ -179,7 +179,7 @@ def check_gradient(e: Evaluation, call: Computed, form: str, mode: str) -> Itera
 
     def make() -> Expected:
         e.reference.check_rules(drawn.tensors, weights)
-        dense = lambda d: e.reference.dense_gradient(drawn.tensors, weights, e.einsum(d), d)  # noqa: E731
+        dense = lambda d: e.reference.dense_gradients(drawn.tensors, weights, e.einsum(d), d)  # noqa: E731
         return e.measured(lambda *t: e.reference.gradient(t, weights), dense, drawn.tensors)
 
     expected: Expected = e.remembered(("gradient", e.tokens(form)), make)

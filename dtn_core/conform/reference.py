@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import DtnError
 from ..interpret import interpret
+from ..ir.axes import sequence_axes
 from ..ir.nodes import Apply, Expr, MatrixFunction, Param, Program, children, reads
 from ..passes.differentiate import differentiate
 from .bounds import EPSILON, OWN, RULES, Errors, errors
@@ -22,6 +23,9 @@ STENCIL = ((1, 3 / 4), (2, -3 / 20), (3, 1 / 60))
 
 CHANGE = 2.0**-40
 """Relative change of arguments by which the oracle's sensitivity is measured."""
+
+ORDERS = tuple((roll, flip) for roll in (0, 1, 2) for flip in (1, -1))
+"""How features are rolled and turned around for the yardstick: how sums round is luck, and differs between machines."""
 
 Values = tuple[np.ndarray, ...]
 
@@ -99,16 +103,38 @@ class Reference:
         places = np.cumsum([x.size for x in tensors])[:-1]
         return tuple(part.reshape(x.shape) for part, x in zip(np.split(flat, places), tensors, strict=True))
 
-    def dense_value(self, tensors: Sequence[np.ndarray], einsum: Einsum, dtype: str) -> Values:
-        """The outputs by a plain einsum in ``dtype``."""
-        return outputs(Dense(self.program, einsum, dtype).evaluate(tensors, self.scalars))
+    def dense_values(self, tensors: Sequence[np.ndarray], einsum: Einsum, dtype: str) -> Iterator[Values]:
+        """The outputs by a plain einsum in ``dtype``, with the features in each of ``ORDERS``."""
+        for order in ORDERS:
+            given = self._ordered(tensors, self.program.tensors, order)
+            found = outputs(Dense(self.program, einsum, dtype).evaluate(given, self.scalars))
+            yield self._ordered(found, self.program.outputs, order, back=True)
 
-    def dense_gradient(
+    def dense_gradients(
         self, tensors: Sequence[np.ndarray], weights: Sequence[np.ndarray], einsum: Einsum, dtype: str
-    ) -> Values:
-        """The gradients by a plain einsum in ``dtype``."""
+    ) -> Iterator[Values]:
+        """The gradients by a plain einsum in ``dtype``, with the features in each of ``ORDERS``."""
         program = gradient_program(self.program)
-        return outputs(Dense(program, einsum, dtype).evaluate((), self._named(tensors, weights)))
+        for order in ORDERS:
+            given = self._ordered(tensors, self.program.tensors, order)
+            along = self._ordered(weights, self.program.outputs, order)
+            found = outputs(Dense(program, einsum, dtype).evaluate((), self._named(given, along)))
+            yield self._ordered(found, self.program.tensors, order, back=True)
+
+    def _ordered(
+        self, arrays: Sequence[np.ndarray], params: Sequence[Param], order: tuple[int, int], *, back: bool = False
+    ) -> Values:
+        """Arrays with their features in another order, or ``back``: an operator does not know which is first."""
+        kept = {i.axis for s in self.program.statements for r in s.order for i in (r.lower, r.upper)}
+        kept |= set(sequence_axes(self.program))
+        found = []
+        for given, param in zip(arrays, params, strict=True):
+            x = given
+            for place, axis in enumerate(param.axes, -len(param.axes)):
+                places = np.roll(np.arange(x.shape[place])[:: order[1]], order[0])
+                x = x if axis in kept else np.take(x, np.argsort(places) if back else places, place)
+            found.append(x)
+        return tuple(found)
 
     def _named(self, tensors: Sequence[np.ndarray], weights: Sequence[np.ndarray]) -> dict[str, Any]:
         """The arguments of the gradient program; its cotangents are its last parameters."""
@@ -147,9 +173,10 @@ def along(function: Callable[[float], Any], step: float = 1e-4) -> Any:
     return sum(weight * (function(k * step) - function(-k * step)) for k, weight in STENCIL) / step
 
 
-def yardsticks(dense: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> list[Errors]:
-    """The errors of a dense evaluation, output by output."""
-    return [errors(a, b) for a, b in zip(dense, expected, strict=True)]
+def yardsticks(dense: Iterable[Sequence[np.ndarray]], expected: Sequence[np.ndarray]) -> list[Errors]:
+    """The largest errors of dense evaluations, output by output."""
+    every = [[errors(a, b) for a, b in zip(each, expected, strict=True)] for each in dense]
+    return [Errors(max(e.largest for e in found), max(e.rms for e in found)) for found in zip(*every, strict=True)]
 
 
 def has_matrix_function(program: Program) -> bool:
@@ -170,7 +197,7 @@ def sensitivity(
         size = np.max(np.abs(x), initial=0.0) if normwise else np.abs(x)
         changed.append(x + CHANGE * size * rng.choice([-1.0, 1.0], x.shape))
     scale = OWN * EPSILON["float64"] / CHANGE
-    return [Errors(each.largest * scale, each.rms * scale) for each in yardsticks(oracle(*changed), expected)]
+    return [Errors(each.largest * scale, each.rms * scale) for each in yardsticks([oracle(*changed)], expected)]
 
 
 def _inner(a: np.ndarray, b: np.ndarray) -> float:

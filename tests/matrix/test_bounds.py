@@ -10,7 +10,7 @@ from dtn_core.conform.cells import DTYPES
 from dtn_core.conform.dense import Dense, rounded
 from dtn_core.conform.inputs import CONDITION, ill_scaled, well_scaled
 from dtn_core.conform.operators import Case, case
-from dtn_core.conform.reference import OracleError, Reference
+from dtn_core.conform.reference import OracleError, Reference, yardsticks
 from dtn_core.interpret import interpret
 from dtn_core.notation import parse
 from dtn_core.operators import as_operator
@@ -120,6 +120,28 @@ class TestInputs:
         x = np.full((2, 3), 10.0)
         found = Reference(Case("f", as_operator(program), {})).undivided(x)
         assert found == pytest.approx(3 * 300)
+
+
+@pytest.mark.parametrize(
+    "text", ["tensor_interaction:mask=causal,decay=0.9", "tensor_attention:activation=expm", "ahla"]
+)
+def test_a_yardstick_is_the_worst_of_several_orders_of_the_features(text):
+    reference = Reference(case(text))
+    tensors = well_scaled(reference.case, "float32", reference.value, 7, (2,)).tensors
+    expected = reference.value(*tensors)
+    weights = [np.cos(y) for y in expected]
+
+    def single(spec, arrays):
+        return np.einsum(spec, *(x.astype("float32") for x in arrays))
+
+    for found, right in (
+        (list(reference.dense_values(tensors, single, "float32")), expected),
+        (list(reference.dense_gradients(tensors, weights, single, "float32")), reference.gradient(tensors, weights)),
+    ):
+        alone = [yardsticks([each], right)[0].largest for each in found]
+        assert 0 < max(alone) < 1e-4
+        assert any(not np.array_equal(each[0], found[0][0]) for each in found)
+        assert yardsticks(found, right)[0].largest == max(alone)
 
 
 def test_the_oracles_gradient_is_held_to_differences(monkeypatch, rng):

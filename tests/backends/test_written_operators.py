@@ -50,6 +50,7 @@ OPERATORS = {
     "an operator named like its framework": "torch(jax[n,d]) -> numpy[n,d]: numpy[i,a] = jax[i,a]*jax[i,a]",
     "the conjugate of a statement": "f(q[n,d], k[n,d], v[n,e]) -> o[n,e]:\n    T[i,j] = q[i,a]*k[j,a]\n    o[i,c] = conj(T[i,j])*v[j,c]",
     "an upper triangle": "f(q[n,d], k[n,d]) -> o[n,n]: o[i,j] = q[i,a]*k[j,a]   where i <= j",
+    "a triangle of what is read again": "f(q[n,d], k[n,d], v[n,e]) -> o[n,e], p[n,e]:\n    S[i,j] = q[i,a]*k[j,a]\n    M[i,j] = S[i,j]   where j <= i\n    T[i,j] = tanh(M[i,j])\n    R[i,j] = sigmoid(S[i,j])\n    o[i,c] = T[i,j]*v[j,c]\n    p[i,c] = R[i,j]*v[j,c]",
     "indices that begin with one letter": "f(x[n,d,e], y[n,d]) -> o[n,e]: o[i,a2] = x[i,a1,a2]*y[i,a1]",
     "a cross-attention of two lengths": "f(q[n,d], k[m,d], v[m,e]) -> o[n,e]: o[i,c] = q[i,a]*k[j,a]*v[j,c] / m",
 }  # fmt: skip

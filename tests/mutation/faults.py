@@ -126,7 +126,7 @@ FAULTS = (
           "writer.use((spent and writer.target.tril_over) or writer.target.tril)", (WRITTEN,)),
     Fault("what is read again written over", "dtn_codegen.expressions",
           "known = (statements[name] for name in freed if name in statements)", "known = statements.values()",
-          (CHUNKED_GRADIENTS,), "torch"),
+          (WRITTEN,), "torch"),
     Fault("a triangle not transposed in backward", "dtn_codegen.torch",
           '(True, False): "_a.mT @ _b"', '(True, False): "_a @ _b"', (CHUNKED_GRADIENTS,), "torch"),
     Fault("cotangents of states walked forward", "dtn_codegen.torch",

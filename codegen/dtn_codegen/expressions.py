@@ -112,6 +112,11 @@ class Expressions:
                 self.used[name] = None
         return template
 
+    def over(self, x: ast.expr, in_place: str, plain: str) -> str:
+        """The template that writes over ``x`` if there is one and nothing reads ``x`` again, else the ``plain`` one."""
+        spent = isinstance(x, ast.Name) and x.id in self.spent
+        return self.use((spent and in_place) or plain)
+
     def spend(self, statements: Mapping[str, Statement], freed: Iterable[str]) -> None:
         """Note which of the tensors ``freed`` by the next statement are matrix products, which no gradient reads."""
         known = (statements[name] for name in freed if name in statements)

@@ -145,18 +145,12 @@ class Functional:
             "normalize": normalize, "activation": activation, "mask": mask, "residual": residual,
             "decay": decay, "eps": eps,
         }  # fmt: skip
+        options = {
+            "padding_mask": padding_mask, "cu_seqlens": cu_seqlens, "initial_state": initial_state,
+            "return_state": return_state, "chunk_size": chunk_size,
+        }  # fmt: skip
         function, scalars = self.knobbed(tensor_attention, knobs, layout, implementation)
-        return function(
-            q,
-            k,
-            v,
-            padding_mask=padding_mask,
-            cu_seqlens=cu_seqlens,
-            initial_state=initial_state,
-            return_state=return_state,
-            chunk_size=chunk_size,
-            **scalars,
-        )
+        return function(q, k, v, **options, **scalars)
 
     def tensor_interaction(
         self,
@@ -212,18 +206,12 @@ class Functional:
             "side": side, "product": product, "scale": scale, "normalize": normalize, "activation": activation,
             "mask": mask, "residual": residual, "decay": decay, "eps": eps,
         }  # fmt: skip
+        options = {
+            "padding_mask": padding_mask, "cu_seqlens": cu_seqlens, "initial_state": initial_state,
+            "return_state": return_state, "chunk_size": chunk_size,
+        }  # fmt: skip
         function, scalars = self.knobbed(tensor_interaction, knobs, layout, implementation)
-        return function(
-            q,
-            k,
-            v,
-            padding_mask=padding_mask,
-            cu_seqlens=cu_seqlens,
-            initial_state=initial_state,
-            return_state=return_state,
-            chunk_size=chunk_size,
-            **scalars,
-        )
+        return function(q, k, v, **options, **scalars)
 
     def knobbed(
         self, build: Callable[..., Operator], knobs: dict[str, Any], layout: str, implementation: str | None

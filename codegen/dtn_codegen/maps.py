@@ -81,8 +81,7 @@ def shaped(writer: Expressions, value: ast.expr, rank: int, *groups: tuple[Index
     if writer.target.flatten and len(merged) == 1 and rank == sum(map(len, groups)):
         first = sum(map(len, groups[: merged[0]])) - rank
         last = first + len(groups[merged[0]]) - 1
-        writer.used.update(dict.fromkeys(name for name in writer.target.prelude if name in writer.target.flatten))
-        return fill(writer.target.flatten, _x=value, _i=ast.Constant(first), _j=ast.Constant(last))
+        return fill(writer.use(writer.target.flatten), _x=value, _i=ast.Constant(first), _j=ast.Constant(last))
     writer.used["_shaped"] = None
     sizes: list[ast.expr] = []
     for group in groups:

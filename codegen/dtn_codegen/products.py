@@ -36,9 +36,11 @@ def matmul(
         (a, ia), (b, ib) = (b, ib), (a, ia)
     transposed = (ia[0] == summed, ib[1] == summed)
     if before is not None:
-        name = writer.name(before)
-        known = (name in writer.spent and writer.target.plus_over) or writer.target.plus
-        return fill(writer.use(known[transposed]), _x=name, _a=a, _b=b)
+        x = ast.Name(writer.name(before), ast.Load())
+        a, b = (
+            fill(writer.target.transpose, _x=y) if turned else y for y, turned in zip((a, b), transposed, strict=True)
+        )
+        return fill(writer.over(x, writer.target.plus_over, writer.target.plus), _x=x, _a=a, _b=b)
     return fill(writer.target.matmul[transposed], _a=a, _b=b)
 
 

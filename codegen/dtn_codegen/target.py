@@ -61,10 +61,9 @@ class Target:
         The ones written differently for complex input.
     matmul : Mapping[tuple[bool, bool], str]
         Product of ``_a`` and ``_b``, by which of them is transposed.
-    plus : Mapping[tuple[bool, bool], str]
-        ``_x`` plus such a product in one operation, where there is one.
-    plus_over : Mapping[tuple[bool, bool], str]
-        The same for a ``_x`` that nothing reads again, in its own memory.
+    plus, plus_over : str
+        ``_x`` plus the product of ``_a`` and ``_b`` in one operation, where there is one; the same for a ``_x`` that
+        nothing reads again, in its own memory.
     transpose, diagonal, einsum, total, concat : str
         Matrix transpose and diagonal of ``_x``; ``_spec`` over the operands appended; sum over ``_axes``; blocks along
         ``_axis``.
@@ -148,8 +147,8 @@ class Target:
     elementwise: bool = True
     elementwise_in_turns: bool = False
     matvec: Mapping[bool, str] = field(default_factory=dict)
-    plus: Mapping[tuple[bool, bool], str] = field(default_factory=dict)
-    plus_over: Mapping[tuple[bool, bool], str] = field(default_factory=dict)
+    plus: str = ""
+    plus_over: str = ""
     complex_functions: Mapping[str, str] = field(default_factory=dict)
     prelude: Mapping[str, str] = field(default_factory=dict)
     differentiate: tuple[str, ...] = ()

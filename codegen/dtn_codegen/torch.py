@@ -315,18 +315,8 @@ TARGET = Target(
         (False, True): "_a @ _b.mT",
         (True, True): "_a.mT @ _b.mT",
     },
-    plus={
-        (False, False): "_plus(_x, _a, _b)",
-        (True, False): "_plus(_x, _a.mT, _b)",
-        (False, True): "_plus(_x, _a, _b.mT)",
-        (True, True): "_plus(_x, _a.mT, _b.mT)",
-    },
-    plus_over={
-        (False, False): "_plus(_x, _a, _b, over=True)",
-        (True, False): "_plus(_x, _a.mT, _b, over=True)",
-        (False, True): "_plus(_x, _a, _b.mT, over=True)",
-        (True, True): "_plus(_x, _a.mT, _b.mT, over=True)",
-    },
+    plus="_plus(_x, _a, _b)",
+    plus_over="_plus(_x, _a, _b, over=True)",
     # a row times a matrix: torch's batched product with a column is up to ten times slower
     matvec={False: "(_b.unsqueeze(-2) @ _a.mT).squeeze(-2)", True: "(_b.unsqueeze(-2) @ _a).squeeze(-2)"},
     elementwise_in_turns=True,

@@ -22,11 +22,10 @@ def masked(writer: Expressions, value: ast.expr, own: tuple[Index, ...], order: 
             value = ast.BinOp(value, ast.Mult(), writer.aligned(masks(writer, (relation,), pair), pair, own))
             continue
         plain = relation.decay is None and not relation.equal
-        spent = isinstance(value, ast.Name) and value.id in writer.spent
         if own[-2:] == (relation.upper, relation.lower) and not relation.equal:
-            value = fill(writer.use((spent and writer.target.tril_over) or writer.target.tril), _x=value)
+            value = fill(writer.over(value, writer.target.tril_over, writer.target.tril), _x=value)
         elif own[-2:] == (relation.lower, relation.upper) and not relation.equal:
-            value = fill(writer.use((spent and writer.target.triu_over) or writer.target.triu), _x=value)
+            value = fill(writer.over(value, writer.target.triu_over, writer.target.triu), _x=value)
         else:
             plain = False
         if not plain:

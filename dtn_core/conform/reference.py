@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import DtnError
 from ..interpret import interpret
 from ..ir.axes import sequence_axes
-from ..ir.nodes import Apply, Expr, MatrixFunction, Param, Program, children, reads
+from ..ir.nodes import Apply, MatrixFunction, Param, Program, reads, subexpressions
 from ..passes.differentiate import differentiate
 from .bounds import EPSILON, OWN, RULES, Errors, errors
 from .dense import Dense, Einsum
@@ -131,8 +131,9 @@ class Reference:
         for given, param in zip(arrays, params, strict=True):
             x = given
             for place, axis in enumerate(param.axes, -len(param.axes)):
-                places = np.roll(np.arange(x.shape[place])[:: order[1]], order[0])
-                x = x if axis in kept else np.take(x, np.argsort(places) if back else places, place)
+                if axis not in kept:
+                    places = np.roll(np.arange(x.shape[place])[:: order[1]], order[0])
+                    x = np.take(x, np.argsort(places) if back else places, place)
             found.append(x)
         return tuple(found)
 
@@ -152,14 +153,9 @@ def gradient_program(program: Program) -> Program:
 def divisors_of(program: Program) -> dict[str, tuple[str, ...]]:
     """The tensors that something is divided by, with their axes."""
     defined = {statement.name: statement.axes for statement in program.statements}
-
-    def below(expr: Expr) -> Iterator[str]:
-        if isinstance(expr, Apply) and expr.function == "recip":
-            yield from (read.tensor for read in reads(expr))
-        for child in children(expr):
-            yield from below(child)
-
-    names = dict.fromkeys(name for statement in program.statements for name in below(statement.value))
+    parts = (part for statement in program.statements for part in subexpressions(statement.value))
+    quotients = (part for part in parts if isinstance(part, Apply) and part.function == "recip")
+    names = dict.fromkeys(read.tensor for quotient in quotients for read in reads(quotient))
     return {name: defined[name] for name in names if name in defined}
 
 

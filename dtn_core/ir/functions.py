@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
-from .nodes import MINUS_ONE, ONE, ZERO, Apply, Expr, Program, Read, children, number, product, reciprocal, sum_of
+from .nodes import MINUS_ONE, ONE, ZERO, Apply, Expr, Program, number, product, reciprocal, subexpressions, sum_of
 
 
 def _f(name: str, *operands: Expr) -> Expr:
@@ -80,11 +80,6 @@ MATRIX_FUNCTIONS = ("expm", "phi1")
 
 def real_only(program: Program) -> list[str]:
     """The functions in a program that are not defined for complex numbers, by name."""
-    found: set[str] = set()
-    stack: list[Expr | Read] = [statement.value for statement in program.statements]
-    while stack:
-        expr = stack.pop()
-        if isinstance(expr, Apply):
-            found.add(expr.function)
-        stack.extend(children(expr))
+    parts = (part for statement in program.statements for part in subexpressions(statement.value))
+    found = {part.function for part in parts if isinstance(part, Apply)}
     return sorted(name for name in found if not FUNCTIONS[name].holomorphic)

@@ -246,6 +246,13 @@ def children(expr: Expr) -> tuple[Expr, ...]:
     return ()
 
 
+def subexpressions(expr: Expr) -> Iterator[Expr]:
+    """``expr`` and everything in it, outside in and left to right."""
+    yield expr
+    for child in children(expr):
+        yield from subexpressions(child)
+
+
 def reads(expr: Expr) -> Iterator[Read]:
     """Every read in ``expr``, left to right."""
     if isinstance(expr, Read):

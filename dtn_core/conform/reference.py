@@ -54,13 +54,14 @@ class Reference:
 
     def undivided(self, *tensors: np.ndarray) -> float:
         """The largest element of an output times that of every divisor: what linear forms reach, which divide last."""
-        shown = {param.name for param in self.program.outputs}
-        divisors = {name: axes for name, axes in divisors_of(self.program).items() if name not in shown}
-        more = tuple(Param(name, axes) for name, axes in divisors.items())
+        shown = [param.name for param in self.program.outputs]
+        divisors = divisors_of(self.program)
+        more = [Param(name, axes) for name, axes in divisors.items() if name not in shown]
         program = replace(self.program, outputs=(*self.program.outputs, *more))
-        largest = [float(np.max(np.abs(x), initial=0.0)) for x in outputs(interpret(program, *tensors, **self.scalars))]
-        count = len(self.program.outputs)
-        return float(np.prod([max(largest[:count]), *largest[count:]]))
+        found = outputs(interpret(program, *tensors, **self.scalars))
+        sizes = [float(np.max(np.abs(x), initial=0.0)) for x in found]
+        largest = dict(zip([param.name for param in program.outputs], sizes, strict=True))
+        return float(np.prod([max(largest[name] for name in shown), *(largest[name] for name in divisors)]))
 
     def gradient(self, tensors: Sequence[np.ndarray], weights: Sequence[np.ndarray]) -> Values:
         """The gradient of ``Re Σ conj(weights) outputs`` by every tensor."""

@@ -115,11 +115,12 @@ class TestInputs:
             _, left_out = ill_scaled(reference, dtype, well, 11)
             assert [label for label in left_out if label.startswith("one")] == expected
 
-    def test_numerators_are_the_result_times_what_it_is_divided_by(self):
-        program = parse("f(x[n,d]) -> o[n]:\n    r = x[i,a] * x[i,a]\n    o[i] = x[i,a] * x[i,b] / r")
-        x = np.full((2, 3), 10.0)
+    @pytest.mark.parametrize("results", ["o[n]", "o[n], r[n]"])
+    def test_numerators_are_the_result_times_what_it_is_divided_by(self, results):
+        program = parse(f"f(x[n,d]) -> {results}:\n    r[i] = x[i,a] * x[i,a]\n    o[i] = 40 * x[i,a] / r[i]")
+        x = np.full((2, 3), 0.1)
         found = Reference(Case("f", as_operator(program), {})).undivided(x)
-        assert found == pytest.approx(3 * 300)
+        assert found == pytest.approx(400 * 0.03)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """The dense interpreter: takes the IR literally, in NumPy float64/complex128.
 
 Every statement is evaluated as written, with its full index space (an order is a 0/1 matrix, a decay a
-matrix of powers), no rewriting and no sharing.  It is slow on purpose and is the reference that
-everything else is held to.  With ``exact=True`` it computes in rational numbers, so that a rewrite rule
+matrix of powers), no rewriting and no sharing; NumPy chooses in which order the tensors of a product meet.
+It is slow on purpose and is the reference that everything else is held to.  With ``exact=True`` it computes in rational numbers, so that a rewrite rule
 can be checked to equality.
 """
 
@@ -36,6 +36,9 @@ from .ir.nodes import (
 from .ir.order import restrict
 
 Array = NDArray[Any]
+
+LARGEST = 2**27
+"""Elements of a partial product, beyond which NumPy sums over everything at once."""
 
 _ERF = np.vectorize(math.erf, otypes=[float])
 
@@ -132,8 +135,8 @@ class Interpreter:
         arguments: list[Any] = []
         for array, labels in operands:
             arguments += [array, [Ellipsis, *labels]]
-        optimize = not self.exact and len(operands) > 2
-        return np.asarray(np.einsum(*arguments, [Ellipsis, *out], optimize=optimize))
+        path = ("greedy", LARGEST) if not self.exact and len(operands) > 2 else False
+        return np.asarray(np.einsum(*arguments, [Ellipsis, *out], optimize=path))
 
     def rounded(self, x: Array) -> Array:
         """What is stored of a value that was computed."""

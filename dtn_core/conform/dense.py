@@ -60,11 +60,12 @@ class Dense(Interpreter):
         return rounded(x, self.dtype)
 
     def contract(self, operands: Sequence[tuple[Array, tuple[int, ...]]], out: tuple[int, ...]) -> Array:
-        """Left to right; a label is summed as soon as nothing after it has it."""
+        """Left to right, orders where both of their indices are there; a label is summed when nothing after has it."""
         value, labels = operands[0]
         rest = list(operands[1:])
         while rest:
-            other, others = rest.pop(0)
+            inside = (place for place, (_, others) in enumerate(rest) if set(others) <= set(labels))
+            other, others = rest.pop(next(inside, 0))
             later = {label for _, each in rest for label in each}.union(out)
             kept = tuple(label for label in dict.fromkeys((*labels, *others)) if label in later)
             value, labels = self.pair([(value, labels), (other, others)], kept), kept

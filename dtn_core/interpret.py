@@ -1,9 +1,9 @@
 """The dense interpreter: takes the IR literally, in NumPy float64/complex128.
 
-Every statement is evaluated as written, with its full index space (an order is a 0/1 matrix, a decay a
-matrix of powers), no rewriting and no sharing; NumPy chooses in which order the tensors of a product meet.
-It is slow on purpose and is the reference that everything else is held to.  With ``exact=True`` it computes in rational numbers, so that a rewrite rule
-can be checked to equality.
+Every statement is evaluated as written, with its full index space (an order is a 0/1 matrix, a decay a matrix of
+powers), no rewriting and no sharing; NumPy says in which order the tensors of a product meet.  It is slow on purpose
+and is the reference that everything else is held to.  With ``exact=True`` it computes in rational numbers, so that a
+rewrite rule can be checked to equality.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def _differentiable(
             else x
             for p, x in zip(kernels.outputs, cotangents, strict=True)
         ]
-        if moved.value or kernels.why_no_gradient:
+        if moved.value or kernels.why_no_gradient(_device()):
             return jax.vjp(native, *values)[1](tuple(cotangents))
         found = _gradient(shapes, native, full, dtype)(*values, *cotangents)
         by_name = dict(zip(kernels.gradients, found, strict=True))
@@ -138,13 +138,16 @@ def _foreign(
 ) -> list[Any]:
     """Call the kernel of one direction."""
     types = [jax.ShapeDtypeStruct(shapes.inside(p, full), jnp.float32 if shapes.is_wide(p) else dtype) for p in results]
-    backend = jax.default_backend()
-    device = "cpu" if backend == "cpu" else jax.devices()[0].device_kind
-    function = shapes.kernels.function(direction, full, jnp.dtype(dtype).name, device)
+    function = shapes.kernels.function(direction, full, jnp.dtype(dtype).name, _device())
     name = _names.get(function)
     if name is None:
         name = _names[function] = f"dtn_kernel_{len(_names)}"
         import jax_tvm_ffi  # not among what [jax] or [tvm] install
 
-        jax_tvm_ffi.register_ffi_target(name, function, ["args", "rets"], platform=backend)
+        jax_tvm_ffi.register_ffi_target(name, function, ["args", "rets"], platform=jax.default_backend())
     return list(jax.ffi.ffi_call(name, types, vmap_method="sequential")(*arrays))
+
+
+def _device() -> str:
+    """The name that kernels are chosen by."""
+    return "cpu" if jax.default_backend() == "cpu" else str(jax.devices()[0].device_kind)

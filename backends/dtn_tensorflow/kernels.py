@@ -95,7 +95,7 @@ def _differentiable(shapes: KernelShapes, native: Callable[..., Any], dtype: Any
     @tf.custom_gradient
     def function(*arrays: Any) -> Any:
         def gradient(*cotangents: Any) -> Any:
-            if moved or kernels.why_no_gradient:
+            if moved or kernels.why_no_gradient(_device(arrays[0])):
                 return _native_gradient(native, arrays, cotangents)
             return _kernel_gradient(shapes, native, dtype, arrays, cotangents)
 
@@ -167,9 +167,8 @@ def _run(
         if 0 in sizes.values():
             return [tf.cast(x, kind) for x, kind in zip(native(*given), kinds, strict=True)]
         outputs = [_empty(shapes.inside(p, sizes), kind) for p, kind in zip(results, kinds, strict=True)]
-        device = "cpu" if "CPU" in given[0].device else _card(given[0])
         compute = shapes.kernels.forward if direction == "forward" else shapes.kernels.backward
-        compute(sizes, dtype.name, device, given, outputs)
+        compute(sizes, dtype.name, _device(given[0]), given, outputs)
         return [_adopted(output, kind) for output, kind in zip(outputs, kinds, strict=True)]
 
     if tf.executing_eagerly():
@@ -198,8 +197,10 @@ def _adopted(array: np.ndarray, dtype: Any) -> Any:
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
-def _card(tensor: Any) -> str:
-    """The name of the card that a tensor is on."""
-    index = int(tensor.device.rpartition(":")[2])
-    details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[index])
-    return str(details.get("device_name", "GPU"))
+def _device(tensor: Any) -> str:
+    """The name that kernels are chosen by; in a graph, where a tensor is nowhere yet, that of the first card."""
+    cards = tf.config.list_physical_devices("GPU")
+    if "CPU" in tensor.device or not cards:
+        return "cpu"
+    card = cards[int(tensor.device.rpartition(":")[2] or 0)]
+    return str(tf.config.experimental.get_device_details(card).get("device_name", "GPU"))

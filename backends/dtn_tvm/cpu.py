@@ -7,6 +7,7 @@ from itertools import product
 from typing import Any
 
 from dtn_codegen.tensorir.schedule import CpuSchedule, Schedule
+from dtn_codegen.tensorir.walks import TileProgram
 from dtn_core.errors import CompileError
 
 from . import threads
@@ -60,6 +61,11 @@ def _measured(problem: Problem, chunk: int) -> CpuSchedule:
     if problem.direction == "backward" or widest > WIDE:
         return CpuSchedule(chunk)
     return CpuSchedule(min(chunk, CHUNKS[0]), features=(4, 64), unroll=1)
+
+
+def lacks(program: TileProgram) -> str:
+    """Why a program has no kernel; there is one for all."""
+    return ""
 
 
 def lower(problem: Problem, schedule: Schedule, target: Target) -> Any:

@@ -17,8 +17,10 @@ from typing import Any
 
 from dtn_codegen.tensorir.cuda.cost import PROCESSORS, Device, check_fits, seconds
 from dtn_codegen.tensorir.cuda.lower import launches
+from dtn_codegen.tensorir.cuda.passes import passes
 from dtn_codegen.tensorir.cuda.schedule import CudaSchedule
 from dtn_codegen.tensorir.schedule import Schedule
+from dtn_codegen.tensorir.walks import TileProgram
 from dtn_core.errors import CompileError
 
 from .problem import Problem
@@ -85,6 +87,15 @@ def space(problem: Problem, target: Target) -> tuple[CudaSchedule, ...]:
 def default(problem: Problem, target: Target) -> CudaSchedule:
     """What to take without measuring: the best predicted."""
     return space(problem, target)[0]
+
+
+def lacks(program: TileProgram) -> str:
+    """Why a program has no kernel at any size; empty where it has one."""
+    try:
+        passes(program, split=False)
+    except CompileError as error:
+        return str(error)
+    return ""
 
 
 def lower(problem: Problem, schedule: Schedule, target: Target) -> Any:

@@ -56,12 +56,12 @@ class TvmKernels:
         self.outputs: tuple[Param, ...] = forward.outputs
         self.states: frozenset[str] = forward.states
         self.gradients: tuple[str, ...] = ()
-        self.why_no_gradient = ""
+        self._lacks: dict[str, str] = {}
         try:
             results = tile_program(self.operator, "backward", resumed=of.resumed).outputs
             self.gradients = tuple(result.name.removeprefix("d_") for result in results)
         except CompileError as error:
-            self.why_no_gradient = str(error)
+            self._lacks = dict.fromkeys(kernels.FAMILIES, str(error))
         self._known: dict[tuple[object, ...], kernels.Kernel] = {}
 
     def variant(self, variant: Variant) -> TvmKernels:
@@ -73,6 +73,14 @@ class TvmKernels:
             If there are no such kernels, saying why.
         """
         return _variant(self.plain, self.layout, variant)
+
+    def why_no_gradient(self, device: str) -> str:
+        """Why a kind of device has no kernel of the gradient; empty where it has one."""
+        kind = target_of(device).kind
+        if kind not in self._lacks:
+            program = tile_program(self.operator, "backward", resumed=self.of.resumed)
+            self._lacks[kind] = kernels.FAMILIES[kind].lacks(program)
+        return self._lacks[kind]
 
     def check(self, dtype: str) -> None:
         """Raise ValueError for a dtype that there is no kernel for."""
@@ -154,15 +162,16 @@ class TvmKernels:
         """The schedules that run at these sizes on this processor, and where they are from."""
         said = []
         directions: tuple[Direction, ...] = ("forward", "backward")
-        for direction in directions[: 1 if self.why_no_gradient else 2]:
+        lack = self.why_no_gradient("cpu")
+        for direction in directions[: 1 if lack else 2]:
             choice = self.choose(direction, sizes, dtype, targets.target("cpu"))
             found = choice.schedule.to_json()
             parameters = ", ".join(f"{k}={shortened(v)}" for k, v in found.items() if k != "kind")
             if tile_program(self.operator, direction, resumed=self.of.resumed).by_token:
                 parameters = f"a token at a time, {parameters}"
             said.append(f"{direction} {parameters} ({choice.reason})")
-        if self.why_no_gradient:
-            said.append(f"the gradient is native: {self.why_no_gradient}")
+        if lack:
+            said.append(f"the gradient is native: {lack}")
         return "; ".join(said)
 
 

@@ -1,6 +1,6 @@
 """Kernels: what can be chosen for a problem, the TensorIR of a choice, and the compiled function.
 
-Every kind of device is a family of schedules (``FAMILIES``): a module with ``space``, ``default`` and ``lower``.
+Every kind of device is a family of schedules (``FAMILIES``): a module with the functions of :class:`Family`.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import tvm  # noqa: E402 - after the check, whose message names what to install
 import tvm_ffi  # noqa: E402, F401
 
 from dtn_codegen.tensorir.schedule import Schedule  # noqa: E402
+from dtn_codegen.tensorir.walks import TileProgram  # noqa: E402
 
 from . import cpu, cuda, trace  # noqa: E402
 from .problem import Problem  # noqa: E402
@@ -35,6 +36,9 @@ class Family(Protocol):
 
     def default(self, problem: Problem, target: Target) -> Schedule:
         """What to take without measuring."""
+
+    def lacks(self, program: TileProgram) -> str:
+        """Why a program has no kernel on any device of this kind; empty where it has one."""
 
     def lower(self, problem: Problem, schedule: Schedule, target: Target) -> tvm.IRModule:
         """The module of a candidate."""

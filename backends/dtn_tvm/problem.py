@@ -10,7 +10,8 @@ from types import MappingProxyType
 from typing import Literal
 
 from dtn_codegen.python import LAYOUTS, ir_hash
-from dtn_codegen.tensorir.tiles import TileProgram, backward, forward
+from dtn_codegen.tensorir.tiles import backward, forward
+from dtn_codegen.tensorir.walks import TileProgram
 from dtn_core.errors import CompileError
 from dtn_core.ir.nodes import Param
 from dtn_core.operators import Operator

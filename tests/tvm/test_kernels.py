@@ -82,7 +82,7 @@ BACKWARD = {
     name: FORWARD[name]
     for name in (
         "order 1", "order 2", "order 3", "asymmetric", "trace, decay, residual", "row", "interaction, causal",
-        "unmasked, trace", "own operator", "expm",
+        "unmasked, trace", "own operator", "expm", "two simplicial", "a pair of states that decay",
     )
 }  # fmt: skip
 
@@ -155,7 +155,7 @@ def test_forward(name):
 
 @pytest.mark.parametrize("name", BACKWARD)
 def test_backward(name):
-    check(problem_of(BACKWARD[name], "backward"), tolerance=5e-5)
+    check(problem_of(BACKWARD[name], "backward", **SMALL.get(name, {})), tolerance=5e-5)
 
 
 @pytest.mark.parametrize(("d", "e"), [(64, 64), (128, 128), (32, 64), (20, 9), (1, 1)])
@@ -253,6 +253,11 @@ def test_parts_of_a_sequence_from_given_states(name, parts):
 
 def test_tokens_one_at_a_time_from_given_states():
     check(problem_of(DECAYED_PAIR, n=40, d=20, e=9, resumed=True))
+
+
+@pytest.mark.parametrize("n", [1, 32, 70])
+def test_the_gradient_a_token_at_a_time_from_given_states(n):
+    check(problem_of(DECAYED_PAIR, "backward", n=n, d=20, e=9, resumed=True), CpuSchedule(chunk=32), tolerance=5e-5)
 
 
 def test_tokens_one_at_a_time_have_one_schedule():

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 import dtn_torch as dtn  # noqa: E402
 from dtn_core.operators import catalogue, tensor_attention  # noqa: E402
 from dtn_torch.kernels import kernel, kernel_gradient  # noqa: E402
+from dtn_tvm.implementation import IMPLEMENTATION  # noqa: E402
 
 CAUSAL = {"mask": "causal", "normalize": None}
 
@@ -275,11 +276,22 @@ class TestRefusals:
             function(*tensors(8, 4, count=5), chunk_size=32)
 
 
-def test_explain_says_that_tokens_come_one_at_a_time_and_why_the_gradient_is_native():
+def test_explain_says_that_tokens_come_one_at_a_time():
     function = dtn.compile(catalogue["two_simplicial"].build(), implementation="tvm")
     form = function.explain(*tensors(1, 8, 64, 16, count=5)).form
     assert "forward a token at a time, " in form
-    assert "the gradient is native: " in form
+    assert "backward a token at a time, " in form
+
+
+def test_explain_says_why_the_gradient_is_native():
+    function = dtn.compile(tensor_attention(mask="tril", activation="expm"), implementation="tvm")
+    assert "the gradient is native: " in function.explain(*tensors(1, 8, 64, 16)).form
+
+
+def test_cards_have_no_kernel_of_a_gradient_that_goes_back_one_token_at_a_time():
+    found = IMPLEMENTATION.kernels(catalogue["two_simplicial"].build(), "... n d")
+    assert not found.why_no_gradient("cpu")
+    assert "back through its tokens one at a time" in found.why_no_gradient("NVIDIA H100 80GB HBM3")
 
 
 def test_explain_says_which_schedule_runs():

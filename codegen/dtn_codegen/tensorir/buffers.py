@@ -14,7 +14,7 @@ from .expressions import value_of
 from .layout import Layout, choose
 from .schedule import CpuSchedule
 from .steps import ACC, RANK, Step
-from .tiles import TileProgram
+from .walks import TileProgram
 from .zeros import Padding
 
 FLOAT = "float32"
@@ -39,6 +39,7 @@ class Buffers:
         self.schedule = schedule
         self.sizes = {axis: sizes[axis] for axis in program.features}
         self.chunk = 1 if program.by_token else schedule.chunk
+        self.segment = schedule.chunk  # tokens between two states that are written to memory
         self.layout: Layout = choose(program)
         self.padding = Padding(program)
         vector = schedule.vector

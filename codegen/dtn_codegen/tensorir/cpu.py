@@ -23,7 +23,7 @@ from .prefetch import Prefetch, Tokens
 from .products import Loops
 from .schedule import CpuSchedule
 from .steps import RANK, Step
-from .tiles import Carried, TileProgram, Walk
+from .walks import Carried, TileProgram, Walk
 
 HEADS = "... n h d"
 MAX_WORKING_SET = 32 * 2**20
@@ -115,11 +115,12 @@ class _Kernel(Loops):
     def workspace(self) -> None:
         """Memory for what walks hand on to later ones: tensors of every chunk, and sums of parts of a sequence."""
         self.chunks = T.ceildiv(self.length, self.chunk)
+        self.segments = T.ceildiv(self.length, self.segment)
         count = self.batch * self.heads
         for walk in self.program.walks:
             for name in (*walk.saved, *walk.stored):
                 rows, columns = self.shape(name, transposed=self.native(name))
-                self.kept[name] = T.alloc_buffer((count * self.chunks * rows, columns), FLOAT)
+                self.kept[name] = T.alloc_buffer((count * self.segments * rows, columns), FLOAT)
             for carried in walk.carried:
                 if carried.partial:
                     rows, columns = self.shape(carried.name, transposed=self.native(carried.name))
@@ -150,7 +151,10 @@ class _Kernel(Loops):
             if walk.body:
                 for carried in walk.carried:
                     self.begin(carried, head)
-                self.walk(walk, head, 0, self.chunks)
+                if walk.replay:
+                    self.walk_segments(walk, head)
+                else:
+                    self.walk(walk, head, 0, self.chunks)
                 for carried in walk.carried:
                     self.end(carried, head)
         self.finish(head)
@@ -195,6 +199,10 @@ class _Kernel(Loops):
         """The buffers of a head, its constants, and the powers of its decays."""
         self.head_index = head
         self.tokens = self.length
+        self.replayed: dict[str, Any] = {}
+        for name in {name for walk in walks if walk.replay for name in walk.loaded}:
+            rows, columns = self.shape(name, transposed=self.native(name))
+            self.replayed[name] = T.alloc_buffer((self.segment * rows, columns), FLOAT)
         steps = [*(step for walk in walks for step in walk.steps), *tail]
         used = {read.tensor for step in steps for read in step.reads} | {step.name for step in steps}
         used |= {carried.name for walk in walks for carried in walk.carried}
@@ -272,8 +280,7 @@ class _Kernel(Loops):
             for param in inputs:
                 self.stage(param, head, first)
             self.falling(walk)
-            for name in walk.saved:
-                self.hand_over(self.kept, name, head * self.chunks + chunk, load=False)
+            self.save(walk, head, chunk)
             for name in walk.loaded:
                 self.hand_over(self.kept, name, head * self.chunks + chunk, load=True)
             states = [c for c in walk.carried if not (c.total or c.partial)]
@@ -282,8 +289,8 @@ class _Kernel(Loops):
                 self.empty = {name: T.bind(T.cast(turn > 0, "int64")) for name in empty}
             self.prefetch = self.requests(walk, inputs, head, first)
             idle = {c.name for c in states if self.schedule.parallel == "split" or not c.last}
-            for step in walk.body:
-                if step.name not in idle:
+            for place, step in enumerate(walk.body):
+                if step.name not in idle or any(r.tensor == step.name for s in walk.body[place + 1 :] for r in s.reads):
                     self.step(step)
                     continue
                 with T.If(turn < end - begin - 1), T.Then():  # nothing reads the last one
@@ -294,6 +301,47 @@ class _Kernel(Loops):
             for param in self.program.outputs:
                 if param.name in walk.results:
                     self.write(param, head, first)
+        self.tokens = self.length
+
+    def save(self, walk: Walk, head: Any, chunk: Any) -> None:
+        """Write the states before a chunk to memory; where chunks are single tokens, before a segment of them."""
+        with ExitStack() as where:
+            if walk.saved and self.segment > self.chunk:
+                where.enter_context(T.If(chunk % self.segment == 0))
+                where.enter_context(T.Then())
+            for name in walk.saved:
+                self.hand_over(self.kept, name, head * self.segments + chunk * self.chunk // self.segment, load=False)
+
+    def walk_segments(self, walk: Walk, head: Any) -> None:
+        """One pass from the last token to the first, the states before each computed anew from the segment's."""
+        inputs = [p for p in self.program.inputs if self.program.axis in p.axes]
+        forward = [p for p in inputs if p.name in {read.tensor for step in walk.replay for read in step.reads}]
+        backward = [p for p in inputs if walk.reads([p.name])]
+        self.tokens = T.int64(1)
+        with T.serial(self.segments) as turn:
+            segment = T.bind(self.segments - 1 - turn)
+            first = T.bind(segment * self.segment)
+            count = T.bind(T.min(self.length - first, T.int64(self.segment)))
+            for name in walk.loaded:
+                self.hand_over(self.kept, name, head * self.segments + segment, load=True)
+            with T.serial(count) as token:
+                for name in walk.loaded:
+                    self.hand_over(self.replayed, name, token, load=False)
+                for param in forward:
+                    self.stage(param, head, first + token)
+                for step in walk.replay:
+                    self.step(step)
+            with T.serial(count) as back:
+                token = T.bind(count - 1 - back)
+                for name in walk.loaded:
+                    self.hand_over(self.replayed, name, token, load=True)
+                for param in backward:
+                    self.stage(param, head, first + token)
+                for step in walk.body:
+                    self.step(step)
+                for param in self.program.outputs:
+                    if param.name in walk.results:
+                        self.write(param, head, first + token)
         self.tokens = self.length
 
     def requests(self, walk: Walk, inputs: Sequence[Param], head: Any, first: Any) -> Prefetch:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from dtn_core.ir.nodes import Index, Read
 
 from .steps import RANK, Step
-from .tiles import TileProgram
+from .walks import TileProgram
 
 COPY = 1.0
 """What having a tensor the other way too costs an element."""

@@ -12,7 +12,7 @@ costs nothing of its own.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from dtn_core.errors import CompileError
@@ -40,6 +40,8 @@ from .pairs import parts_of
 
 ACC = Read("(accumulator)")
 """The accumulated value, in ``Step.finish``."""
+
+NOTHING: Mapping[Index, Index] = {}
 
 RANK = 2
 """A tile has rows and columns."""
@@ -137,7 +139,8 @@ def fuse(
     kept : iterable of str
         Names that something outside reads: they stay tensors.
     updates : mapping, optional
-        For a statement that is the new value of a state, the state: it is written over the old value.
+        For a statement that is the new value of a state, the state: it is written over the old value, after
+        everything that reads that and before what reads the new one.
 
     Raises
     ------
@@ -146,7 +149,7 @@ def fuse(
     """
     updates = dict(updates or {})
     uses = Counter(read.tensor for s in statements for read in statement_reads(s))
-    wanted = set(kept) | set(updates.values())
+    wanted = {*kept, *updates, *updates.values()}
     steps: dict[str, Step] = {}
     for statement in statements:
         step = _step(statement)
@@ -161,7 +164,7 @@ def fuse(
                 step = merged
                 del steps[read.tensor]
         steps[statement.name] = step
-    return _ordered(tuple(replace(step, name=updates.get(name, name)) for name, step in steps.items()), updates)
+    return tuple(_overwriting(step, updates) for step in _ordered(tuple(steps.values()), updates))
 
 
 def _step(statement: Statement) -> Step:
@@ -303,15 +306,23 @@ def _renamed(step: Step, names: Mapping[Index, Index]) -> Step:
     def change(read: Read) -> Read:
         return Read(read.tensor, tuple(full.get(index, index) for index in read.indices))
 
+    indices = tuple(full[index] for index in step.indices)
+    return replace(_with_reads(step, change, full), indices=indices)
+
+
+def _with_reads(step: Step, change: Callable[[Read], Read], summed: Mapping[Index, Index] = NOTHING) -> Step:
+    """``step`` with every read changed, and its ``summed`` indices."""
     groups = tuple(
         Group(
-            tuple(Contraction(tuple(map(change, c.factors)), tuple(full[i] for i in c.summed)) for c in g.contractions),
-            map_reads(g.factor, change),
+            tuple(
+                Contraction(tuple(map(change, c.factors)), tuple(summed.get(i, i) for i in c.summed))
+                for c in group.contractions
+            ),
+            map_reads(group.factor, change),
         )
-        for g in step.groups
+        for group in step.groups
     )
-    indices = tuple(full[index] for index in step.indices)
-    return replace(step, indices=indices, groups=groups, finish=map_reads(step.finish, change))
+    return replace(step, groups=groups, finish=map_reads(step.finish, change))
 
 
 def map_expression(expr: Expr, read: Read, value: Expr) -> Expr:
@@ -333,17 +344,17 @@ def _may_update(step: Step, state: str | None) -> bool:
 
 
 def _ordered(steps: tuple[Step, ...], updates: Mapping[str, str]) -> tuple[Step, ...]:
-    """Steps in an order in which a state is overwritten after its last read."""
-    states = set(updates.values())
-    made = {step.name for step in steps} - states
+    """Steps in an order in which a state is overwritten after the last read of its old value."""
+    made = {step.name for step in steps}
     waiting = list(steps)
     done: set[str] = set()
     order: list[Step] = []
     while waiting:
         for step in waiting:
             needs = {read.tensor for read in step.reads} & made
-            readers = [s for s in waiting if s is not step and step.name in {read.tensor for read in s.reads}]
-            if needs <= done and not (step.name in states and readers):
+            state = updates.get(step.name)
+            readers = [s for s in waiting if s is not step and state in {read.tensor for read in s.reads}]
+            if needs <= done and not readers:
                 break
         else:
             raise CompileError("its states are updated from one another in a circle")
@@ -351,6 +362,12 @@ def _ordered(steps: tuple[Step, ...], updates: Mapping[str, str]) -> tuple[Step,
         done.add(step.name)
         order.append(step)
     return tuple(order)
+
+
+def _overwriting(step: Step, updates: Mapping[str, str]) -> Step:
+    """``step`` where new values have the names of the states that they are written over."""
+    made = _with_reads(step, lambda read: Read(updates.get(read.tensor, read.tensor), read.indices))
+    return replace(made, name=updates.get(step.name, step.name))
 
 
 __all__ = ["ACC", "Contraction", "Group", "Step", "fuse"]

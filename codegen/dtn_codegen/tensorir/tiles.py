@@ -32,8 +32,10 @@ from dtn_core.passes.pipeline import Chunked, Lowered, assumed_sizes
 from dtn_core.passes.stream import State, Stream
 
 from .dependencies import apart, depending, hoisted, levels, needed
+from .gradients import chunked_backward
 from .one_token import one_token
 from .pairs import paired
+from .states import carry, check_states, resume
 from .steps import RANK, fuse
 from .walks import Carried, TileProgram, Walk
 
@@ -58,7 +60,7 @@ def forward(lowered: Lowered, *, split: bool = False, resumed: bool = False) -> 
     axis = _token_axis(lowered)
     chunked = lowered.chunked
     definition = lowered.definition
-    _check_states(lowered, resumed=resumed)
+    check_states(lowered, resumed=resumed)
     if chunked is None:
         return _Staged(lowered.program, axis, definition.params, definition.outputs, split=split).build(())
     if chunked.after is not None:
@@ -76,14 +78,14 @@ def forward(lowered: Lowered, *, split: bool = False, resumed: bool = False) -> 
         if split or not chunked.stream.resumable:
             raise
         made = _by_token(chunked.stream, definition, str(error))
-    return _resumed(made, states) if resumed else made
+    return resume(made, states) if resumed else made
 
 
 def _by_token(stream: Stream, definition: Program, why: str) -> TileProgram:
     """The walk that takes one token at a time; ``why`` chunks of more have no tile form."""
     try:
         program = one_token(stream)
-        carried, updates, _ = _carried(stream.states)
+        carried, updates, _ = carry(stream.states)
         varying = {p.name for p in stream.tokens} | {state.name for state in stream.states}
         constant, moving = hoisted(program.statements, varying)
         results = tuple(p.name for p in definition.outputs)
@@ -112,43 +114,13 @@ def backward(lowered: Lowered, *, resumed: bool = False) -> TileProgram:
     definition = lowered.definition
     ignored = masks(definition)
     wrt = [p.name for p in definition.tensors if p.name not in ignored]
-    _check_states(lowered, resumed=resumed)
+    check_states(lowered, resumed=resumed)
     if lowered.chunked is None:
         vjp = differentiate(lowered.program, wrt)
         real = replace(vjp, statements=tuple(replace(s, value=real_valued(s.value)) for s in vjp.statements))
         program = divide(contract(pruned(real), assumed_sizes(real)))
         return _Staged(program, axis, vjp.params, vjp.outputs).build(())
-    return _chunked_backward(lowered.chunked, definition, wrt, resumed=resumed)
-
-
-def _check_states(lowered: Lowered, *, resumed: bool) -> None:
-    if resumed and (lowered.chunked is None or not lowered.chunked.stream.resumable):
-        raise CompileError(f"{lowered.definition.name}: there is no state to hand on")
-
-
-def before_first(state: State) -> Param:
-    """The argument of a state before the first token."""
-    return Param(f"{state.name}_first", state.axes)
-
-
-def after_last(state: State) -> Param:
-    """The result of a state after the last token."""
-    return Param(f"{state.name}_last", state.axes)
-
-
-def _resumed(program: TileProgram, states: Sequence[State]) -> TileProgram:
-    """``program`` that begins with states that are given, and ends with giving them."""
-    first = {state.name: before_first(state).name for state in states}
-    last = {state.name: after_last(state).name for state in states}
-    walks = tuple(
-        replace(
-            walk,
-            carried=tuple(replace(c, first=first.get(c.name, ""), last=last.get(c.name, "")) for c in walk.carried),
-        )
-        for walk in program.walks
-    )
-    inputs = (*program.inputs, *map(before_first, states))
-    return replace(program, inputs=inputs, outputs=(*program.outputs, *map(after_last, states)), walks=walks)
+    return chunked_backward(lowered.chunked, definition, wrt, resumed=resumed)
 
 
 def _token_axis(lowered: Lowered) -> str:
@@ -256,7 +228,7 @@ class _Staged:
         results = self.results(stage)
         wanted = {*results, *(s.added for s in states), *(r.tensor for s in sums for r in statement_reads(s))}
         body = needed(self.available(stage), wanted)
-        carried, updates, renewals = _carried(states)
+        carried, updates, renewals = carry(states)
         for statement in sums:
             added, after = f"{statement.name}_added", f"{statement.name}_next"
             self.axes[added] = statement.axes
@@ -292,7 +264,7 @@ class _Staged:
             made = {s.name for s in depending(body, {s.name for s in states} | loaded) if s.axes.count(self.axis) == 1}
             remaining = needed(statements, later, loaded | made) if own else []
             stored = {r.tensor for s in remaining for r in statement_reads(s)} & made
-            carried, updates, renewals = _carried([*lower, *own])
+            carried, updates, renewals = carry([*lower, *own])
             walk = Walk(
                 (),
                 (),
@@ -334,94 +306,3 @@ class _Staged:
     def available(self, stage: int) -> list[Statement]:
         """What can be computed of a chunk's tokens."""
         return [s for s in self.tokens if self.stages[s.name] <= stage]
-
-
-def _chunked_backward(chunked: Chunked, definition: Program, wrt: Sequence[str], *, resumed: bool) -> TileProgram:
-    if chunked.wholes:
-        raise CompileError(f"{definition.name}: the gradient of a causal operator that needs the whole has no kernel")
-    made, stream = chunked.backward, chunked.stream
-    axes = {p.name: p.axes for p in made.chunk.params} | {s.name: s.axes for s in made.chunk.statements}
-    for weight in stream.weights:
-        axes.update({weight.rise: (stream.axis,), weight.fall: (stream.axis,), weight.whole: ()})
-    axes.update({p.name: p.axes for p in definition.params})
-    added = [state.added for state in stream.states]
-    walks: list[Walk] = []
-    saved = tuple(s.name for s in stream.states)
-    fixed = {p.name for p in made.chunk.params if stream.axis not in p.axes} | {w.rise for w in stream.weights}
-    fixed -= {*saved, *(made.cotangents[name] for name in added)}
-    varying = {p.name for p in made.chunk.params} - fixed | {w.fall for w in stream.weights}
-    statements = list(made.chunk.statements)
-    if stream.states:
-        carried, updates, renewals = _carried(stream.states)
-        if resumed:
-            carried = [replace(c, first=before_first(s).name) for c, s in zip(carried, stream.states, strict=True)]
-        constant, moving = hoisted(needed(statements, set(added)), varying)
-        walks.append(Walk(fuse(constant, axes), fuse([*moving, *renewals], (), updates), tuple(carried), saved=saved))
-    updates, renewals, carried = {}, [], []
-    for state in stream.states:
-        after = made.cotangents[state.added]
-        mirrored = replace(state, name=after, after=f"{after}_next", added=made.gradients[state.name])
-        renewals.append(mirrored.update)
-        updates[mirrored.after] = after
-        backwards = Carried(after, state.axes, weights=state.weights)
-        if resumed:
-            first, last = after_last(state), before_first(state)
-            backwards = replace(backwards, first=f"d_{first.name}", last=f"d_{last.name}")
-        carried.append(backwards)
-    outputs = []
-    totals: list[str] = []
-    for name in wrt:
-        gradient = made.gradients.get(name)
-        if gradient is None:
-            raise CompileError(f"{definition.name}: the gradient by {name} has no kernel")
-        param = next(p for p in definition.params if p.name == name)
-        outputs.append(Param(f"d_{name}" if gradient == f"d_{name}" else gradient, param.axes))
-        if stream.axis not in param.axes:
-            totals.append(gradient)
-    results = tuple(p.name for p in outputs if stream.axis in p.axes)
-    wanted = {*results, *totals, *(made.gradients[state.name] for state in stream.states)}
-    body = needed(statements, wanted)
-    for name in totals:
-        indices = next(s.indices for s in body if s.name == name)
-        body = [replace(s, name=f"{name}_added") if s.name == name else s for s in body]
-        axes[f"{name}_added"] = axes[name]
-        total = sum_of(Read(name, indices), Read(f"{name}_added", indices))
-        renewals.append(Statement(f"{name}_next", indices, total))
-        updates[f"{name}_next"] = name
-        carried.append(Carried(name, axes[name], total=True))
-    constant, moving = hoisted(body, varying)
-    walks.append(
-        Walk(
-            fuse(constant, axes),
-            fuse([*moving, *renewals], results, updates),
-            tuple(carried),
-            loaded=tuple(n for n in saved if any(r.tensor == n for s in moving for r in statement_reads(s))),
-            results=results,
-            reverse=True,
-        )
-    )
-    if stream.states:
-        walks[0] = replace(walks[0], saved=walks[1].loaded)
-    given = [Param(made.cotangents[o.name], o.axes) for o in definition.outputs]
-    before = list(map(before_first, stream.states)) if resumed else []
-    if resumed:
-        given += [Param(f"d_{after_last(state).name}", state.axes) for state in stream.states]
-    return TileProgram(
-        made.chunk.name,
-        stream.axis,
-        (*definition.params, *before, *given),
-        (*outputs, *(Param(f"d_{param.name}", param.axes) for param in before)),
-        tuple(walks),
-        (),
-        stream.weights,
-        axes,
-    )
-
-
-def _carried(states: Sequence[State]) -> tuple[list[Carried], dict[str, str], list[Statement]]:
-    """States as carried tensors, their new names, and the statements that renew them."""
-    carried = [Carried(state.name, state.axes, weights=state.weights) for state in states]
-    return carried, {state.after: state.name for state in states}, [state.update for state in states]
-
-
-__all__ = ["Carried", "TileProgram", "Walk", "after_last", "backward", "before_first", "forward"]

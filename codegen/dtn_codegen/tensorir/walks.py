@@ -61,6 +61,9 @@ class Walk:
         Outputs along the tokens.
     reverse
         Whether it goes from the last chunk to the first.
+    replay
+        Steps that compute ``loaded`` states once more, token by token, from what an earlier walk saved before each
+        segment of tokens; empty where it saved them before each chunk.
     """
 
     setup: tuple[Step, ...]
@@ -71,6 +74,7 @@ class Walk:
     stored: tuple[str, ...] = ()
     results: tuple[str, ...] = ()
     reverse: bool = False
+    replay: tuple[Step, ...] = ()
 
     @property
     def steps(self) -> tuple[Step, ...]:

@@ -12,7 +12,7 @@ from dtn_core.ir.nodes import ONES, Apply, Expr, Index, Product, Read, Sum
 
 from .pairs import PairIndex
 from .steps import ACC, Step
-from .tiles import TileProgram
+from .walks import TileProgram
 
 VANISHING = frozenset(
     {"conj", "real", "abs", "recip", "sqrt", "tanh", "silu", "relu", "gelu", "erf", "step"} & FUNCTIONS.keys()

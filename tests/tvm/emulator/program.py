@@ -14,7 +14,7 @@ from dtn_codegen.tensorir.cuda.build import source
 from dtn_codegen.tensorir.cuda.lower import Launches, launches, lower_cuda
 from dtn_codegen.tensorir.cuda.plan import Plan
 from dtn_codegen.tensorir.cuda.schedule import CudaSchedule
-from dtn_codegen.tensorir.tiles import TileProgram
+from dtn_codegen.tensorir.walks import TileProgram
 
 from . import Emulated
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tvm.tirx.script.builder import ir as tir
 
-from ..tiles import TileProgram
+from ..walks import TileProgram
 from .plan import MATRIX
 from .schedule import CudaSchedule
 from .tiles import Expression, named

@@ -7,7 +7,7 @@ from typing import Any
 
 from tvm.tirx.script.builder import ir as tir
 
-from ..tiles import Carried
+from ..walks import Carried
 from .elements import real
 from .tiles import local, named
 

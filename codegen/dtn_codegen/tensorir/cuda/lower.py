@@ -13,7 +13,7 @@ from tvm.tirx.script.builder import ir as tir
 
 from dtn_core.ir.nodes import Read
 
-from ..tiles import TileProgram
+from ..walks import TileProgram
 from .arguments import Arguments
 from .elements import Values
 from .fold import Fold

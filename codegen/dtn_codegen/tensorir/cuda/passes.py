@@ -15,7 +15,7 @@ from dtn_core.errors import CompileError
 from dtn_core.ir.nodes import ONE, Read, product, reads, terms_of
 
 from ..steps import ACC, Step
-from ..tiles import Carried, TileProgram, Walk
+from ..walks import Carried, TileProgram, Walk
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ def passes(program: TileProgram, *, split: bool) -> tuple[Pass, ...]:
     """
     if program.by_token and split:
         raise CompileError(f"{program.name} takes its tokens one at a time; its sequences are not cut into segments")
+    if any(walk.replay for walk in program.walks):
+        raise CompileError(f"{program.name} goes back through its tokens one at a time; that has no CUDA kernel")
     if program.tail:
         raise CompileError(f"{program.name}: what follows its last walk has no CUDA kernel")
     for output in program.outputs:

@@ -14,7 +14,7 @@ from dtn_core.ir.nodes import ONES, Apply, Expr, Index, MatrixFunction, Param, R
 from dtn_core.passes.stream import Weights
 
 from ..steps import Contraction, Step
-from ..tiles import Carried, TileProgram
+from ..walks import Carried, TileProgram
 from .layouts import Layout, ThreadTile, layout
 from .passes import Pass
 from .schedule import CudaSchedule

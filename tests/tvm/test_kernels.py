@@ -83,6 +83,7 @@ BACKWARD = {
     for name in (
         "order 1", "order 2", "order 3", "asymmetric", "trace, decay, residual", "row", "interaction, causal",
         "unmasked, trace", "own operator", "expm", "two simplicial", "a pair of states that decay",
+        "hadamard", "hadamard, diag, decay",
     )
 }  # fmt: skip
 

@@ -12,6 +12,7 @@ from dtn_core.ir.nodes import ONES, Expr, Index, Number, Read
 
 from .expressions import value_of
 from .layout import Layout, choose
+from .pairs import PairIndex
 from .schedule import CpuSchedule
 from .steps import ACC, RANK, Step
 from .walks import TileProgram
@@ -130,10 +131,17 @@ class Buffers:
         """One element (or a vector) of a tensor."""
         if read.tensor == ONES:
             return T.float32(1)
-        places = [at[index] for index in read.indices]
+        places = [self.at(index, at) for index in read.indices]
         form = self.layout.form(read, along) if len(places) == RANK else False
         row, column = (places[::-1] if form else places) if len(places) == RANK else (0, places[0] if places else 0)
         return self.buffers[read.tensor, form][row, column]
+
+    def at(self, index: Index, at: Mapping[Index, Any]) -> Any:
+        """The place of an index; that of a pair may be said by what it is made of."""
+        if isinstance(index, PairIndex) and index not in at:
+            first, second = index.parts
+            return at[first] * self.extents[second.axis] + at[second]
+        return at[index]
 
     def value(self, expr: Expr, at: Mapping[Index, Any], along: Index | None, accumulated: Any = None) -> Any:
         """An expression at the indices of a tile."""

@@ -8,12 +8,12 @@ those within a segment once more.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from dtn_core.errors import CompileError
 from dtn_core.ir.build import pruned
 from dtn_core.ir.nodes import Param, Program, Read, Statement, statement_reads, sum_of
-from dtn_core.passes.backward import real_valued
+from dtn_core.passes.backward import backward, real_valued
 from dtn_core.passes.contract import contract
 from dtn_core.passes.differentiate import differentiate, masks
 from dtn_core.passes.divide import divide
@@ -22,8 +22,9 @@ from dtn_core.passes.stream import Stream
 
 from .dependencies import hoisted, needed
 from .one_token import one_token
-from .states import after_last, before_first, carry
-from .steps import fuse
+from .pairs import associated, paired
+from .states import after_last, before_first, carry, with_axes
+from .steps import RANK, fuse
 from .walks import Carried, TileProgram, Walk
 
 
@@ -45,6 +46,8 @@ class _Chunk:
         The new states from the old ones and what is added, and the same of their cotangents.
     updates, mirrored_updates : dict[str, str]
         For each new value the carried tensor that it is written over.
+    pairs : dict[str, tuple[str, str]]
+        The two axes that an axis of pairs is made of.
     by_token : bool
         Whether a chunk is one token.
     """
@@ -57,6 +60,7 @@ class _Chunk:
     mirrored: tuple[Statement, ...]
     updates: dict[str, str]
     mirrored_updates: dict[str, str]
+    pairs: dict[str, tuple[str, str]] = field(default_factory=dict)
     by_token: bool = False
 
 
@@ -93,7 +97,11 @@ def chunked_backward(chunked: Chunked, definition: Program, wrt: Sequence[str], 
 
 
 def _many_tokens(chunked: Chunked) -> _Chunk:
-    made, states = chunked.backward, chunked.stream.states
+    stream, wide = chunked.stream, associated(chunked.chunk, chunked.stream, RANK)
+    # contract would find the tensor over one pair of features equal to that over the other, turned
+    made = chunked.backward if wide is chunked.chunk else backward(stream, divide(wide))
+    program, pairs = paired(made.chunk, stream, RANK)
+    states = with_axes(stream.states, program)
     after = {state.name: made.cotangents[state.added] for state in states}
     mirrored = [
         replace(state, name=name, after=f"{name}_next", added=made.gradients[state.name])
@@ -102,7 +110,7 @@ def _many_tokens(chunked: Chunked) -> _Chunk:
     _, updates, renewals = carry(states)
     _, mirrored_updates, mirrored_renewals = carry(mirrored)
     return _Chunk(
-        made.chunk,
+        program,
         made.cotangents | after,
         made.gradients,
         tuple(state.added for state in states),
@@ -110,6 +118,7 @@ def _many_tokens(chunked: Chunked) -> _Chunk:
         tuple(mirrored_renewals),
         updates,
         mirrored_updates,
+        pairs,
     )
 
 
@@ -202,6 +211,7 @@ def _two_walks(chunk: _Chunk, stream: Stream, definition: Program, wrt: Sequence
         (),
         weights,
         axes,
+        pairs=chunk.pairs,
         by_token=chunk.by_token,
     )
 

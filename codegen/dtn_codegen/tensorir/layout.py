@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from dtn_core.ir.nodes import Index, Read
 
+from .pairs import parts_of, second_of
 from .steps import RANK, Step
 from .walks import TileProgram
 
@@ -52,15 +53,13 @@ class Layout:
     def form(self, read: Read, along: Index | None) -> bool:
         """The form to read a tensor in, ``along`` an index if there is such a form."""
         forms = self.forms[read.tensor]
-        return next((form for form in forms if _last(read.indices, transposed=form) == along), forms[0])
+        lasts = {form: _last(read.indices, transposed=form) for form in forms}
+        return next((form for form, last in lasts.items() if along in (last, *second_of(last))), forms[0])
 
     def is_along(self, read: Read, along: Index) -> bool:
         """Whether ``read`` can be read along an index without strides."""
-        return (
-            along not in read.indices
-            or len(read.indices) < RANK
-            or _last(read.indices, transposed=self.form(read, along)) == along
-        )
+        last = _last(read.indices, transposed=self.form(read, along)) if len(read.indices) == RANK else along
+        return along not in parts_of(read.indices) or along in (last, *second_of(last))
 
 
 def _last(indices: tuple[Index, ...], *, transposed: bool) -> Index:

@@ -6,9 +6,11 @@ together.  With both as one it is a matrix, and what reads it and adds to it are
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from dtn_core.errors import CompileError
+from dtn_core.ir.build import pruned
 from dtn_core.ir.nodes import (
     Index,
     Param,
@@ -19,9 +21,9 @@ from dtn_core.ir.nodes import (
     map_statement,
     node,
     reads,
+    statement_reads,
 )
 from dtn_core.ir.terms import Factor, Term, single_term
-from dtn_core.passes.pipeline import Chunked
 from dtn_core.passes.stream import Stream
 
 
@@ -32,13 +34,32 @@ class PairIndex(Index):
     parts: tuple[Index, Index]
 
 
-def parts_of(indices: tuple[Index, ...]) -> tuple[Index, ...]:
+def parts_of(indices: Iterable[Index]) -> tuple[Index, ...]:
     """``indices``, and those that pairs among them are made of."""
-    return (*indices, *(part for index in indices if isinstance(index, PairIndex) for part in index.parts))
+    found = tuple(indices)
+    return (*found, *(part for index in found if isinstance(index, PairIndex) for part in index.parts))
 
 
-def paired(chunked: Chunked, rank: int) -> tuple[Chunked, dict[str, tuple[str, str]]]:
+def second_of(index: Index) -> tuple[Index, ...]:
+    """What runs along with an index over pairs, which counts through the second of each first."""
+    return index.parts[1:] if isinstance(index, PairIndex) else ()
+
+
+def taken_apart(indices: Iterable[Index]) -> set[Index]:
+    """Pairs among ``indices`` that say nothing: what they are made of is there as well."""
+    found = set(indices)
+    return {index for index in found if isinstance(index, PairIndex) and found.issuperset(index.parts)}
+
+
+def paired(program: Program, stream: Stream, rank: int) -> tuple[Program, dict[str, tuple[str, str]]]:
     """A chunk whose tensors of more than ``rank`` axes have two of them as one.
+
+    Parameters
+    ----------
+    program : Program
+        The chunk of ``stream``, or its gradient, best with states :func:`associated`.
+    stream : Stream
+    rank : int
 
     Returns
     -------
@@ -50,14 +71,62 @@ def paired(chunked: Chunked, rank: int) -> tuple[Chunked, dict[str, tuple[str, s
     CompileError
         If a tensor has too many axes, or two of its features do not always occur together.
     """
-    stream = chunked.stream
-    found = _Pairs(chunked.chunk, stream, rank)
-    program = found.run()
-    if not found.axis_pairs:
-        return chunked, {}
-    axes = {param.name: param.axes for param in program.params}
-    states = tuple(replace(state, axes=axes[state.name]) for state in stream.states)
-    return replace(chunked, chunk=program, stream=replace(stream, states=states)), found.axis_pairs
+    found = _Pairs(program, stream, rank)
+    return found.run(), found.axis_pairs
+
+
+def associated(program: Program, stream: Stream, rank: int) -> Program:
+    """``program`` whose wide states add up products of a tensor over their pair of features and one over the rest."""
+    wide = {state.added: state.name for state in stream.states if len(state.axes) > rank}
+    places = {name: _place(program, stream.axis, state) for name, state in wide.items()}
+    if all(place is None for place in places.values()):
+        return program
+    written = {s.name: s for s in stream.chunk.statements if s.name in wide}
+    known = {p.name for p in program.params} | {s.name for s in program.statements}
+    made: list[Statement] = []
+    for statement in program.statements:
+        place = places.get(statement.name)
+        if place is None:
+            made.append(statement)
+        else:
+            made += _separated(written[statement.name], stream.axis, place, known) or [statement]
+    return pruned(replace(program, statements=tuple(made)))
+
+
+def _place(program: Program, axis: str, state: str) -> int | None:
+    """Where among the axes of ``state`` are the two that a tensor of tokens has together."""
+    for statement in program.statements:
+        found = list(statement_reads(statement))
+        pairs = [{*read.indices[1:]} for read in found if len(read.indices) > 2 and read.indices[0].axis == axis]
+        for read in (read for read in found if read.tensor == state):
+            for place in range(len(read.indices) - 1):
+                if {*read.indices[place : place + 2]} in pairs:
+                    return place
+    return None
+
+
+def _separated(statement: Statement, axis: str, place: int, known: set[str]) -> list[Statement]:
+    """What is added to a state, by way of a tensor over its pair and one over the rest; empty if that cannot be."""
+    pair = {*statement.indices[place : place + 2]}
+    term = single_term(statement)
+    if term is None or any(read.tensor not in known for f in term.factors for read in reads(f.expression())):
+        return []
+    inside = [f for f in term.factors if pair & {*f.indices}]
+    rest = [f for f in term.factors if not pair & {*f.indices}]
+    if any(index not in pair and index.axis != axis for factor in inside for index in factor.indices):
+        return []
+    made, factors = [], []
+    for suffix, chosen in (("pair", inside), ("rest", rest)):
+        if len(chosen) < 2 and suffix == "rest":
+            factors += chosen
+            continue
+        indices = tuple(dict.fromkeys(index for factor in chosen for index in factor.indices))
+        tokens = tuple(index for index in indices if index.axis == axis)
+        features = [index for index in statement.indices if index in indices]
+        part = Statement(f"{statement.name}_{suffix}", (*tokens, *features), Term((), tuple(chosen)).expression())
+        made.append(part)
+        factors.append(Factor(Read(part.name, part.indices)))
+    return [*made, replace(statement, value=Term(term.coefficient, tuple(factors)).expression())]
 
 
 class _Pairs:
@@ -69,13 +138,12 @@ class _Pairs:
         self.defined = {s.name: s for s in program.statements}
         self.places: dict[str, int | None] = {}  # of the pair among a tensor's axes, None where it has none
         self.states = {state.added: state.name for state in stream.states}  # its pair is in the same place
-        self.added = {s.name: s for s in stream.chunk.statements if s.name in self.states}
         self.turns: dict[str, str] = {}
         self.axis_pairs: dict[str, tuple[str, str]] = {}
         self.made: list[Statement] = []
 
     def run(self) -> Program:
-        """The program; what it adds to states comes last."""
+        """The program."""
         wide = [name for name, axes in self.axes.items() if len(axes) > self.rank]
         if not wide:
             return self.program
@@ -86,15 +154,10 @@ class _Pairs:
             if axes[0] == self.axis:
                 self.places[name] = 1
         for statement in self.program.statements:
-            if statement.name not in self.added:
-                self.made.append(self.rewritten(statement))
-        for statement in self.program.statements:
-            if statement.name in self.added:
-                place = self.places.get(self.states[statement.name])
-                self.places[statement.name] = place
-                if place is not None:
-                    statement = self.associated(self.added[statement.name], place)
-                self.made.append(self.rewritten(statement))
+            self.made.append(self.rewritten(statement))
+        for added, state in self.states.items():
+            if self.places.get(added) != self.places.get(state):
+                raise CompileError(f"{state} has a pair of features in one place and {added} in another")
         params, outputs = (tuple(map(self.param, given)) for given in (self.program.params, self.program.outputs))
         return replace(self.program, params=params, outputs=outputs, statements=tuple(self.made))
 
@@ -130,39 +193,7 @@ class _Pairs:
             self.settle(read.tensor, place)
             return Read(read.tensor, (*read.indices[:place], index, *read.indices[place + 2 :]))
 
-        made = replace(map_statement(statement, change), indices=change(left).indices)
-        split = {*indices_of(made.value)} & {first, second}
-        if split and (index not in made.indices or set(indices_of(made.value)) - set(parts_of(made.indices))):
-            raise CompileError(f"{statement.name} takes a pair of features apart")
-        return made
-
-    def associated(self, statement: Statement, place: int) -> Statement:
-        """What is added to a state, as a product of a tensor over its pair and one over the rest."""
-        pair = {*statement.indices[place : place + 2]}
-        term = single_term(statement)
-        assert term is not None
-        inside = [f for f in term.factors if pair & {*f.indices}]
-        rest = [f for f in term.factors if not pair & {*f.indices}]
-        known = all(read.tensor in self.axes for factor in term.factors for read in reads(factor.expression()))
-        alone = all(index in pair or index.axis == self.axis for factor in inside for index in factor.indices)
-        if not (known and alone):
-            return self.defined[statement.name]
-        factors = []
-        for suffix, chosen in (("pair", inside), ("rest", rest)):
-            if len(chosen) > 1 or suffix == "pair":
-                indices = tuple(dict.fromkeys(index for factor in chosen for index in factor.indices))
-                tokens = tuple(index for index in indices if index.axis == self.axis)
-                features = [index for index in statement.indices if index in indices]
-                made = Statement(
-                    f"{statement.name}_{suffix}", (*tokens, *features), Term((), tuple(chosen)).expression()
-                )
-                self.axes[made.name] = made.axes
-                self.places[made.name] = 1 if suffix == "pair" else None
-                self.made.append(self.rewritten(made))
-                factors.append(Factor(Read(made.name, made.indices)))
-            else:
-                factors += chosen
-        return replace(statement, value=Term(term.coefficient, tuple(factors)).expression())
+        return replace(map_statement(statement, change), indices=change(left).indices)
 
     def pair(self, left: Read, found: list[Read]) -> tuple[Index, Index] | None:
         """The two indices of a statement that are to be one, in the order of a tensor that cannot be turned."""
@@ -196,6 +227,7 @@ class _Pairs:
                 made += "_"
             self.turns[name] = made
             self.places[made] = 1
+            self.axes[made] = (*source.axes[:-2], *source.axes[:-3:-1])
             *rest, first, second = source.indices
             self.made.append(self.rewritten(replace(source, name=made, indices=(*rest, second, first))))
         return made

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dtn_core.errors import CompileError
-from dtn_core.ir.nodes import Param, Statement
+from dtn_core.ir.nodes import Param, Program, Statement
 from dtn_core.passes.pipeline import Lowered
 from dtn_core.passes.stream import State
 
@@ -17,6 +17,12 @@ def carry(states: Sequence[State]) -> tuple[list[Carried], dict[str, str], list[
     """States as carried tensors, the state that each new value is of, and the statements that renew them."""
     carried = [Carried(state.name, state.axes, weights=state.weights) for state in states]
     return carried, {state.after: state.name for state in states}, [state.update for state in states]
+
+
+def with_axes(states: Sequence[State], program: Program) -> tuple[State, ...]:
+    """States with the axes that they have in ``program``."""
+    axes = {param.name: param.axes for param in program.params}
+    return tuple(replace(state, axes=axes[state.name]) for state in states)
 
 
 def before_first(state: State) -> Param:

@@ -36,7 +36,7 @@ from dtn_core.ir.nodes import (
     terms_of,
 )
 
-from .pairs import parts_of
+from .pairs import parts_of, taken_apart
 
 ACC = Read("(accumulator)")
 """The accumulated value, in ``Step.finish``."""
@@ -109,7 +109,13 @@ class Step:
     def splits(self) -> bool:
         """Whether it reads what pairs of its indices are made of."""
         own = {index for read in self.reads for index in read.indices}
-        return any(part in own for part in parts_of(self.indices)[len(self.indices) :])
+        return any(part in own for part in parts_of(self.indices)[len(self.indices) :]) or self.takes_apart
+
+    @property
+    def takes_apart(self) -> bool:
+        """Whether it sums over one index of a pair."""
+        read = {index for c in self.contractions for factor in c.factors for index in factor.indices}
+        return not read.issubset({*self.indices, *(index for c in self.contractions for index in c.summed)})
 
     @property
     def is_matmul(self) -> bool:
@@ -184,7 +190,8 @@ def _step(statement: Statement) -> Step:
     groups: list[Group] = []
     plain: list[Expr] = []
     for term in terms_of(statement.value):
-        summed = tuple(index for index in indices_of(term) if index not in left)
+        apart = taken_apart((*indices_of(term), *left))
+        summed = tuple(index for index in indices_of(term) if index not in left | apart)
         if not summed:
             plain.append(term)
             continue
@@ -202,7 +209,7 @@ def _split(statement: Statement, term: Expr, summed: set[Index]) -> tuple[tuple[
     inside: list[Read] = []
     outside: list[Expr] = []
     for factor in factors_of(term):
-        if not summed & set(indices_of(factor)):
+        if not summed & set(parts_of(indices_of(factor))):
             outside.append(factor)
         elif not isinstance(factor, Read):
             raise CompileError(f"{statement.name} sums a function of a tensor in place")
@@ -210,7 +217,7 @@ def _split(statement: Statement, term: Expr, summed: set[Index]) -> tuple[tuple[
             inside.append(factor)
     if not inside or len(inside) > RANK:
         raise CompileError(f"{statement.name} sums {len(inside)} tensors at once; a step takes one or two")
-    found = {index for read in inside for index in read.indices}
+    found = {index for read in inside for index in parts_of(read.indices)}
     if not summed <= found:
         raise CompileError(f"{statement.name} counts an axis")
     return tuple(inside), product(*outside)
@@ -236,7 +243,10 @@ def _merged(outer: Step, read: Read, inner: Step) -> Step | None:
         return None
     inner = _renamed(inner, dict(zip(inner.indices, read.indices, strict=True)))
     if not inner.groups:
-        return replace(outer, finish=map_expression(outer.finish, read, inner.finish))
+        scaled = tuple(replace(g, factor=map_expression(g.factor, read, inner.finish)) for g in outer.groups)
+        return replace(outer, groups=scaled, finish=map_expression(outer.finish, read, inner.finish))
+    if any(read in reads(group.factor) for group in outer.groups):
+        return None
     if not outer.groups:
         linear = _linear(outer.finish, read)
         if inner.finish == ACC and linear is not None:

@@ -34,8 +34,8 @@ from dtn_core.passes.stream import State, Stream
 from .dependencies import apart, depending, hoisted, levels, needed
 from .gradients import chunked_backward
 from .one_token import one_token
-from .pairs import paired
-from .states import carry, check_states, resume
+from .pairs import associated, paired
+from .states import carry, check_states, resume, with_axes
 from .steps import RANK, fuse
 from .walks import Carried, TileProgram, Walk
 
@@ -69,11 +69,12 @@ def forward(lowered: Lowered, *, split: bool = False, resumed: bool = False) -> 
     if before is not None:
         chunked = replace(chunked, chunk=apart(chunked.chunk, {s.name for s in before.statements}))
     try:
-        chunked, pairs = paired(chunked, RANK)
+        chunk, pairs = paired(associated(chunked.chunk, chunked.stream, RANK), chunked.stream, RANK)
+        chunked = replace(chunked, chunk=chunk)
         earlier = before.statements if before is not None else ()
-        body = replace(definition, statements=(*earlier, *chunked.chunk.statements))
+        body = replace(definition, statements=(*earlier, *chunk.statements))
         staged = _Staged(body, axis, definition.params, definition.outputs, chunked, split=split)
-        made = replace(staged.build(chunked.stream.states), pairs=pairs)
+        made = replace(staged.build(with_axes(states, chunk)), pairs=pairs)
     except CompileError as error:
         if split or not chunked.stream.resumable:
             raise

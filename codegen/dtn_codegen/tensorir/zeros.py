@@ -10,7 +10,7 @@ from dtn_core.errors import CompileError
 from dtn_core.ir.functions import FUNCTIONS
 from dtn_core.ir.nodes import ONES, Apply, Expr, Index, Product, Read, Sum
 
-from .pairs import PairIndex
+from .pairs import PairIndex, parts_of
 from .steps import ACC, Step
 from .walks import TileProgram
 
@@ -68,7 +68,7 @@ class Padding:
 
     def ends(self, read: Read, index: Index) -> bool:
         """Whether a tensor is 0 past the end of ``index``."""
-        return index in read.indices and not (read.tensor in self.open and index.axis == self.axis)
+        return index in parts_of(read.indices) and not (read.tensor in self.open and index.axis == self.axis)
 
     def vanishes(self, expr: Expr, step: Step, index: Index) -> bool:
         """Whether ``expr`` is 0 past the end of ``index``."""

@@ -64,6 +64,8 @@ def passes(program: TileProgram, *, split: bool) -> tuple[Pass, ...]:
         raise CompileError(f"{program.name} takes its tokens one at a time; its sequences are not cut into segments")
     if any(walk.replay for walk in program.walks):
         raise CompileError(f"{program.name} goes back through its tokens one at a time; that has no CUDA kernel")
+    if any(step.takes_apart for step in program.steps):
+        raise CompileError(f"{program.name} sums over one feature of a pair; that has no CUDA kernel")
     if program.tail:
         raise CompileError(f"{program.name}: what follows its last walk has no CUDA kernel")
     for output in program.outputs:

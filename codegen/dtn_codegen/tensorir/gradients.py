@@ -18,7 +18,7 @@ from dtn_core.passes.contract import contract
 from dtn_core.passes.differentiate import differentiate, masks
 from dtn_core.passes.divide import divide
 from dtn_core.passes.pipeline import FEATURES, Chunked
-from dtn_core.passes.stream import Stream
+from dtn_core.passes.stream import State, Stream
 
 from .dependencies import hoisted, needed
 from .one_token import one_token
@@ -36,6 +36,8 @@ class _Chunk:
     ----------
     program : Program
         Its statements, those of the forward direction among them.
+    states : tuple[State, ...]
+        With the axes that they have there.
     cotangents : dict[str, str]
         For each result, and for each state after the chunk, the parameter that is its cotangent.
     gradients : dict[str, str]
@@ -53,6 +55,7 @@ class _Chunk:
     """
 
     program: Program
+    states: tuple[State, ...]
     cotangents: dict[str, str]
     gradients: dict[str, str]
     sums: tuple[str, ...]
@@ -111,6 +114,7 @@ def _many_tokens(chunked: Chunked) -> _Chunk:
     _, mirrored_updates, mirrored_renewals = carry(mirrored)
     return _Chunk(
         program,
+        states,
         made.cotangents | after,
         made.gradients,
         tuple(state.added for state in states),
@@ -123,7 +127,7 @@ def _many_tokens(chunked: Chunked) -> _Chunk:
 
 
 def _one_token(stream: Stream) -> _Chunk:
-    program, states = one_token(stream), stream.states
+    program, states = one_token(stream), tuple(replace(state, weights=None) for state in stream.states)
     ignored = masks(program)
     given = (p for p in (*stream.tokens, *stream.constants) if p.axes and p.name not in ignored)
     wrt = [*(state.name for state in states), *(p.name for p in given)]
@@ -139,7 +143,7 @@ def _one_token(stream: Stream) -> _Chunk:
     updates = {state.after: state.name for state in states}
     mirrored = {gradients[state.name]: cotangents[state.name] for state in states}
     sums = tuple(state.after for state in states)
-    return _Chunk(both, cotangents, gradients, sums, (), (), updates, mirrored, by_token=True)
+    return _Chunk(both, states, cotangents, gradients, sums, (), (), updates, mirrored, by_token=True)
 
 
 def _two_walks(chunk: _Chunk, stream: Stream, definition: Program, wrt: Sequence[str], *, resumed: bool) -> TileProgram:
@@ -149,7 +153,7 @@ def _two_walks(chunk: _Chunk, stream: Stream, definition: Program, wrt: Sequence
         axes.update({weight.rise: (stream.axis,), weight.fall: (stream.axis,), weight.whole: ()})
     if not chunk.by_token:
         axes.update({p.name: p.axes for p in definition.params})
-    states = {state.name: state for state in stream.states}
+    states = [state.name for state in chunk.states]
     varying = {*(p.name for p in stream.tokens), *states, *chunk.cotangents.values(), *(w.fall for w in weights)}
     outputs = []
     for name in wrt:
@@ -159,39 +163,20 @@ def _two_walks(chunk: _Chunk, stream: Stream, definition: Program, wrt: Sequence
     along = tuple(p.name for p in outputs if stream.axis in p.axes)
     totals = [p.name for p in outputs if stream.axis not in p.axes]
     wanted = {*along, *totals, *(chunk.gradients[name] for name in states)}
-    body, renewals, updates, carried = _totalled(needed(chunk.program.statements, wanted), totals, axes)
+    body, renewals, updates, sums = _totalled(needed(chunk.program.statements, wanted), totals, axes)
     constant, moving = hoisted(body, varying)
     read = {r.tensor for s in moving for r in statement_reads(s)}
-    loaded = tuple(name for name in states if name in read)
-    kept = [
-        Carried(
-            chunk.cotangents[name],
-            axes[name],
-            weights=None if chunk.by_token else state.weights,
-            first=f"d_{after_last(state).name}" if resumed else "",
-            last=f"d_{before_first(state).name}" if resumed else "",
-        )
-        for name, state in states.items()
-    ]
+    loaded = tuple(name for name in states if chunk.by_token or name in read)
     walks: list[Walk] = []
     if states:
         own, others = hoisted(needed(chunk.program.statements, set(chunk.sums)), varying)
-        forward = [
-            Carried(
-                name,
-                axes[name],
-                weights=None if chunk.by_token else state.weights,
-                first=before_first(state).name if resumed else "",
-            )
-            for name, state in states.items()
-        ]
         steps = fuse([*others, *chunk.renewals], (), chunk.updates)
-        walks.append(Walk(fuse(own, axes), steps, tuple(forward), saved=loaded))
+        walks.append(Walk(fuse(own, axes), steps, _carried(chunk, resumed=resumed), saved=loaded))
     walks.append(
         Walk(
             fuse(constant, axes),
             fuse([*moving, *chunk.mirrored, *renewals], along, chunk.mirrored_updates | updates),
-            (*kept, *carried),
+            (*_mirrored(chunk, resumed=resumed), *sums),
             loaded=loaded,
             results=along,
             reverse=True,
@@ -213,6 +198,24 @@ def _two_walks(chunk: _Chunk, stream: Stream, definition: Program, wrt: Sequence
         axes,
         pairs=chunk.pairs,
         by_token=chunk.by_token,
+    )
+
+
+def _carried(chunk: _Chunk, *, resumed: bool) -> tuple[Carried, ...]:
+    """The states as the forward walk carries them."""
+    return tuple(
+        Carried(s.name, s.axes, weights=s.weights, first=before_first(s).name if resumed else "") for s in chunk.states
+    )
+
+
+def _mirrored(chunk: _Chunk, *, resumed: bool) -> tuple[Carried, ...]:
+    """Their cotangents as the walk back carries them."""
+    found = (Carried(chunk.cotangents[s.name], s.axes, weights=s.weights) for s in chunk.states)
+    if not resumed:
+        return tuple(found)
+    return tuple(
+        replace(c, first=f"d_{after_last(s).name}", last=f"d_{before_first(s).name}")
+        for c, s in zip(found, chunk.states, strict=True)
     )
 
 

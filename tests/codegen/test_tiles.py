@@ -215,3 +215,39 @@ def test_sums_that_are_scaled_differently_are_two_steps():
     steps = fuse(program.statements, ["o"])
     assert len(steps) == 2
     assert steps[-1].name == "o"
+
+
+def test_a_scale_that_another_statement_computes_stays_a_factor_of_the_accumulator():
+    program = parse("f(x[n,d], r[n]) -> o[n]:\n    s[i] = exp(r[i])\n    o[i] = s[i] * x[i,a] * x[i,a]")
+    (step,) = fuse(program.statements, ["o"])
+    assert {read.tensor for read in step.reads} == {"x", "r"}
+
+
+def test_what_reads_the_new_value_of_a_state_comes_after_it_and_reads_the_state():
+    program = parse(
+        """f(x[d], y[e], s[d,e]) -> o[e], t[d,e]:
+        t[a,c] = s[a,c] + x[a] * y[c]
+        before[c] = x[a] * s[a,c]
+        o[c] = x[a] * t[a,c] + before[c]"""
+    )
+    steps = fuse(program.statements, ["o"], {"t": "s"})
+    assert [step.name for step in steps] == ["before", "s", "o"]
+    assert {read.tensor for read in steps[-1].reads} == {"x", "s", "before"}
+
+
+def test_the_gradient_of_one_token_a_chunk_computes_the_states_of_a_segment_once_more():
+    program = backward(form(catalogue["two_simplicial"].build()))
+    there, back = program.walks
+    assert program.by_token
+    assert there.saved == back.loaded == ("o_state_past", "o_past")
+    assert back.replay == there.body
+    assert back.results == ("d_q", "d_k", "d_l", "d_v", "d_w")
+
+
+@pytest.mark.parametrize("knobs", [{}, {"decay": 0.9}, {"normalize": "row"}], ids=str)
+def test_the_gradient_by_one_feature_of_a_pair_sums_over_the_other(knobs):
+    program = backward(causal(product="hadamard", **knobs))
+    assert program.pairs == {"d*d": ("d", "d")}
+    apart = [step for step in program.walks[1].body if step.takes_apart]
+    assert len(apart) == 4  # each of two pairs, by the first and by the second
+    assert all(len(contraction.summed) == 1 for step in apart for contraction in step.contractions)

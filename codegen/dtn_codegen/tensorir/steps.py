@@ -166,7 +166,7 @@ def fuse(
             if step.is_matrix_function or inner.is_matrix_function or step.splits or inner.splits:
                 continue
             merged = _merged(step, read, inner)
-            if merged is not None and _may_update(merged, updates.get(statement.name)):
+            if merged is not None and _may_merge(merged, updates):
                 step = merged
                 del steps[read.tensor]
         steps[statement.name] = step
@@ -348,9 +348,13 @@ def map_expression(expr: Expr, read: Read, value: Expr) -> Expr:
     return expr
 
 
-def _may_update(step: Step, state: str | None) -> bool:
-    """Whether a state that is overwritten tile by tile is not also an operand of the products."""
-    return state is None or all(f.tensor != state for c in step.contractions for f in c.factors)
+def _may_merge(step: Step, updates: Mapping[str, str]) -> bool:
+    """Whether no state is overwritten that is an operand of the products, or read before and after it is."""
+    state = updates.get(step.name)
+    if any(factor.tensor == state for c in step.contractions for factor in c.factors):
+        return False
+    found = {read.tensor for read in step.reads}
+    return not any(new in found and old in found for new, old in updates.items())
 
 
 def _ordered(steps: tuple[Step, ...], updates: Mapping[str, str]) -> tuple[Step, ...]:

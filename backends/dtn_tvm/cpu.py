@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import product
 from typing import Any
@@ -15,6 +16,8 @@ from .problem import Problem, tile_program
 from .targets import Target
 
 CHUNK = 32
+PAIRS = 64
+"""Tokens of a chunk whose states are over pairs of features: it goes through each of them several times."""
 CHUNKS = (16, 32, 64, 128)
 TILES = ((8, 16), (16, 16), (4, 32), (8, 32), (4, 64))
 UNROLLS = (1, 2, 4)
@@ -42,8 +45,7 @@ def default(problem: Problem, target: Target) -> CpuSchedule:
     by_token = problem.tiles.by_token  # or why there is no kernel
     length = problem.sizes[problem.axis]
     tasks = problem.sizes["batch"] * problem.sizes["heads"]
-    chunk = next((chunk for chunk in CHUNKS if chunk >= length), CHUNK)
-    schedule = _measured(problem, min(chunk, CHUNK))
+    schedule = _measured(problem, next((chunk for chunk in CHUNKS if chunk >= length), CHUNKS[-1]))
     few = length * tasks <= FEW
     awake = few and threads.share_openmp()  # those of OpenMP pay from a few microseconds on
     if target.threads >= 2 and tasks >= target.threads and (awake or not few):
@@ -55,16 +57,24 @@ def default(problem: Problem, target: Target) -> CpuSchedule:
     return replace(schedule, parallel="split", parts=-(-target.threads // max(1, tasks)))
 
 
-def _measured(problem: Problem, chunk: int) -> CpuSchedule:
-    """What did well at all shapes of its kind: short chunks, unless a gradient or wide features make states costly."""
+def _measured(problem: Problem, whole: int) -> CpuSchedule:
+    """What did well at all shapes of its kind, or one chunk of ``whole``: short ones, unless states are costly."""
     widest = max((problem.sizes[axis] for axis in problem.tiles.features), default=1)
+    if problem.tiles.pairs:
+        return CpuSchedule(min(whole, PAIRS))
     if problem.direction == "backward" or widest > WIDE:
-        return CpuSchedule(chunk)
-    return CpuSchedule(min(chunk, CHUNKS[0]), features=(4, 64), unroll=1)
+        return CpuSchedule(min(whole, CHUNK))
+    return CpuSchedule(min(whole, CHUNKS[0]), features=(4, 64), unroll=1)
 
 
-def lacks(program: TileProgram) -> str:
-    """Why a program has no kernel; there is one for all."""
+def lacks(program: TileProgram, sizes: Mapping[str, int]) -> str:
+    """Why a program has no kernel at these sizes of features; empty where it has one."""
+    from dtn_codegen.tensorir.cpu import check_fits
+
+    try:
+        check_fits(program, CpuSchedule(PAIRS if program.pairs else CHUNK), sizes)
+    except CompileError as error:
+        return str(error)
     return ""
 
 

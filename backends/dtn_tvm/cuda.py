@@ -11,6 +11,7 @@ of a call); and every number of ``dtn_codegen.tensorir.cuda.cost``, which is est
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from itertools import product
 from typing import Any
@@ -89,7 +90,7 @@ def default(problem: Problem, target: Target) -> CudaSchedule:
     return space(problem, target)[0]
 
 
-def lacks(program: TileProgram) -> str:
+def lacks(program: TileProgram, sizes: Mapping[str, int]) -> str:
     """Why a program has no kernel at any size; empty where it has one."""
     try:
         passes(program, split=False)

@@ -56,12 +56,14 @@ class TvmKernels:
         self.outputs: tuple[Param, ...] = forward.outputs
         self.states: frozenset[str] = forward.states
         self.gradients: tuple[str, ...] = ()
-        self._lacks: dict[str, str] = {}
+        self._features = frozenset(forward.features)
+        self._why_no_gradient = ""
+        self._lacks: dict[tuple[object, ...], str] = {}
         try:
             results = tile_program(self.operator, "backward", resumed=of.resumed).outputs
             self.gradients = tuple(result.name.removeprefix("d_") for result in results)
         except CompileError as error:
-            self._lacks = dict.fromkeys(kernels.FAMILIES, str(error))
+            self._why_no_gradient = str(error)
         self._known: dict[tuple[object, ...], kernels.Kernel] = {}
 
     def variant(self, variant: Variant) -> TvmKernels:
@@ -74,13 +76,20 @@ class TvmKernels:
         """
         return _variant(self.plain, self.layout, variant)
 
-    def why_no_gradient(self, device: str) -> str:
-        """Why a kind of device has no kernel of the gradient; empty where it has one."""
-        kind = target_of(device).kind
-        if kind not in self._lacks:
-            program = tile_program(self.operator, "backward", resumed=self.of.resumed)
-            self._lacks[kind] = kernels.FAMILIES[kind].lacks(program)
-        return self._lacks[kind]
+    def why_no_gradient(self, sizes: Mapping[str, int], device: str) -> str:
+        """Why a kind of device has no kernel of the gradient at these sizes; empty where it has one."""
+        if self._why_no_gradient:
+            return self._why_no_gradient
+        key = (device, *(size for axis, size in sizes.items() if axis in self._features))
+        if not all(type(part) in (str, int) for part in key):  # symbols of a trace, which no table holds
+            return self._lack(sizes, device)
+        if key not in self._lacks:
+            self._lacks[key] = self._lack(sizes, device)
+        return self._lacks[key]
+
+    def _lack(self, sizes: Mapping[str, int], device: str) -> str:
+        program = tile_program(self.operator, "backward", resumed=self.of.resumed)
+        return str(kernels.FAMILIES[target_of(device).kind].lacks(program, sizes))
 
     def check(self, dtype: str) -> None:
         """Raise ValueError for a dtype that there is no kernel for."""
@@ -162,7 +171,7 @@ class TvmKernels:
         """The schedules that run at these sizes on this processor, and where they are from."""
         said = []
         directions: tuple[Direction, ...] = ("forward", "backward")
-        lack = self.why_no_gradient("cpu")
+        lack = self.why_no_gradient(sizes, "cpu")
         for direction in directions[: 1 if lack else 2]:
             choice = self.choose(direction, sizes, dtype, targets.target("cpu"))
             found = choice.schedule.to_json()

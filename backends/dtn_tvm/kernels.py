@@ -5,7 +5,7 @@ Every kind of device is a family of schedules (``FAMILIES``): a module with the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -37,7 +37,7 @@ class Family(Protocol):
     def default(self, problem: Problem, target: Target) -> Schedule:
         """What to take without measuring."""
 
-    def lacks(self, program: TileProgram) -> str:
+    def lacks(self, program: TileProgram, sizes: Mapping[str, int]) -> str:
         """Why a program has no kernel on any device of this kind; empty where it has one."""
 
     def lower(self, problem: Problem, schedule: Schedule, target: Target) -> tvm.IRModule:

@@ -290,8 +290,17 @@ def test_explain_says_why_the_gradient_is_native():
 
 def test_cards_have_no_kernel_of_a_gradient_that_goes_back_one_token_at_a_time():
     found = IMPLEMENTATION.kernels(catalogue["two_simplicial"].build(), "... n d")
-    assert not found.why_no_gradient("cpu")
-    assert "back through its tokens one at a time" in found.why_no_gradient("NVIDIA H100 80GB HBM3")
+    sizes = {"batch": 1, "heads": 1, "n": 64, "d": 16, "e": 16}
+    assert not found.why_no_gradient(sizes, "cpu")
+    assert "back through its tokens one at a time" in found.why_no_gradient(sizes, "NVIDIA H100 80GB HBM3")
+
+
+def test_a_gradient_too_large_for_a_cache_is_native():
+    operator = tensor_attention(mask="causal", product="hadamard", normalize=None)
+    found = IMPLEMENTATION.kernels(operator, "... n d")
+    sizes = {"batch": 1, "heads": 1, "n": 64, "d": 64, "e": 64}
+    assert not found.why_no_gradient(sizes, "cpu")
+    assert "take 56 MiB, more than the 32 of a cache" in found.why_no_gradient({**sizes, "d": 128, "e": 128}, "cpu")
 
 
 def test_explain_says_which_schedule_runs():

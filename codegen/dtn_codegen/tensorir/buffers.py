@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from math import prod
 from typing import Any
 
 from tvm.script.ir_builder import IRBuilder
@@ -24,6 +25,20 @@ Key = tuple[str, bool]
 """A tensor, and whether it is held transposed."""
 
 
+def extents(program: TileProgram, schedule: CpuSchedule, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Places along every axis in the buffers of a chunk: whole vectors of features."""
+    vector = schedule.vector
+    found = {axis: -(-sizes[axis] // vector) * vector for axis in program.features}
+    found[program.axis] = 1 if program.by_token else schedule.chunk
+    return found | {axis: found[first] * found[second] for axis, (first, second) in program.pairs.items()}
+
+
+def working_set(program: TileProgram, schedule: CpuSchedule, sizes: Mapping[str, int]) -> int:
+    """Bytes of a head's chunk and states, each tensor held one way."""
+    found = extents(program, schedule, sizes)
+    return sum(4 * prod(found[axis] for axis in axes) for axes in program.axes.values())
+
+
 class Buffers:
     """The tensors of one head, and expressions of their elements.
 
@@ -43,20 +58,12 @@ class Buffers:
         self.segment = schedule.chunk  # tokens between two states that are written to memory
         self.layout: Layout = choose(program)
         self.padding = Padding(program)
-        vector = schedule.vector
-        self.extents = {axis: -(-size // vector) * vector for axis, size in self.sizes.items()}
-        self.extents[program.axis] = self.chunk
-        self.extents.update({axis: self.extents[a] * self.extents[b] for axis, (a, b) in program.pairs.items()})
+        self.extents = extents(program, schedule, sizes)
         self.buffers: dict[Key, Any] = {}
         self.tables: dict[Number | Read, Any] = {}
         self.empty: dict[str, Any] = {}  # for each state, 0 in the first chunk, where it is 0 as well, and 1 later
         self.length: Any = None  # of a sequence
         self.tokens: Any = None  # in the chunk at hand
-
-    @property
-    def bytes(self) -> int:
-        """What one head takes."""
-        return sum(4 * rows * columns for name in self.program.axes for rows, columns in self.shapes(name))
 
     def forms(self, name: str) -> tuple[bool, ...]:
         """The ways that a tensor is held."""
@@ -65,10 +72,6 @@ class Buffers:
     def native(self, name: str) -> bool:
         """Whether a tensor is computed transposed."""
         return self.forms(name)[0]
-
-    def shapes(self, name: str) -> list[tuple[int, int]]:
-        """Rows and columns of a tensor's buffers."""
-        return [self.shape(name, transposed=form) for form in self.forms(name)]
 
     def shape(self, name: str, *, transposed: bool) -> tuple[int, int]:
         """Rows and columns of a tensor's buffer; a vector is one row."""

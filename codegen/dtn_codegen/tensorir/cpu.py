@@ -18,7 +18,7 @@ from tvm.tirx.script import builder as T
 from dtn_core.errors import CompileError
 from dtn_core.ir.nodes import Number, Param, Read
 
-from .buffers import FLOAT
+from .buffers import FLOAT, working_set
 from .prefetch import Prefetch, Tokens
 from .products import Loops
 from .schedule import CpuSchedule
@@ -56,6 +56,16 @@ def lower_cpu(
     return tvm.IRModule({"main": _Kernel(program, schedule, sizes, dtype, layout).function()})
 
 
+def check_fits(program: TileProgram, schedule: CpuSchedule, sizes: Mapping[str, int]) -> None:
+    """Raise CompileError for a kernel that would not stay in a cache."""
+    taken = working_set(program, schedule, sizes)
+    if taken > MAX_WORKING_SET:
+        raise CompileError(
+            f"{program.name}: a head's chunk and states take {taken >> 20} MiB, "
+            f"more than the {MAX_WORKING_SET >> 20} of a cache"
+        )
+
+
 class _Kernel(Loops):
     def __init__(
         self, program: TileProgram, schedule: CpuSchedule, sizes: Mapping[str, int], dtype: str, layout: str
@@ -66,11 +76,7 @@ class _Kernel(Loops):
         self.arguments: dict[str, Any] = {}
         self.kept: dict[str, Any] = {}
         self.sums: dict[str, Any] = {}
-        if self.bytes > MAX_WORKING_SET:
-            raise CompileError(
-                f"{program.name}: a head's chunk and states take {self.bytes >> 20} MiB, "
-                f"more than the {MAX_WORKING_SET >> 20} of a cache"
-            )
+        check_fits(program, schedule, sizes)
 
     # -------------------------------------------------------------- the function
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from dtn_core.ir.nodes import Index, Read
 
-from .pairs import parts_of, second_of
+from .pairs import PairIndex, parts_of, second_of
 from .steps import RANK, Step
 from .walks import TileProgram
 
@@ -27,6 +27,9 @@ ALONG = 0.25
 
 NARROW = 0.25
 """What it costs if the vectors of a product run along the tokens of a chunk, which are few."""
+
+WIDE = 16.0
+"""How much more all of this costs for a tensor over pairs of features, which is so much larger."""
 
 SWEEPS = 4
 
@@ -111,7 +114,7 @@ def _forms(program: TileProgram, native: Mapping[str, bool], written: Iterable[s
 
 def _needs(step: Step, native: Mapping[str, bool]) -> list[tuple[str, bool]]:
     """Which form of which tensor the products of ``step`` read along."""
-    if not step.is_matmul:
+    if not (step.is_matmul or step.takes_apart):
         return []
     along = _last(step.indices, transposed=native[step.name])
     return [(f.tensor, f.indices[0] == along) for c in step.contractions for f in c.factors if along in f.indices]
@@ -120,7 +123,8 @@ def _needs(step: Step, native: Mapping[str, bool]) -> list[tuple[str, bool]]:
 def _cost(program: TileProgram, native: Mapping[str, bool], written: Iterable[str]) -> float:
     forms = _forms(program, native, written)
     layout = Layout(forms)
-    cost = sum(COPY * (len(found) - 1) for found in forms.values())
+    sizes = {name: WIDE if set(program.axes[name]) & program.pairs.keys() else 1.0 for name in forms}
+    cost = sum(COPY * sizes[name] * (len(found) - 1) for name, found in forms.items())
     narrow = sum(step.is_matmul and layout.vector(step).axis == program.axis for step in program.steps)
     return cost + NARROW * narrow + sum(_strides(step, layout) for step in program.steps)
 
@@ -135,7 +139,8 @@ def _strides(step: Step, layout: Layout) -> float:
             continue
         if along is not None and layout.is_along(read, along):
             continue
-        cost += ALONG if read in contracted else STRIDED
+        size = WIDE if any(isinstance(index, PairIndex) for index in read.indices) else 1.0
+        cost += size * (ALONG if read in contracted and sums_along(step, layout) is not None else STRIDED)
     return cost
 
 

@@ -18,6 +18,8 @@ from .targets import Target
 CHUNK = 32
 PAIRS = 64
 """Tokens of a chunk whose states are over pairs of features: it goes through each of them several times."""
+PAIRED = 8 * 2**20
+"""Bytes of a head's chunk and states from which a gradient over pairs of features is slower than the native one."""
 CHUNKS = (16, 32, 64, 128)
 TILES = ((8, 16), (16, 16), (4, 32), (8, 32), (4, 64))
 UNROLLS = (1, 2, 4)
@@ -68,11 +70,11 @@ def _measured(problem: Problem, whole: int) -> CpuSchedule:
 
 
 def lacks(program: TileProgram, sizes: Mapping[str, int]) -> str:
-    """Why a program has no kernel at these sizes of features; empty where it has one."""
+    """Why the gradient has no kernel at these sizes of features; empty where it has one."""
     from dtn_codegen.tensorir.cpu import check_fits
 
     try:
-        check_fits(program, CpuSchedule(PAIRS if program.pairs else CHUNK), sizes)
+        check_fits(program, CpuSchedule(PAIRS if program.pairs else CHUNK), sizes, PAIRED if program.pairs else None)
     except CompileError as error:
         return str(error)
     return ""

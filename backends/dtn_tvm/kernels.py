@@ -38,7 +38,7 @@ class Family(Protocol):
         """What to take without measuring."""
 
     def lacks(self, program: TileProgram, sizes: Mapping[str, int]) -> str:
-        """Why a program has no kernel on any device of this kind; empty where it has one."""
+        """Why a gradient has no kernel at these sizes of features; empty where it has one."""
 
     def lower(self, problem: Problem, schedule: Schedule, target: Target) -> tvm.IRModule:
         """The module of a candidate."""

@@ -12,18 +12,18 @@ class TooLongError(Exception):
 
 @contextlib.contextmanager
 def bounded(seconds):
-    """Interrupt the block after ``seconds`` (where the system has alarms)."""
+    """Interrupt the block after ``seconds`` of the process's own time (where the system has timers)."""
 
     def stop(*_):
         raise TooLongError(f"still running after {seconds} s")
 
-    if not hasattr(signal, "SIGALRM"):
+    if not hasattr(signal, "setitimer"):
         yield
         return
-    previous = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(seconds)
+    previous = signal.signal(signal.SIGPROF, stop)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
         yield
     finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, previous)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, previous)

@@ -95,8 +95,7 @@ def _differentiable(shapes: KernelShapes, native: Callable[..., Any], dtype: Any
     @tf.custom_gradient
     def function(*arrays: Any) -> Any:
         def gradient(*cotangents: Any) -> Any:
-            sizes = shapes.sizes([tuple(x.shape) for x in arrays])
-            if moved or kernels.why_no_gradient(sizes, _device(arrays[0])):
+            if moved or kernels.why_no_gradient(shapes.sizes([tuple(x.shape) for x in arrays]), _device(arrays[0])):
                 return _native_gradient(native, arrays, cotangents)
             return _kernel_gradient(shapes, native, dtype, arrays, cotangents)
 
@@ -200,8 +199,10 @@ def _adopted(array: np.ndarray, dtype: Any) -> Any:
 
 def _device(tensor: Any) -> str:
     """The name that kernels are chosen by; in a graph, where a tensor is nowhere yet, that of the first card."""
+    if "CPU" in tensor.device:
+        return "cpu"
     cards = tf.config.list_physical_devices("GPU")
-    if "CPU" in tensor.device or not cards:
+    if not cards:
         return "cpu"
     card = cards[int(tensor.device.rpartition(":")[2] or 0)]
     return str(tf.config.experimental.get_device_details(card).get("device_name", "GPU"))

@@ -201,8 +201,7 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _backward(ctx: Any, cotangents: Sequence[torch.Tensor]) -> tuple[Any, None]:
     entry, tensors = ENTRIES[ctx.entry], list(ctx.saved_tensors)
-    device = _device(entry.tensor(tensors))
-    if ctx.scalars or entry.kernels.why_no_gradient(entry.sizes(tensors).axes, device):
+    if ctx.scalars or entry.kernels.why_no_gradient(entry.sizes(tensors).axes, _device(entry.tensor(tensors))):
         return _native_gradient(entry, tensors, cotangents, again=torch.is_grad_enabled()), None
     return kernel_gradient(tensors, [x.contiguous() for x in cotangents], ctx.entry), None
 

@@ -91,7 +91,7 @@ def default(problem: Problem, target: Target) -> CudaSchedule:
 
 
 def lacks(program: TileProgram, sizes: Mapping[str, int]) -> str:
-    """Why a program has no kernel at any size; empty where it has one."""
+    """Why a gradient has no kernel, whatever the sizes; empty where it has one."""
     try:
         passes(program, split=False)
     except CompileError as error:

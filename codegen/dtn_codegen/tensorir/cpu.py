@@ -205,7 +205,7 @@ class _Kernel(Loops):
         self.head_index = head
         self.tokens = self.length
         self.replayed: dict[str, Any] = {}
-        for name in {name for walk in walks if walk.replay for name in walk.loaded}:
+        for name in (name for walk in walks if walk.replay for name in walk.loaded):
             rows, columns = self.shape(name, transposed=self.native(name))
             self.replayed[name] = T.alloc_buffer((self.segment * rows, columns), FLOAT)
         steps = [*(step for walk in walks for step in walk.steps), *tail]

@@ -133,6 +133,7 @@ def _strides(step: Step, layout: Layout) -> float:
     """What reading against the grain costs a step."""
     along = layout.vector(step) if step.indices else None
     contracted = {read for c in step.contractions for read in c.factors}
+    summing = STRIDED if step.takes_apart and sums_along(step, layout) is None else ALONG
     cost = 0.0
     for read in step.reads:
         if len(read.indices) < RANK or (step.is_matmul and read in contracted):
@@ -140,7 +141,7 @@ def _strides(step: Step, layout: Layout) -> float:
         if along is not None and layout.is_along(read, along):
             continue
         size = WIDE if any(isinstance(index, PairIndex) for index in read.indices) else 1.0
-        cost += size * (ALONG if read in contracted and sums_along(step, layout) is not None else STRIDED)
+        cost += size * (summing if read in contracted else STRIDED)
     return cost
 
 

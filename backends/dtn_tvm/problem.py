@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from dtn_codegen.python import LAYOUTS, ir_hash
-from dtn_codegen.tensorir.tiles import backward, forward
+from dtn_codegen.tensorir.tiles import backward, backward_by_rows, forward, forward_by_rows
 from dtn_codegen.tensorir.walks import TileProgram
 from dtn_core.errors import CompileError
 from dtn_core.ir.nodes import Param
@@ -83,7 +83,7 @@ class Problem:
 
     @property
     def tiles(self) -> TileProgram:
-        """The operator as a tile program.
+        """The operator as a tile program, with n×n matrices by their rows if there is none without.
 
         Raises
         ------
@@ -91,6 +91,14 @@ class Problem:
             If it has none, saying why.
         """
         return tile_program(self.operator, self.direction, resumed=self.resumed)
+
+    @property
+    def tiles_by_rows(self) -> TileProgram | None:
+        """The tile program that goes through n×n matrices by their rows, if there is one."""
+        try:
+            return tile_program(self.operator, self.direction, resumed=self.resumed, rows=True)
+        except CompileError:
+            return None
 
     @property
     def inputs(self) -> tuple[Param, ...]:
@@ -163,7 +171,9 @@ class Problem:
 
 
 @lru_cache(maxsize=512)
-def tile_program(operator: Operator, direction: str, *, split: bool = False, resumed: bool = False) -> TileProgram:
+def tile_program(
+    operator: Operator, direction: str, *, split: bool = False, resumed: bool = False, rows: bool | None = None
+) -> TileProgram:
     """The tile program of an operator or its gradient, its bound scalars as constants.
 
     Parameters
@@ -174,15 +184,40 @@ def tile_program(operator: Operator, direction: str, *, split: bool = False, res
         For sequences in parts that are computed side by side.
     resumed : bool
         With states as arguments and results.
+    rows : bool, optional
+        Whether n×n matrices are gone through by chunks of their rows; by default where there is no form without.
 
     Raises
     ------
     CompileError
         If it has none, saying why.
     """
-    lowered = candidates(operator.program)[0]
     if split and direction == "backward":
         raise CompileError(f"{operator.name}: the gradient goes through a sequence as a whole; it is not split")
+    if rows is None:
+        try:
+            return tile_program(operator, direction, split=split, resumed=resumed, rows=False)
+        except CompileError as error:
+            try:
+                return tile_program(operator, direction, split=split, resumed=resumed, rows=True)
+            except CompileError as other:
+                raise CompileError(f"{error}; and by rows of n×n matrices, {other}") from None
+    if rows:
+        return _by_rows(operator, direction, split=split, resumed=resumed).bound(operator.scalars)
+    lowered = candidates(operator.program)[0]
     if direction == "forward":
         return forward(lowered, split=split, resumed=resumed).bound(operator.scalars)
     return backward(lowered, resumed=resumed).bound(operator.scalars)
+
+
+def _by_rows(operator: Operator, direction: str, *, split: bool, resumed: bool) -> TileProgram:
+    """By rows, from the first form of the operator that has that."""
+    if resumed:
+        raise CompileError(f"{operator.name}: there is no state to hand on")
+    reasons = []
+    for lowered in candidates(operator.program):
+        try:
+            return forward_by_rows(lowered, split=split) if direction == "forward" else backward_by_rows(lowered)
+        except CompileError as error:
+            reasons.append(str(error))
+    raise CompileError(reasons[-1])

@@ -30,6 +30,8 @@ def extents(program: TileProgram, schedule: CpuSchedule, sizes: Mapping[str, int
     vector = schedule.vector
     found = {axis: -(-sizes[axis] // vector) * vector for axis in program.features}
     found[program.axis] = 1 if program.by_token else schedule.chunk
+    if program.rows:
+        found[program.rows] = schedule.chunk
     return found | {axis: found[first] * found[second] for axis, (first, second) in program.pairs.items()}
 
 
@@ -64,6 +66,9 @@ class Buffers:
         self.empty: dict[str, Any] = {}  # for each state, 0 in the first chunk, where it is 0 as well, and 1 later
         self.length: Any = None  # of a sequence
         self.tokens: Any = None  # in the chunk at hand
+        self.first: Any = None  # of them
+        self.row_tokens: Any = None  # in the chunk of rows at hand
+        self.row_first: Any = None
 
     def forms(self, name: str) -> tuple[bool, ...]:
         """The ways that a tensor is held."""
@@ -162,22 +167,39 @@ class Buffers:
         """The size of an axis, as it is in memory."""
         return self.length if axis == self.program.axis else self.sizes[axis]
 
-    def power(self, decay: Number | Read, distance: Any) -> Any:
-        """``γ^distance``."""
-        return self.tables[decay][0, distance + self.chunk]
+    def power(self, decay: Number | Read, low: Any, high: Any, between: Any) -> Any:
+        """``γ^(between + high − low)``; ``between`` the firsts of two chunks, 0 if they are one."""
+        table, chunk = self.tables[decay], self.chunk
+        inside = table[0, high - low + chunk]
+        if isinstance(between, int):
+            return inside
+        apart = T.pow(self.decay(decay), T.cast(T.max(between - chunk, 0), "float64"))
+        across = T.cast(apart, FLOAT) * table[0, high + chunk] * table[0, 2 * chunk - low]
+        return T.Select(between == 0, inside, across)
+
+    def decay(self, decay: Number | Read) -> Any:
+        """A decay as float64."""
+        raise NotImplementedError
+
+    def before(self, index: Index) -> Any:
+        """Tokens before the chunk that an index runs over."""
+        return self.row_first if index.axis == self.program.rows else self.first
 
     def finished(self, step: Step, at: Mapping[Index, Any], along: Index | None, accumulated: Any) -> Any:
         """The value that a step stores: 0 outside its order and past the end of an axis."""
         value = self.value(step.finish, at, along, accumulated)
         if step.order is not None:
             low, high = at[step.order.lower], at[step.order.upper]
+            between: Any = 0
+            if self.program.rows:
+                between = self.before(step.order.upper) - self.before(step.order.lower)
             if step.order.decay is not None:
-                value = value * self.power(step.order.decay, high - low)
-            value = T.Select(low <= high, value, T.float32(0))
+                value = value * self.power(step.order.decay, low, high, between)
+            value = T.Select(low <= between + high, value, T.float32(0))
         for index in step.indices:
             if self.padding.must_mask(step, index):
-                end = self.tokens if index.axis == self.program.axis else self.sizes[index.axis]
-                value = T.Select(at[index] < end, value, T.float32(0))
+                ends = {self.program.axis: self.tokens, self.program.rows: self.row_tokens}
+                value = T.Select(at[index] < (ends | self.sizes)[index.axis], value, T.float32(0))
         return value
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -23,7 +24,7 @@ from .prefetch import Prefetch, Tokens
 from .products import Loops
 from .schedule import CpuSchedule
 from .steps import RANK, Step
-from .walks import Carried, TileProgram, Walk
+from .walks import Carried, Rows, TileProgram, Walk
 
 HEADS = "... n h d"
 MAX_WORKING_SET = 32 * 2**20
@@ -123,9 +124,10 @@ class _Kernel(Loops):
         self.segments = T.ceildiv(self.length, self.segment)
         count = self.batch * self.heads
         for walk in self.program.walks:
-            for name in (*walk.saved, *walk.stored):
+            stored = walk.rows.stored if walk.rows is not None else {}
+            for name, of in (*((name, name) for name in (*walk.saved, *walk.stored)), *stored.items()):
                 rows, columns = self.shape(name, transposed=self.native(name))
-                self.kept[name] = T.alloc_buffer((count * self.segments * rows, columns), FLOAT)
+                self.kept[of] = T.alloc_buffer((count * self.segments * rows, columns), FLOAT)
             for carried in walk.carried:
                 if carried.partial:
                     rows, columns = self.shape(carried.name, transposed=self.native(carried.name))
@@ -153,7 +155,9 @@ class _Kernel(Loops):
         for walk in self.program.walks:
             for step in walk.setup:
                 self.step(step)
-            if walk.body:
+            if walk.rows is not None:
+                self.walk_rows(walk, walk.rows, head, T.int64(0), 1)
+            elif walk.body:
                 for carried in walk.carried:
                     self.begin(carried, head)
                 if walk.replay:
@@ -175,6 +179,9 @@ class _Kernel(Loops):
                 part = T.bind(T.cast(task % parts, "int64"))
                 self.start(head, walks[: place + 1], ())
                 self.earlier(walks[: place + 1], head)
+                if walk.rows is not None:
+                    self.walk_rows(walk, walk.rows, head, part, parts)
+                    continue
                 for carried in walk.carried:
                     if carried.partial:
                         self.clear(carried.name)
@@ -191,7 +198,7 @@ class _Kernel(Loops):
                 self.start(head, walks, self.program.tail)
                 self.earlier(walks, head)
                 for carried in walks[-1].carried:
-                    if carried.total:
+                    if carried.partial and carried.total:
                         self.fold(carried, head, parts, share)
                 for carried in (carried for walk in walks for carried in walk.carried):
                     if carried.partial and carried.last:
@@ -212,6 +219,7 @@ class _Kernel(Loops):
         used = {read.tensor for step in steps for read in step.reads} | {step.name for step in steps}
         used |= {carried.name for walk in walks for carried in walk.carried}
         used |= {name for walk in walks for name in (*walk.saved, *walk.loaded)}
+        used |= {name for walk in walks if walk.rows is not None for name in walk.rows.names}
         self.allocate(name for name in self.program.axes if name in used)
         self.registers()
         for param in self.program.inputs:
@@ -229,7 +237,7 @@ class _Kernel(Loops):
             for step in walk.setup:
                 self.step(step)
             for carried in walk.carried if place < len(walks) - 1 else ():
-                if carried.total:
+                if carried.partial and carried.total:
                     self.clear(carried.name)
                     self.fold(carried, head, self.schedule.parts, share)
 
@@ -281,6 +289,7 @@ class _Kernel(Loops):
         with T.serial(end - begin) as turn:
             chunk = T.bind(end - 1 - turn if walk.reverse else begin + T.cast(turn, "int64"))
             first = T.bind(chunk * self.chunk)
+            self.first = first
             self.tokens = T.bind(T.min(self.length - first, T.int64(self.chunk)))
             for param in inputs:
                 self.stage(param, head, first)
@@ -306,6 +315,34 @@ class _Kernel(Loops):
             for param in self.program.outputs:
                 if param.name in walk.results:
                     self.write(param, head, first)
+        self.tokens = self.length
+
+    def walk_rows(self, walk: Walk, rows: Rows, head: Any, begin: Any, stride: int) -> None:
+        """A pass over the chunks for every ``stride``-th chunk of rows."""
+        inputs = {param.name: param for param in self.program.inputs}
+        outputs = {param.name: param for param in self.program.outputs}
+        with T.serial(T.ceildiv(T.max(self.chunks - begin, T.int64(0)), stride)) as turn:
+            chunk = T.bind(begin + T.cast(turn, "int64") * stride)
+            self.row_first = T.bind(chunk * self.chunk)
+            self.row_tokens = T.bind(T.min(self.length - self.row_first, T.int64(self.chunk)))
+            self.tokens = self.row_tokens
+            for name, of in rows.read.items():
+                if of in inputs:
+                    self.stage(inputs[of], head, self.row_first, name)
+                else:
+                    self.hand_over(self.kept, of, head * self.chunks + chunk, load=True, name=name)
+            for carried in walk.carried:
+                self.clear(carried.name)
+            ends = {"before": (0, chunk + 1), "after": (chunk, self.chunks), "all": (0, self.chunks)}
+            first, last = ends[rows.side]
+            self.walk(replace(walk, carried=()), head, first, last)
+            self.tokens = self.row_tokens
+            for step in rows.tail:
+                self.step(step)
+            for name, of in rows.stored.items():
+                self.hand_over(self.kept, of, head * self.chunks + chunk, load=False, name=name)
+            for of, name in rows.results.items():
+                self.write(outputs[of], head, self.row_first, name)
         self.tokens = self.length
 
     def save(self, walk: Walk, head: Any, chunk: Any) -> None:
@@ -360,11 +397,12 @@ class _Kernel(Loops):
         following = first - self.chunk if walk.reverse else first + self.chunk
         return Prefetch(tiles, tokens, following, self.chunk, self.length)
 
-    def hand_over(self, memory: Mapping[str, Any], name: str, place: Any, *, load: bool) -> None:
-        """Write a tensor to its ``place`` in memory, or read it from there."""
+    def hand_over(self, memory: Mapping[str, Any], of: str, place: Any, *, load: bool, name: str = "") -> None:
+        """Write a tensor (the one called ``name``) to its ``place`` in memory, or read it from there."""
+        name = name or of
         form = self.native(name)
         rows, columns = self.shape(name, transposed=form)
-        buffer, outside = self.buffers[name, form], memory[name]
+        buffer, outside = self.buffers[name, form], memory[of]
         with T.serial(rows) as row:
             for column, lane in self.vectors(columns):
                 inner, outer = [row, column + lane], [place * rows + row, column + lane]
@@ -377,19 +415,19 @@ class _Kernel(Loops):
 
     # -------------------------------------------------------------- arguments
 
-    def stage(self, param: Param, head: Any, first: Any) -> None:
-        """The tokens of a chunk as float32, zeros past the end."""
-        source = self.arguments[param.name]
+    def stage(self, param: Param, head: Any, first: Any, name: str = "") -> None:
+        """The tokens of a chunk as float32 in the buffer of ``name``, zeros past the end."""
+        source, name = self.arguments[param.name], name or param.name
         chunk = self.chunk
         if len(param.axes) < RANK:
-            target = self.buffers[param.name, False]
+            target = self.buffers[name, False]
             with T.serial(chunk) as t:
                 inside = T.if_then_else(
                     t < self.tokens, T.cast(source[self.row(param, head, first + t), 0], FLOAT), T.float32(0)
                 )
                 T.buffer_store(target, inside, [0, t])
             return
-        target = self.buffers[param.name, False]
+        target = self.buffers[name, False]
         size = self.sizes[param.axes[1]]
         with T.serial(self.tokens) as t:
             row = T.bind(self.row(param, head, first + t))
@@ -398,7 +436,7 @@ class _Kernel(Loops):
         with T.serial(chunk - self.tokens) as t:
             for column, lane in self.vectors(self.extents[param.axes[1]]):
                 T.buffer_store(target, T.float32(0), [self.tokens + t, column + lane])
-        self.turn(param.name)
+        self.turn(name)
 
     def stage_constant(self, param: Param, head: Any, name: str) -> None:
         """A tensor without tokens, or a scalar, as float32 in the buffer of ``name``."""
@@ -407,9 +445,9 @@ class _Kernel(Loops):
             T.buffer_store(target, T.cast(source[outside], FLOAT), list(inside))
         self.turn(name)
 
-    def write(self, param: Param, head: Any, first: Any) -> None:
-        """The results of a chunk's tokens."""
-        target, source = self.arguments[param.name], self.buffers[param.name, False]
+    def write(self, param: Param, head: Any, first: Any, name: str = "") -> None:
+        """The results of a chunk's tokens, from the buffer of ``name``."""
+        target, source = self.arguments[param.name], self.buffers[name or param.name, False]
         with T.serial(self.tokens) as t:
             row = T.bind(self.row(param, head, first + t))
             if len(param.axes) < RANK:
@@ -445,22 +483,27 @@ class _Kernel(Loops):
         """Tables of the powers of each decay: ``γ^x`` at ``C + x`` (0 for x < 0) in both directions, and γ^(p+1)."""
         self.tables = {}
         chunk = self.chunk
-        for weight in self.program.weights:
+        orders = [step.order.decay for step in self.program.steps if step.order is not None]
+        decays = dict.fromkeys([*(w.decay for w in self.program.weights), *(d for d in orders if d is not None)])
+        for of in decays:
             table = T.alloc_buffer((2, 2 * chunk + self.schedule.vector), FLOAT)
             running = T.alloc_buffer((1,), "float64", scope="local")
             self.fill(table, 2, 2 * chunk + self.schedule.vector)
-            decay = T.cast(self.decay(weight.decay), "float64")
+            decay = T.cast(self.decay(of), "float64")
             T.buffer_store(running, T.float64(1), [0])
             with T.serial(chunk + 1) as x:
                 T.buffer_store(table, T.cast(running[0], FLOAT), [0, chunk + x])
                 T.buffer_store(table, T.cast(running[0], FLOAT), [1, chunk - x])
                 T.buffer_store(running, running[0] * decay, [0])
-            self.tables[weight.decay] = table
+            self.tables[of] = table
+        for weight in self.program.weights:
             if (weight.rise, False) in self.buffers:
+                table = self.tables[weight.decay]
                 with T.serial(chunk) as t:
                     T.buffer_store(self.buffers[weight.rise, False], table[0, chunk + 1 + t], [0, t])
 
     def decay(self, decay: Number | Read) -> Any:
+        """A decay as float64."""
         if isinstance(decay, Number):
             return T.float64(float(decay.value))
         if decay.tensor in self.program.constants:

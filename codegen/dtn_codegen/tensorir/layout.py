@@ -72,7 +72,7 @@ def _last(indices: tuple[Index, ...], *, transposed: bool) -> Index:
 def choose(program: TileProgram) -> Layout:
     """The cheapest layout found: from a few starting points, one tensor turned at a time, or two of a step at once."""
     matrices = [name for name, axes in program.axes.items() if len(axes) == RANK]
-    given = {p.name for p in program.inputs}
+    given = {p.name for p in program.inputs} | program.handed_on
     written = {o.name for o in program.outputs if program.axis in o.axes}
     used = {read.tensor for step in program.steps for read in step.reads} | {step.name for step in program.steps}
     free = [name for name in matrices if name not in given and name in used]

@@ -52,7 +52,8 @@ class Loops(MatrixFunctions):
     def tile(self, step: Step) -> tuple[int, int]:
         """Rows and columns of the accumulator of a product."""
         along = self.layout.vector(step)
-        rows, columns = self.schedule.tokens if along.axis == self.program.axis else self.schedule.features
+        tokens = along.axis in (self.program.axis, self.program.rows)
+        rows, columns = self.schedule.tokens if tokens else self.schedule.features
         extent = self.extents[along.axis]
         while extent % columns:
             columns -= self.schedule.vector
@@ -78,9 +79,10 @@ class Loops(MatrixFunctions):
             left = block * columns
             low: Any = 0
             high: Any = self.extents[across.axis] // rows
-            if step.order is not None and step.order.lower == across:
+            order = None if self.program.rows else step.order  # the diagonal is in one chunk of many
+            if order is not None and order.lower == across:
                 high = T.min(T.ceildiv(left + columns, rows), high)
-            elif step.order is not None:
+            elif order is not None:
                 low = left // rows
             with T.serial(high - low) as part:
                 if self.prefetch is not None:

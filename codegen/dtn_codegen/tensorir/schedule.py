@@ -100,3 +100,10 @@ class CpuSchedule(Schedule):
             raise CompileError(f"parallel={self.parallel!r} is not one of {', '.join(PARALLEL)}")
         if (self.parts > 1) != (self.parallel == "split"):
             raise CompileError(f"parts={self.parts} clashes with parallel={self.parallel!r}")
+
+
+@dataclass(frozen=True)
+class CpuRows(CpuSchedule):
+    """Parameters of a CPU kernel that goes through n×n matrices by chunks of their rows, in place of states."""
+
+    kind: ClassVar[str] = "cpu-rows"

@@ -42,6 +42,37 @@ class Carried:
 
 
 @dataclass(frozen=True)
+class Rows:
+    """What a walk is repeated for: the rows of an n×n matrix, a chunk of them at a time.
+
+    Attributes
+    ----------
+    read
+        For each tensor along the rows that is known, the tensor along the tokens that it is.
+    stored
+        For each tensor along the rows that is written to memory, the tensor along the tokens that it becomes.
+    results
+        For each result along the tokens, the tensor along the rows.
+    tail
+        Steps after the last chunk of tokens.
+    side
+        Which tokens a row takes part with: those ``"before"`` it and itself, those ``"after"`` it and itself, or
+        ``"all"``.
+    """
+
+    read: Mapping[str, str]
+    stored: Mapping[str, str]
+    results: Mapping[str, str]
+    tail: tuple[Step, ...]
+    side: str = "all"
+
+    @property
+    def names(self) -> frozenset[str]:
+        """Its tensors that are read from memory or written there, as they are."""
+        return frozenset({*self.read, *self.stored, *self.results.values()})
+
+
+@dataclass(frozen=True)
 class Walk:
     """One pass over the tokens of a sequence, chunk by chunk.
 
@@ -64,6 +95,8 @@ class Walk:
     replay
         Steps that compute ``loaded`` states once more, token by token, from what an earlier walk saved before each
         segment of tokens; empty where it saved them before each chunk.
+    rows
+        Where the walk is repeated for every chunk of rows, what for; ``carried`` are then sums over its tokens.
     """
 
     setup: tuple[Step, ...]
@@ -75,11 +108,12 @@ class Walk:
     results: tuple[str, ...] = ()
     reverse: bool = False
     replay: tuple[Step, ...] = ()
+    rows: Rows | None = None
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """Setup and body."""
-        return (*self.setup, *self.body)
+        """Setup and body, and what comes after the last chunk."""
+        return (*self.setup, *self.body, *(self.rows.tail if self.rows is not None else ()))
 
     def reads(self, names: Iterable[str]) -> tuple[str, ...]:
         """Those of ``names`` that it reads."""
@@ -113,6 +147,8 @@ class TileProgram:
         The two axes that an axis of pairs is made of.
     by_token : bool
         Whether a chunk is one token, whatever the schedule says, and no tensor inside has an axis of tokens.
+    rows : str
+        The axis of rows of walks that are repeated for chunks of them; empty where there are none.
     """
 
     name: str
@@ -126,6 +162,7 @@ class TileProgram:
     constants: Mapping[str, float] = field(default_factory=dict)
     pairs: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     by_token: bool = False
+    rows: str = ""
 
     def bound(self, scalars: Mapping[str, float]) -> TileProgram:
         """The program with values for some of its scalar arguments."""
@@ -145,9 +182,17 @@ class TileProgram:
 
     @property
     def features(self) -> tuple[str, ...]:
-        """Every axis but that of the tokens, and those of pairs of others."""
+        """Every axis but that of the tokens and that of the rows, and those of pairs of others."""
         found = dict.fromkeys(axis for axes in self.axes.values() for axis in axes)
-        return tuple(axis for axis in found if axis != self.axis and axis not in self.pairs)
+        return tuple(axis for axis in found if axis not in (self.axis, self.rows) and axis not in self.pairs)
+
+    @cached_property
+    def handed_on(self) -> frozenset[str]:
+        """Tensors of walks over rows and before them that lie in memory as their axes say."""
+        if not self.rows:
+            return frozenset()
+        found = {name for walk in self.walks for name in (*walk.stored, *walk.loaded)}
+        return frozenset(found.union(*(walk.rows.names for walk in self.walks if walk.rows is not None)))
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -156,4 +201,6 @@ class TileProgram:
 
     def is_triangular(self, name: str) -> Step | None:
         """The step of a tensor that is 0 on one side of its diagonal."""
+        if self.rows:
+            return None
         return next((step for step in self.steps if step.name == name and step.order is not None), None)

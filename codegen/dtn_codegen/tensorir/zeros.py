@@ -40,7 +40,7 @@ class Padding:
         for walk in program.walks:
             for step in walk.setup:
                 self.visit(step, constant=True)
-            for step in walk.body:
+            for step in (*walk.body, *(walk.rows.tail if walk.rows is not None else ())):
                 self.visit(step, constant=False)
         for step in program.tail:
             self.visit(step, constant=True)

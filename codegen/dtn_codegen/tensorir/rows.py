@@ -1,0 +1,331 @@
+"""Operators with n×n matrices as tile programs: a chunk of rows of the matrices at a time, which are never there whole.
+
+Where every n×n matrix is a function of its elements, as ``relu(Q M Kᵀ)`` or a product of scores, a result of a token is
+a sum over all others of what depends on the two.  So a chunk of tokens, the rows, goes through the sequence as a walk
+does, and what is carried along is its results.  Time is n², memory that of a chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from dtn_core.errors import CompileError
+from dtn_core.ir.nodes import (
+    ONES,
+    Index,
+    Param,
+    Product,
+    Program,
+    Read,
+    Relation,
+    Statement,
+    Sum,
+    indices_of,
+    map_reads,
+    reads,
+    statement_reads,
+    sum_of,
+    terms_of,
+)
+
+from .dependencies import needed
+from .staged import Staged
+from .steps import fuse
+from .walks import Carried, Rows, TileProgram, Walk
+
+BEFORE, AFTER, ALL = "before", "after", "all"
+
+
+def by_rows(
+    program: Program, axis: str, params: Sequence[Param], outputs: Sequence[Param], *, split: bool = False
+) -> TileProgram:
+    """``program`` as walks, those that need n×n matrices repeated for every chunk of their rows.
+
+    Parameters
+    ----------
+    program : Program
+        As it is computed on the whole sequence at once, or the gradient of that.
+    axis : str
+        Of the tokens.
+    params, outputs : sequence of Param
+    split : bool
+        For sequences in parts that are computed side by side.
+
+    Raises
+    ------
+    CompileError
+        If it multiplies n×n matrices with each other, or has no tile form for another reason.
+    """
+    return _ByRows(program, axis, params, outputs, split=split).build(())
+
+
+class _ByRows(Staged):
+    """Sorts statements into walks over tokens and, for what sums over the other tokens of each, walks over rows."""
+
+    def __init__(
+        self, program: Program, axis: str, params: Sequence[Param], outputs: Sequence[Param], *, split: bool
+    ) -> None:
+        super().__init__(program, axis, params, outputs, split=split)
+        self.rows = f"{axis}_row"
+        self.matrices: dict[str, Statement] = {}
+        self.targets: list[tuple[int, Statement]] = []  # sums over the other tokens
+        self.written: set[str] = set()  # results that walks over rows hand out
+
+    def build(self, states: Sequence[object]) -> TileProgram:
+        """The program."""
+        for statement in self.program.statements:
+            self.place(statement)
+        found = {stage: self.gathered(stage) for stage in sorted({stage for stage, _ in self.targets})}
+        self.written = {name for each in found.values() for name in each.results}
+        last = max((self.stages[o.name] for o in self.outputs if self.axis in o.axes), default=0)
+        count = 1 + max([last, *(stage for stage, _ in self.sums), *found])
+        targets = {statement.name for _, statement in self.targets}
+        made = {s.name for s in self.tokens}
+        stored = {name for each in found.values() for name in (*each.tokens, *each.rows.values()) if name in made}
+        walks: list[Walk] = []
+        for stage in range(count):
+            here = [name for name in sorted(stored) if self.stages[name] == stage]
+            walks.append(self.walk(stage, (), stored=here, known=targets))
+            if stage in found:
+                walks.append(self.repeated(stage, found[stage], stored | targets))
+        kept = {name for walk in walks for name in walk.loaded}
+        kept |= {name for walk in walks if walk.rows is not None for name in walk.rows.read.values()}
+        walks = [self.trimmed(walk, kept) for walk in walks if walk.body or walk.setup]
+        tail = fuse([s for stage, s in self.small if stage == count], [o.name for o in self.outputs])
+        name = self.program.name
+        return TileProgram(
+            name, self.axis, self.params, self.outputs, tuple(walks), tail, (), self.axes, rows=self.rows
+        )
+
+    def results(self, stage: int) -> tuple[str, ...]:
+        """The outputs along the tokens that a walk over tokens has to compute."""
+        return tuple(name for name in super().results(stage) if name not in self.written)
+
+    def place(self, statement: Statement) -> None:
+        """Find the first walk that can compute ``statement``; matrices are computed wherever they are read."""
+        count = statement.axes.count(self.axis)
+        own = set(statement.indices)
+        self.axes[statement.name] = statement.axes
+        stage = max((self.stages.get(r.tensor, 0) for r in statement_reads(statement)), default=0)
+        summed = {
+            term: [i for i in dict.fromkeys(indices_of(term)) if i.axis == self.axis and i not in own]
+            for term in terms_of(statement.value)
+        }
+        if count > 1:
+            if count > 2 or any(summed.values()):
+                raise CompileError(f"{self.program.name}: {statement.name} multiplies n×n matrices; that has no kernel")
+            self.matrices[statement.name] = statement
+            self.stages[statement.name] = stage
+        elif count == 1 and any(summed.values()):
+            if statement.order:
+                raise CompileError(f"{self.program.name}: {statement.name} is a sum under an order; no kernel")
+            self.target(statement, stage, summed)
+        elif any(read.tensor in self.matrices for term in summed for read in reads(term)):
+            self.place(self.row_by_row(statement, summed))
+        else:
+            super().place(statement)
+
+    def target(self, statement: Statement, stage: int, summed: Mapping[object, Sequence[Index]]) -> None:
+        """A statement of tokens that sums over others."""
+        sums = [term for term in terms_of(statement.value) if summed[term]]
+        if any(len(summed[term]) > 1 for term in sums):
+            raise CompileError(f"{self.program.name}: {statement.name} sums over two tokens at once; no kernel")
+        rest = [term for term in terms_of(statement.value) if not summed[term]]
+        name = f"{statement.name}_sum" if rest else statement.name
+        self.axes[name] = statement.axes
+        self.stages[name] = self.stages[statement.name] = stage + 1
+        self.targets.append((stage, replace(statement, name=name, value=sum_of(*sums))))
+        if rest:
+            self.tokens.append(replace(statement, value=sum_of(Read(name, statement.indices), *rest)))
+
+    def row_by_row(self, statement: Statement, summed: Mapping[object, Sequence[Index]]) -> Statement:
+        """``statement``, which sums over the elements of matrices, as a sum of their rows' sums."""
+        terms = []
+        for place, term in enumerate(terms_of(statement.value)):
+            if not any(read.tensor in self.matrices for read in reads(term)):
+                terms.append(term)
+                continue
+            if not summed[term]:
+                raise CompileError(f"{self.program.name}: {statement.name} reads the diagonal of a matrix; no kernel")
+            row = Statement(f"{statement.name}_row_{place}", (summed[term][0], *statement.indices), term)
+            self.place(row)
+            terms.append(Read(row.name, row.indices))
+        return replace(statement, value=sum_of(*terms))
+
+    # -------------------------------------------------------------- walks over rows
+
+    def gathered(self, stage: int) -> _Rows:
+        """What the walk over rows of a stage has to compute."""
+        found = _Rows(self.axis, self.rows, self.matrices, self.axes)
+        targets = [statement for at, statement in self.targets if at == stage]
+        for statement in targets:
+            found.add(statement)
+        made = {statement.name for statement in targets}
+        for output in self.outputs:
+            if output.name in made:
+                found.results[output.name] = found.named(output.name)
+                continue
+            if self.axis not in output.axes or self.stages[output.name] != stage + 1:
+                continue
+            earlier = {s.name for s in self.tokens if self.stages[s.name] <= stage}
+            statements = needed(self.tokens, {output.name}, earlier)
+            known = {r.tensor for s in statements for r in statement_reads(s)} - {s.name for s in statements}
+            if all(name in made or self.stages.get(name, 0) <= stage for name in known):
+                found.finish(output.name, statements)
+        return found
+
+    def repeated(self, stage: int, found: _Rows, stored: set[str]) -> Walk:
+        """The walk over the rows of a stage."""
+        targets = [statement.name for at, statement in self.targets if at == stage]
+        carried, renewals, updates = [], [], {}
+        for name, indices in found.carried.items():
+            added, after = f"{name}_added", f"{name}_next"
+            self.axes[added] = self.axes[name]
+            renewals.append(Statement(after, indices, sum_of(Read(name, indices), Read(added, indices))))
+            updates[after] = name
+            carried.append(Carried(name, self.axes[name], total=True))
+        own = {found.named(name) for name in targets}
+        rows = Rows(
+            {name: of for name, of in found.rows.items() if name not in own},
+            {found.named(name): name for name in targets},
+            found.results,
+            fuse(list(found.tail.values()), found.results.values()),
+            found.side,
+        )
+        read = {r.tensor for s in found.body.values() for r in statement_reads(s)}
+        return Walk(
+            self.setup(stage),
+            fuse([*found.body.values(), *renewals], own, updates),
+            tuple(carried),
+            loaded=tuple(sorted(read & stored)),
+            rows=rows,
+        )
+
+    @staticmethod
+    def trimmed(walk: Walk, kept: set[str]) -> Walk:
+        """``walk`` that writes to memory only what is read there."""
+        if walk.rows is None:
+            return walk
+        stored = {name: of for name, of in walk.rows.stored.items() if of in kept}
+        return replace(walk, rows=replace(walk.rows, stored=stored))
+
+
+@dataclass
+class _Rows:
+    """Statements of a walk over rows: each matrix with one of its indices along the rows, the other along tokens."""
+
+    axis: str
+    axis_of_rows: str
+    matrices: Mapping[str, Statement]
+    axes: dict[str, tuple[str, ...]]
+    body: dict[str, Statement] = field(default_factory=dict)
+    tail: dict[str, Statement] = field(default_factory=dict)
+    rows: dict[str, str] = field(default_factory=dict)  # for each tensor along the rows, that along the tokens
+    tokens: set[str] = field(default_factory=set)
+    carried: dict[str, tuple[Index, ...]] = field(default_factory=dict)
+    results: dict[str, str] = field(default_factory=dict)
+    side: str = ""
+
+    def named(self, tensor: str) -> str:
+        """A tensor of tokens along the rows."""
+        name = f"{tensor}_row"
+        self.axes[name] = tuple(self.axis_of_rows if axis == self.axis else axis for axis in self.axes[tensor])
+        return name
+
+    def add(self, statement: Statement) -> None:
+        """A sum over the other tokens."""
+        roles = {index: self.row(index) for index in statement.indices if index.axis == self.axis}
+        for term in terms_of(statement.value):
+            (side,) = {self.side_of(term, *roles, other) for other in self.others(term, roles)}
+            self.side = side if self.side in ("", side) else ALL
+        name = self.named(statement.name)
+        indices = tuple(roles.get(index, index) for index in statement.indices)
+        value = map_reads(statement.value, self.reader(roles))
+        self.body[f"{name}_added"] = Statement(f"{name}_added", indices, value)
+        self.carried[name] = indices
+
+    def finish(self, output: str, statements: Sequence[Statement]) -> None:
+        """Results that follow from the sums of their rows."""
+        for statement in statements:
+            roles = {i: self.row(i) for i in (*statement.indices, *indices_of(statement.value)) if i.axis == self.axis}
+            name = self.named(statement.name)
+            self.tail[name] = Statement(
+                name,
+                tuple(roles.get(index, index) for index in statement.indices),
+                map_reads(statement.value, self.reader(roles)),
+            )
+        for name in self.tail:
+            self.rows.pop(name, None)
+        self.results[output] = self.named(output)
+
+    def row(self, index: Index) -> Index:
+        """An index of tokens that runs along the rows."""
+        return Index(f"{index.name}_row", self.axis_of_rows)
+
+    def others(self, term: object, roles: Mapping[Index, Index]) -> list[Index]:
+        return [i for i in dict.fromkeys(indices_of(term)) if i.axis == self.axis and i not in roles]  # type: ignore[arg-type]
+
+    def reader(self, roles: Mapping[Index, Index]) -> Callable[[Read], Read]:
+        """What a read becomes where some indices of tokens run along the rows."""
+
+        def change(read: Read) -> Read:
+            indices = tuple(roles.get(index, index) for index in read.indices)
+            if read.tensor in self.matrices:
+                return Read(self.matrix(read, roles), indices)
+            long = [index for index in indices if index.axis in (self.axis, self.axis_of_rows)]
+            if read.tensor == ONES or not long:
+                return Read(read.tensor, indices)
+            if long[0].axis == self.axis:
+                self.tokens.add(read.tensor)
+                return Read(read.tensor, indices)
+            name = self.named(read.tensor)
+            self.rows[name] = read.tensor
+            return Read(name, indices)
+
+        return change
+
+    def matrix(self, read: Read, roles: Mapping[Index, Index]) -> str:
+        """The tensor of a matrix, or of the matrix turned, as it is read."""
+        first, second = (index for index in read.indices if index.axis == self.axis)
+        if first == second:
+            raise CompileError(f"{read.tensor} is read along its diagonal; that has no kernel by rows")
+        turned = first not in roles
+        name = f"{read.tensor}_turned" if turned else read.tensor
+        if name in self.body:
+            return name
+        statement = self.matrices[read.tensor]
+        own = [index for index in statement.indices if index.axis == self.axis]
+        along = own[1] if turned else own[0]
+        inner = {along: self.row(along)}
+
+        def at(index: Index) -> Index:
+            return inner.get(index, index)
+
+        value = map_reads(statement.value, self.reader(inner))
+        order = tuple(replace(r, lower=at(r.lower), upper=at(r.upper)) for r in statement.order)
+        indices = tuple(map(at, statement.indices))
+        self.axes[name] = tuple(index.axis for index in indices)
+        self.body[name] = Statement(name, indices, value, order)
+        return name
+
+    def side_of(self, value: object, row: Index, other: Index) -> str:
+        """Where a value that depends on two tokens is not 0, as far as orders say."""
+        match value:
+            case Read(tensor, indices) if tensor in self.matrices:
+                statement = self.matrices[tensor]
+                own = dict(zip(statement.indices, indices, strict=True))
+                for relation in statement.order:
+                    return self.side_under(relation, own, row)
+                back = {index: name for name, index in own.items()}
+                return self.side_of(statement.value, back[row], back[other])
+            case Product(factors):
+                return next((s for s in (self.side_of(f, row, other) for f in factors) if s != ALL), ALL)
+            case Sum(terms):
+                sides = {self.side_of(term, row, other) for term in terms}
+                return sides.pop() if len(sides) == 1 else ALL
+        return ALL
+
+    @staticmethod
+    def side_under(relation: Relation, own: Mapping[Index, Index], row: Index) -> str:
+        return BEFORE if own[relation.upper] == row else AFTER

@@ -11,7 +11,7 @@ from typing import Any
 
 from .targets import Target
 
-LANES, ROWS, STEPS = 16, 12, 1 << 16  # enough independent sums to fill the pipelines of two units; about 0.5 ms
+ROWS, STEPS = 12, 1 << 16  # enough independent sums to fill the pipelines of two units; about 0.5 ms
 
 _SOURCE = """
 @T.prim_func
@@ -34,10 +34,11 @@ def main(x: T.Buffer((2, {lanes}), "float32"), o: T.Buffer(({threads}, {rows}, {
 
 def described(target: Target) -> dict[str, Any]:
     """Shapes of its argument and result, and its operations, for :func:`dtn_tvm.measuring.timing.ceilings`."""
+    lanes, _ = target.vectors
     return {
-        "input": [2, LANES],
-        "output": [target.threads, ROWS, LANES],
-        "flops": 2 * LANES * ROWS * STEPS * target.threads,
+        "input": [2, lanes],
+        "output": [target.threads, ROWS, lanes],
+        "flops": 2 * lanes * ROWS * STEPS * target.threads,
     }
 
 
@@ -47,7 +48,8 @@ def compiled(target: Target) -> Any:
     import tvm.script
     from tvm.script import tirx
 
-    text = _SOURCE.format(lanes=LANES, rows=ROWS, steps=STEPS, threads=target.threads)
+    lanes, _ = target.vectors
+    text = _SOURCE.format(lanes=lanes, rows=ROWS, steps=STEPS, threads=target.threads)
     function = tvm.script.from_source(text, extra_vars={"T": tirx})
     return tvm.compile(tvm.IRModule({"main": function}), target.tvm)
 

@@ -7,34 +7,38 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from dtn_codegen.tensorir.schedule import CpuSchedule, Schedule
-from dtn_codegen.tensorir.walks import TileProgram
+from dtn_codegen.tensorir.schedule import CpuRows, CpuSchedule, Schedule
 from dtn_core.errors import CompileError
+from dtn_core.operators import Operator
 
 from . import threads
-from .problem import Problem, tile_program
+from .problem import Problem, rows_below, tile_program
 from .targets import Target
 
 CHUNK = 32
 PAIRS = 64
 """Tokens of a chunk whose states are over pairs of features: it goes through each of them several times."""
-PAIRED = 8 * 2**20
-"""Bytes of a head's chunk and states from which a gradient over pairs of features is slower than the native one."""
 CHUNKS = (16, 32, 64, 128)
-TILES = ((8, 16), (16, 16), (4, 32), (8, 32), (4, 64))
+ROWS, VECTORS = (2, 4, 8, 16), (1, 2, 4)
+"""Rows of an accumulator, and vectors of a row, to choose from."""
 UNROLLS = (1, 2, 4)
+MANY = 32
+"""Registers from which accumulators of several shapes are worth their while."""
 WIDE = 64
 FEW = 16_384
 """Tokens of all heads together below which waking TVM's own threads costs more than they give."""
+FEW_FLOPS = 10**9
+"""The same for n×n matrices, whose work is not that of tokens."""
 
 
 def space(problem: Problem, target: Target) -> tuple[CpuSchedule, ...]:
     """Valid candidates, the best predicted first."""
     first = default(problem, target)
     found = {first: None}
-    if problem.tiles.by_token:  # no product of tiles
+    if problem.tiles.by_token and not isinstance(first, CpuRows):  # no product of tiles
         return (first,)
-    for chunk, tokens, features, unroll in product(CHUNKS, TILES, TILES, UNROLLS):
+    tiles = _accumulators(target)
+    for chunk, tokens, features, unroll in product(CHUNKS, tiles, tiles, UNROLLS):
         try:
             found[replace(first, chunk=chunk, tokens=tokens, features=features, unroll=unroll)] = None
         except CompileError:
@@ -42,41 +46,66 @@ def space(problem: Problem, target: Target) -> tuple[CpuSchedule, ...]:
     return tuple(found)
 
 
+def _accumulators(target: Target) -> list[tuple[int, int]]:
+    """Rows and columns of accumulators that fill up to half of the registers, and at least a quarter."""
+    lanes, registers = target.vectors
+    return [
+        (rows, vectors * lanes)
+        for rows, vectors in product(ROWS, VECTORS)
+        if registers <= 4 * rows * vectors <= 2 * registers
+    ]
+
+
 def default(problem: Problem, target: Target) -> CpuSchedule:
     """What to take without measuring."""
     by_token = problem.tiles.by_token  # or why there is no kernel
+    by_rows = problem.by_rows
     length = problem.sizes[problem.axis]
     tasks = problem.sizes["batch"] * problem.sizes["heads"]
-    schedule = _measured(problem, next((chunk for chunk in CHUNKS if chunk >= length), CHUNKS[-1]))
-    few = length * tasks <= FEW
+    schedule = _measured(problem, target, next((chunk for chunk in CHUNKS if chunk >= length), CHUNKS[-1]))
+    few = problem.flops <= FEW_FLOPS if by_rows else length * tasks <= FEW
     awake = few and threads.share_openmp()  # those of OpenMP pay from a few microseconds on
     if target.threads >= 2 and tasks >= target.threads and (awake or not few):
         return schedule
     if few or target.threads < 2:
         return replace(schedule, parallel="serial")
-    if problem.direction == "backward" or by_token:
+    if not by_rows and (problem.direction == "backward" or by_token):
         return replace(schedule, parallel="heads" if tasks > 1 else "serial")
     return replace(schedule, parallel="split", parts=-(-target.threads // max(1, tasks)))
 
 
-def _measured(problem: Problem, whole: int) -> CpuSchedule:
+def _measured(problem: Problem, target: Target, whole: int) -> CpuSchedule:
     """What did well at all shapes of its kind, or one chunk of ``whole``: short ones, unless states are costly."""
+    lanes, registers = target.vectors
+
+    def accumulator(rows: int) -> tuple[int, int]:
+        rows = min(rows, lanes)
+        return rows, registers // 2 // rows * lanes
+
+    family: type[CpuSchedule] = CpuRows if problem.by_rows else CpuSchedule
     widest = max((problem.sizes[axis] for axis in problem.tiles.features), default=1)
-    if problem.tiles.pairs:
-        return CpuSchedule(min(whole, PAIRS))
-    if problem.direction == "backward" or widest > WIDE:
-        return CpuSchedule(min(whole, CHUNK))
-    return CpuSchedule(min(whole, CHUNKS[0]), features=(4, 64), unroll=1)
+    is_paired = bool(problem.tiles.pairs) and not problem.by_rows
+    costly = problem.by_rows or problem.direction == "backward" or widest > WIDE
+    chunk = min(whole, PAIRS if is_paired else CHUNK if costly else CHUNKS[0])
+    if registers < MANY:
+        return family(chunk, accumulator(4), accumulator(4), 1, lanes)
+    if is_paired or costly:
+        return family(chunk, accumulator(16), accumulator(8), 2, lanes)
+    return family(chunk, accumulator(16), accumulator(4), 1, lanes)
 
 
-def lacks(program: TileProgram, sizes: Mapping[str, int]) -> str:
-    """Why the gradient has no kernel at these sizes of features; empty where it has one."""
+def lacks(operator: Operator, sizes: Mapping[str, int], *, resumed: bool) -> str:
+    """Why the gradient has no kernel at these sizes; empty where it has one."""
     from dtn_codegen.tensorir.cpu import check_fits
 
+    program = tile_program(operator, "backward", resumed=resumed)
+    if program.rows:
+        return ""
     try:
-        check_fits(program, CpuSchedule(PAIRS if program.pairs else CHUNK), sizes, PAIRED if program.pairs else None)
+        check_fits(program, CpuSchedule(PAIRS if program.pairs else CHUNK), sizes)
     except CompileError as error:
-        return str(error)
+        short = sizes[program.axis] < rows_below(operator, "backward", sizes, resumed=resumed)
+        return "" if short else str(error)
     return ""
 
 
@@ -86,6 +115,6 @@ def lower(problem: Problem, schedule: Schedule, target: Target) -> Any:
 
     if not isinstance(schedule, CpuSchedule):
         raise CompileError(f"a {schedule.kind} schedule cannot be compiled for {target.name}")
-    split = schedule.parallel == "split"
-    program = tile_program(problem.operator, problem.direction, split=split, resumed=problem.resumed)
+    split, rows = schedule.parallel == "split", isinstance(schedule, CpuRows)
+    program = tile_program(problem.operator, problem.direction, split=split, resumed=problem.resumed, rows=rows)
     return lower_cpu(program, schedule, problem.sizes, problem.dtype, problem.layout)

@@ -21,10 +21,10 @@ from dtn_codegen.tensorir.cuda.lower import launches
 from dtn_codegen.tensorir.cuda.passes import passes
 from dtn_codegen.tensorir.cuda.schedule import CudaSchedule
 from dtn_codegen.tensorir.schedule import Schedule
-from dtn_codegen.tensorir.walks import TileProgram
 from dtn_core.errors import CompileError
+from dtn_core.operators import Operator
 
-from .problem import Problem
+from .problem import Problem, tile_program
 from .targets import Target
 
 CHUNKS = (64, 32, 128, 16)
@@ -90,10 +90,10 @@ def default(problem: Problem, target: Target) -> CudaSchedule:
     return space(problem, target)[0]
 
 
-def lacks(program: TileProgram, sizes: Mapping[str, int]) -> str:
+def lacks(operator: Operator, sizes: Mapping[str, int], *, resumed: bool) -> str:
     """Why a gradient has no kernel, whatever the sizes; empty where it has one."""
     try:
-        passes(program, split=False)
+        passes(tile_program(operator, "backward", resumed=resumed), split=False)
     except CompileError as error:
         return str(error)
     return ""

@@ -10,12 +10,13 @@ from typing import Any, Literal
 import numpy as np
 
 from dtn_codegen.implementations import PLAIN, Variant
+from dtn_codegen.tensorir.schedule import CpuRows
 from dtn_core.errors import CompileError
 from dtn_core.ir.nodes import Param
 from dtn_core.operators import Operator
 from dtn_core.passes.padding import pad
 
-from . import kernels, records, targets  # kernels first: it says what to install
+from . import kernels, records, targets, trace  # kernels first: it says what to install
 from .problem import DTYPES, Problem, tile_program
 from .record import shortened
 
@@ -56,7 +57,7 @@ class TvmKernels:
         self.outputs: tuple[Param, ...] = forward.outputs
         self.states: frozenset[str] = forward.states
         self.gradients: tuple[str, ...] = ()
-        self._features = frozenset(forward.features)
+        self._features = frozenset((*forward.features, forward.axis))
         self._why_no_gradient = ""
         self._lacks: dict[tuple[object, ...], str] = {}
         try:
@@ -88,8 +89,8 @@ class TvmKernels:
         return self._lacks[key]
 
     def _lack(self, sizes: Mapping[str, int], device: str) -> str:
-        program = tile_program(self.operator, "backward", resumed=self.of.resumed)
-        return str(kernels.FAMILIES[target_of(device).kind].lacks(program, sizes))
+        family = kernels.FAMILIES[target_of(device).kind]
+        return str(family.lacks(self.operator, sizes, resumed=self.of.resumed))
 
     def check(self, dtype: str) -> None:
         """Raise ValueError for a dtype that there is no kernel for."""
@@ -176,7 +177,9 @@ class TvmKernels:
             choice = self.choose(direction, sizes, dtype, targets.target("cpu"))
             found = choice.schedule.to_json()
             parameters = ", ".join(f"{k}={shortened(v)}" for k, v in found.items() if k != "kind")
-            if tile_program(self.operator, direction, resumed=self.of.resumed).by_token:
+            if isinstance(choice.schedule, CpuRows):
+                parameters = f"by rows of n×n matrices, {parameters}"
+            elif tile_program(self.operator, direction, resumed=self.of.resumed).by_token:
                 parameters = f"a token at a time, {parameters}"
             said.append(f"{direction} {parameters} ({choice.reason})")
         if lack:
@@ -234,9 +237,10 @@ def choose(problem: Problem, target: targets.Target, variant: Problem | None = N
     reason = found.reason
     if found.record is not None:
         schedule = kernels.Schedule.from_json(found.record.schedule)
-        if variant in (None, problem) or schedule.kind == target.kind:
+        states = isinstance(schedule, CpuRows) and variant is not None and variant.resumed
+        if variant in (None, problem) or not (schedule.kind == trace.KIND or states):
             return Choice(schedule, reason)
-        reason = "the trace of the record is of plain calls"
+        reason = f"the {'rows' if states else 'trace'} of the record are of plain calls"
     return Choice(kernels.default(variant or problem, target), f"default schedule: {reason}")
 
 

@@ -21,7 +21,7 @@ import tvm  # noqa: E402 - after the check, whose message names what to install
 import tvm_ffi  # noqa: E402, F401
 
 from dtn_codegen.tensorir.schedule import Schedule  # noqa: E402
-from dtn_codegen.tensorir.walks import TileProgram  # noqa: E402
+from dtn_core.operators import Operator  # noqa: E402
 
 from . import cpu, cuda, trace  # noqa: E402
 from .problem import Problem  # noqa: E402
@@ -37,8 +37,8 @@ class Family(Protocol):
     def default(self, problem: Problem, target: Target) -> Schedule:
         """What to take without measuring."""
 
-    def lacks(self, program: TileProgram, sizes: Mapping[str, int]) -> str:
-        """Why a gradient has no kernel at these sizes of features; empty where it has one."""
+    def lacks(self, operator: Operator, sizes: Mapping[str, int], *, resumed: bool) -> str:
+        """Why a gradient has no kernel at these sizes; empty where it has one."""
 
     def lower(self, problem: Problem, schedule: Schedule, target: Target) -> tvm.IRModule:
         """The module of a candidate."""

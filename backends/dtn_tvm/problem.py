@@ -13,6 +13,7 @@ from dtn_codegen.python import LAYOUTS, ir_hash
 from dtn_codegen.tensorir.tiles import backward, backward_by_rows, forward, forward_by_rows
 from dtn_codegen.tensorir.walks import TileProgram
 from dtn_core.errors import CompileError
+from dtn_core.ir.axes import sequence_axes
 from dtn_core.ir.nodes import Param
 from dtn_core.operators import Operator
 from dtn_core.passes.pipeline import candidates
@@ -20,6 +21,8 @@ from dtn_core.passes.pipeline import candidates
 DTYPES = {"float32": 4, "float16": 2, "bfloat16": 2}
 CHUNK = 64
 """Tokens a chunk that costs are counted for."""
+ENDLESS = 1 << 40
+"""More tokens than there are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,12 +96,9 @@ class Problem:
         return tile_program(self.operator, self.direction, resumed=self.resumed)
 
     @property
-    def tiles_by_rows(self) -> TileProgram | None:
-        """The tile program that goes through n×n matrices by their rows, if there is one."""
-        try:
-            return tile_program(self.operator, self.direction, resumed=self.resumed, rows=True)
-        except CompileError:
-            return None
+    def by_rows(self) -> bool:
+        """Whether its default is to go through n×n matrices by their rows."""
+        return self.sizes[self.axis] < rows_below(self.operator, self.direction, self.sizes, resumed=self.resumed)
 
     @property
     def inputs(self) -> tuple[Param, ...]:
@@ -135,20 +135,8 @@ class Problem:
 
     def flops_at(self, chunk: int) -> int:
         """Those at another length of chunks; triangles count half. No kernel does fewer than at chunks of one token."""
-        tiles = self.tiles
-        length = self.sizes[tiles.axis]
-        chunk = 1 if tiles.by_token else chunk
-        inside = {**self.sizes, tiles.axis: chunk}
-        inside.update({axis: inside[first] * inside[second] for axis, (first, second) in tiles.pairs.items()})
-        total = 0.0
-        for walk in tiles.walks:
-            for step in walk.body:
-                for contraction in step.contractions:
-                    triangles = sum(tiles.is_triangular(f.tensor) is not None for f in contraction.factors)
-                    triangles += step.order is not None
-                    extents = prod(inside[index.axis] for index in (*step.indices, *contraction.summed))
-                    total += 2 * extents / 2 ** min(1, triangles) * length / chunk
-        return int(total * self.sizes["batch"] * self.sizes["heads"])
+        program = tile_program(self.operator, self.direction, resumed=self.resumed, rows=self.by_rows or None)
+        return int(operations(program, self.sizes, chunk) * self.sizes["batch"] * self.sizes["heads"])
 
     @property
     def bytes(self) -> int:
@@ -168,6 +156,50 @@ class Problem:
 
     def __hash__(self) -> int:
         return hash(self.key)
+
+
+def operations(program: TileProgram, sizes: Mapping[str, int], chunk: int) -> float:
+    """Multiplications and additions of the matrix products of one head, at a length of chunks; triangles count half."""
+    length = sizes[program.axis]
+    chunk = 1 if program.by_token else chunk
+    inside = {**sizes, program.axis: chunk, program.rows: chunk}
+    inside.update({axis: inside[first] * inside[second] for axis, (first, second) in program.pairs.items()})
+    total = 0.0
+    for walk in program.walks:
+        repeated = 1.0
+        if walk.rows is not None:
+            repeated = length / chunk if walk.rows.side == "all" else (length / chunk + 1) / 2
+        for step in walk.body:
+            for contraction in step.contractions:
+                triangles = sum(program.is_triangular(f.tensor) is not None for f in contraction.factors)
+                triangles += step.order is not None and not program.rows
+                extents = prod(inside[index.axis] for index in (*step.indices, *contraction.summed))
+                total += 2 * extents / 2 ** min(1, triangles) * length / chunk * repeated
+    return total
+
+
+def rows_below(operator: Operator, direction: str, sizes: Mapping[str, int], *, resumed: bool = False) -> int:
+    """The number of tokens below which going through n×n matrices by their rows is less work than any other way.
+
+    It is asked where the other way takes states over pairs of features; 0 where there are no such matrices.
+    """
+    features = tuple((axis, sizes[axis]) for axis in operator.program.axes if axis not in sequence_axes(operator.program))
+    return 0 if resumed else _rows_below(operator, direction, features)
+
+
+@lru_cache(maxsize=512)
+def _rows_below(operator: Operator, direction: str, features: tuple[tuple[str, int], ...]) -> int:
+    program = tile_program(operator, direction)
+    if program.rows:
+        return ENDLESS
+    if not program.pairs:
+        return 0
+    try:
+        rows = tile_program(operator, direction, rows=True)
+    except CompileError:
+        return 0
+    sizes = {**dict(features), program.axis: ENDLESS}
+    return int(ENDLESS * operations(program, sizes, CHUNK) / operations(rows, sizes, CHUNK))
 
 
 @lru_cache(maxsize=512)
@@ -192,8 +224,6 @@ def tile_program(
     CompileError
         If it has none, saying why.
     """
-    if split and direction == "backward":
-        raise CompileError(f"{operator.name}: the gradient goes through a sequence as a whole; it is not split")
     if rows is None:
         try:
             return tile_program(operator, direction, split=split, resumed=resumed, rows=False)
@@ -205,6 +235,8 @@ def tile_program(
     if rows:
         return _by_rows(operator, direction, split=split, resumed=resumed).bound(operator.scalars)
     lowered = candidates(operator.program)[0]
+    if split and direction == "backward":
+        raise CompileError(f"{operator.name}: the gradient goes through a sequence as a whole; it is not split")
     if direction == "forward":
         return forward(lowered, split=split, resumed=resumed).bound(operator.scalars)
     return backward(lowered, resumed=resumed).bound(operator.scalars)
@@ -217,7 +249,8 @@ def _by_rows(operator: Operator, direction: str, *, split: bool, resumed: bool) 
     reasons = []
     for lowered in candidates(operator.program):
         try:
-            return forward_by_rows(lowered, split=split) if direction == "forward" else backward_by_rows(lowered)
+            by_rows = forward_by_rows if direction == "forward" else backward_by_rows
+            return by_rows(lowered, split=split)
         except CompileError as error:
             reasons.append(str(error))
     raise CompileError(reasons[-1])

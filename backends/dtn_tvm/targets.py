@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -18,6 +19,8 @@ from .threads import count
 DeviceKind = Literal["cpu", "cuda"]
 
 _KINDS: dict[str, DeviceKind] = {"llvm": "cpu", "cuda": "cuda"}
+_VECTORS = (("avx512f", 16, 32), ("avx", 8, 16), ("neon", 4, 32))
+"""Features of processors, the float32 lanes of the vectors that come with them, and how many registers hold those."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,15 @@ class Target:
     def threads(self) -> int:
         """Threads that run kernels (CPU)."""
         return int(self.options.get("num-cores", 1))
+
+    @cached_property
+    def vectors(self) -> tuple[int, int]:
+        """The float32 lanes of a vector, and how many registers hold vectors (CPU)."""
+        from tvm.target.codegen import target_has_features
+
+        made = self.tvm
+        found = ((lanes, count) for feature, lanes, count in _VECTORS if target_has_features(feature, made))
+        return next(found, (4, 16))
 
     @property
     def key(self) -> str:

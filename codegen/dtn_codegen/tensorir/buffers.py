@@ -86,7 +86,7 @@ class Buffers:
         return 1, extents[0] if extents else 1
 
     def allocate(self, names: Iterable[str]) -> None:
-        """Buffers filled with zeros: what is never written counts for nothing."""
+        """Buffers, filled with zeros where some places are never written: those count for nothing."""
         self.buffers = {}
         for name in names:
             for form in self.forms(name):
@@ -94,7 +94,14 @@ class Buffers:
                 buffer = T.alloc_buffer((rows, columns), FLOAT)
                 IRBuilder.name(f"{name}_transposed" if form else name, buffer)
                 self.buffers[name, form] = buffer
-                self.fill(buffer, rows, columns)
+                if not self.is_whole(name):
+                    self.fill(buffer, rows, columns)
+
+    def is_whole(self, name: str) -> bool:
+        """Whether every place of a tensor is written before it is read."""
+        axes = [part for axis in self.program.axes[name] for part in self.program.pairs.get(axis, (axis,))]
+        padded = any(self.extents[axis] != self.sizes.get(axis, self.extents[axis]) for axis in axes)
+        return not padded and self.program.is_triangular(name) is None
 
     def clear(self, name: str) -> None:
         """Zeros in every form of a tensor."""

@@ -57,12 +57,13 @@ def lower_cpu(
     return tvm.IRModule({"main": _Kernel(program, schedule, sizes, dtype, layout).function()})
 
 
-def check_fits(program: TileProgram, schedule: CpuSchedule, sizes: Mapping[str, int], limit: int | None = None) -> None:
-    """Raise CompileError for a kernel that would not stay in a cache, of ``limit`` bytes or the largest there is."""
-    taken, most = working_set(program, schedule, sizes), limit or MAX_WORKING_SET
-    if taken > most:
+def check_fits(program: TileProgram, schedule: CpuSchedule, sizes: Mapping[str, int]) -> None:
+    """Raise CompileError for a kernel that would not stay in a cache."""
+    taken = working_set(program, schedule, sizes)
+    if taken > MAX_WORKING_SET:
         raise CompileError(
-            f"{program.name}: a head's chunk and states take {taken >> 20} MiB, more than the {most >> 20} of a cache"
+            f"{program.name}: a head's chunk and states take {taken >> 20} MiB, "
+            f"more than the {MAX_WORKING_SET >> 20} of a cache"
         )
 
 

@@ -103,7 +103,7 @@ def _many_tokens(chunked: Chunked) -> _Chunk:
     stream, wide = chunked.stream, associated(chunked.chunk, chunked.stream, RANK)
     # contract would find the tensor over one pair of features equal to that over the other, turned
     made = chunked.backward if wide is chunked.chunk else backward(stream, divide(wide))
-    program, pairs = paired(made.chunk, stream, RANK)
+    program, pairs = paired(made.chunk, stream.axis, stream.states, RANK)
     states = with_axes(stream.states, program)
     after = {state.name: made.cotangents[state.added] for state in states}
     mirrored = [

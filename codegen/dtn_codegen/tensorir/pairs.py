@@ -24,7 +24,7 @@ from dtn_core.ir.nodes import (
     statement_reads,
 )
 from dtn_core.ir.terms import Factor, Term, single_term
-from dtn_core.passes.stream import Stream
+from dtn_core.passes.stream import State, Stream
 
 
 @node
@@ -51,27 +51,32 @@ def taken_apart(indices: Iterable[Index]) -> set[Index]:
     return {index for index in found if isinstance(index, PairIndex) and found.issuperset(index.parts)}
 
 
-def paired(program: Program, stream: Stream, rank: int) -> tuple[Program, dict[str, tuple[str, str]]]:
-    """A chunk whose tensors of more than ``rank`` axes have two of them as one.
+def paired(
+    program: Program, axis: str, states: Iterable[State], rank: int
+) -> tuple[Program, dict[str, tuple[str, str]]]:
+    """A program whose tensors of more than ``rank`` axes have two of them as one.
 
     Parameters
     ----------
     program : Program
-        The chunk of ``stream``, or its gradient, best with states :func:`associated`.
-    stream : Stream
+        What is computed of a chunk, or its gradient, best with states :func:`associated`.
+    axis : str
+        Of the tokens.
+    states : iterable of State
+        That the program reads and adds to.
     rank : int
 
     Returns
     -------
     tuple
-        The chunk, and for each axis of pairs the two that it is made of.
+        The program, and for each axis of pairs the two that it is made of.
 
     Raises
     ------
     CompileError
         If a tensor has too many axes, or two of its features do not always occur together.
     """
-    found = _Pairs(program, stream, rank)
+    found = _Pairs(program, axis, states, rank)
     return found.run(), found.axis_pairs
 
 
@@ -130,14 +135,14 @@ def _separated(statement: Statement, axis: str, place: int, known: set[str]) -> 
 
 
 class _Pairs:
-    def __init__(self, program: Program, stream: Stream, rank: int) -> None:
+    def __init__(self, program: Program, axis: str, states: Iterable[State], rank: int) -> None:
         self.program = program
-        self.axis = stream.axis
+        self.axis = axis
         self.rank = rank
         self.axes = {p.name: p.axes for p in program.params} | {s.name: s.axes for s in program.statements}
         self.defined = {s.name: s for s in program.statements}
         self.places: dict[str, int | None] = {}  # of the pair among a tensor's axes, None where it has none
-        self.states = {state.added: state.name for state in stream.states}  # its pair is in the same place
+        self.states = {state.added: state.name for state in states}  # its pair is in the same place
         self.turns: dict[str, str] = {}
         self.axis_pairs: dict[str, tuple[str, str]] = {}
         self.made: list[Statement] = []
@@ -198,7 +203,7 @@ class _Pairs:
     def pair(self, left: Read, found: list[Read]) -> tuple[Index, Index] | None:
         """The two indices of a statement that are to be one, in the order of a tensor that cannot be turned."""
         candidates = [read for read in found if len(read.indices) > self.rank]
-        fixed = [r for r in candidates if r is left or r.tensor not in self.defined]
+        fixed = [r for r in candidates if r is left or not self.can_turn(r.tensor)]
         tokens = [r for r in candidates if self.axes[r.tensor][0] == self.axis]
         for read in (*fixed, *candidates):
             place = self.places.get(read.tensor)
@@ -215,14 +220,20 @@ class _Pairs:
         if self.places.setdefault(tensor, place) != place:
             raise CompileError(f"{tensor} has a pair of features in one place and not in another")
 
+    def can_turn(self, name: str) -> bool:
+        """Whether a tensor costs next to nothing to compute a second time, its last two axes exchanged."""
+        source = self.defined.get(name)
+        if source is None or source.order or not set(indices_of(source.value)) <= set(source.indices):
+            return False
+        return all(self.can_turn(read.tensor) for read in reads(source.value) if len(read.indices) > self.rank)
+
     def turned(self, name: str) -> str:
         """The tensor of which the last two axes are exchanged; it is computed a second time."""
         made = self.turns.get(name)
         if made is None:
-            source = self.defined.get(name)
-            if source is None or source.order or set(indices_of(source.value)) - set(source.indices):
+            if not self.can_turn(name):
                 raise CompileError(f"{name} is read with its axes in another order")
-            made = f"{name}_turned"
+            source, made = self.defined[name], f"{name}_turned"
             while made in self.axes:
                 made += "_"
             self.turns[name] = made

@@ -53,14 +53,17 @@ def forward(lowered: Lowered, *, split: bool = False, resumed: bool = False) -> 
     definition = lowered.definition
     check_states(lowered, resumed=resumed)
     if chunked is None:
-        return Staged(lowered.program, axis, definition.params, definition.outputs, split=split).build(())
+        program, pairs = paired(lowered.program, axis, (), RANK)
+        made = Staged(program, axis, definition.params, definition.outputs, split=split).build(())
+        return replace(made, pairs=pairs)
     if chunked.after is not None:
         raise CompileError(f"{definition.name} sums causal results over the whole sequence; that has no kernel")
     before, states = chunked.before, chunked.stream.states
     if before is not None:
         chunked = replace(chunked, chunk=apart(chunked.chunk, {s.name for s in before.statements}))
     try:
-        chunk, pairs = paired(associated(chunked.chunk, chunked.stream, RANK), chunked.stream, RANK)
+        wide = associated(chunked.chunk, chunked.stream, RANK)
+        chunk, pairs = paired(wide, axis, states, RANK)
         chunked = replace(chunked, chunk=chunk)
         earlier = before.statements if before is not None else ()
         body = replace(definition, statements=(*earlier, *chunk.statements))
@@ -108,8 +111,8 @@ def backward(lowered: Lowered, *, resumed: bool = False) -> TileProgram:
     wrt = [p.name for p in definition.tensors if p.name not in ignored]
     check_states(lowered, resumed=resumed)
     if lowered.chunked is None:
-        program = _whole_backward(lowered.program, wrt)
-        return Staged(program, axis, program.params, program.outputs).build(())
+        program, pairs = paired(_whole_backward(lowered.program, wrt), axis, (), RANK)
+        return replace(Staged(program, axis, program.params, program.outputs).build(()), pairs=pairs)
     return chunked_backward(lowered.chunked, definition, wrt, resumed=resumed)
 
 
@@ -125,7 +128,7 @@ def forward_by_rows(lowered: Lowered, *, split: bool = False) -> TileProgram:
     return by_rows(lowered.program, _token_axis(lowered), definition.params, definition.outputs, split=split)
 
 
-def backward_by_rows(lowered: Lowered) -> TileProgram:
+def backward_by_rows(lowered: Lowered, *, split: bool = False) -> TileProgram:
     """The same of the gradient; arguments and results are those of :func:`backward`.
 
     Raises
@@ -135,7 +138,7 @@ def backward_by_rows(lowered: Lowered) -> TileProgram:
     """
     ignored = masks(lowered.definition)
     program = _whole_backward(lowered.program, [p.name for p in lowered.definition.tensors if p.name not in ignored])
-    return by_rows(program, _token_axis(lowered), program.params, program.outputs)
+    return by_rows(program, _token_axis(lowered), program.params, program.outputs, split=split)
 
 
 def _whole_backward(program: Program, wrt: list[str]) -> Program:

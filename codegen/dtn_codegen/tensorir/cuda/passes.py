@@ -62,6 +62,8 @@ def passes(program: TileProgram, *, split: bool) -> tuple[Pass, ...]:
     """
     if program.by_token and split:
         raise CompileError(f"{program.name} takes its tokens one at a time; its sequences are not cut into segments")
+    if program.rows:
+        raise CompileError(f"{program.name} goes through n×n matrices by their rows; that has no CUDA kernel")
     if any(walk.replay for walk in program.walks):
         raise CompileError(f"{program.name} goes back through its tokens one at a time; that has no CUDA kernel")
     if any(step.takes_apart for step in program.steps):

@@ -12,7 +12,7 @@ from dtn_core.errors import CompileError
 from dtn_core.operators import Operator
 
 from . import threads
-from .problem import Problem, rows_below, tile_program
+from .problem import Problem, check_rows, rows_below, tile_program
 from .targets import Target
 
 CHUNK = 32
@@ -59,6 +59,7 @@ def _accumulators(target: Target) -> list[tuple[int, int]]:
 def default(problem: Problem, target: Target) -> CpuSchedule:
     """What to take without measuring."""
     by_token = problem.tiles.by_token  # or why there is no kernel
+    check_rows(problem.operator, problem.direction, problem.sizes, resumed=problem.resumed)
     by_rows = problem.by_rows
     length = problem.sizes[problem.axis]
     tasks = problem.sizes["batch"] * problem.sizes["heads"]
@@ -99,13 +100,12 @@ def lacks(operator: Operator, sizes: Mapping[str, int], *, resumed: bool) -> str
     from dtn_codegen.tensorir.cpu import check_fits
 
     program = tile_program(operator, "backward", resumed=resumed)
-    if program.rows:
-        return ""
     try:
+        check_rows(operator, "backward", sizes, resumed=resumed)
         check_fits(program, CpuSchedule(PAIRS if program.pairs else CHUNK), sizes)
     except CompileError as error:
-        short = sizes[program.axis] < rows_below(operator, "backward", sizes, resumed=resumed)
-        return "" if short else str(error)
+        below = 0 if program.rows else rows_below(operator, "backward", sizes, resumed=resumed)
+        return "" if sizes[program.axis] < below else str(error)
     return ""
 
 

@@ -16,7 +16,7 @@ from dtn_core.errors import CompileError
 from dtn_core.ir.axes import sequence_axes
 from dtn_core.ir.nodes import Param
 from dtn_core.operators import Operator
-from dtn_core.passes.pipeline import candidates
+from dtn_core.passes.pipeline import candidates, choose
 
 DTYPES = {"float32": 4, "float16": 2, "bfloat16": 2}
 CHUNK = 64
@@ -178,12 +178,33 @@ def operations(program: TileProgram, sizes: Mapping[str, int], chunk: int) -> fl
     return total
 
 
+def check_rows(operator: Operator, direction: str, sizes: Mapping[str, int], *, resumed: bool = False) -> None:
+    """Raise CompileError where there are only kernels by rows and the native source takes no n×n matrix.
+
+    Those matrices cost a kernel what they cost the native source, or less; to do without them is another matter.
+    """
+    program = tile_program(operator, direction, resumed=resumed)
+    if not program.rows:
+        return
+    form = choose(candidates(operator.program), sizes)
+    if form.chunked is None and any(s.axes.count(program.axis) > 1 for s in form.program.statements):
+        return
+    said = f"with {program.axis}={sizes[program.axis]} the native source does without n×n matrices, a kernel does not"
+    try:
+        tile_program(operator, direction, resumed=resumed, rows=False)
+    except CompileError as error:
+        said = f"{said}: {error}"
+    raise CompileError(said)
+
+
 def rows_below(operator: Operator, direction: str, sizes: Mapping[str, int], *, resumed: bool = False) -> int:
     """The number of tokens below which going through n×n matrices by their rows is less work than any other way.
 
     It is asked where the other way takes states over pairs of features; 0 where there are no such matrices.
     """
-    features = tuple((axis, sizes[axis]) for axis in operator.program.axes if axis not in sequence_axes(operator.program))
+    features = tuple(
+        (axis, sizes[axis]) for axis in operator.program.axes if axis not in sequence_axes(operator.program)
+    )
     return 0 if resumed else _rows_below(operator, direction, features)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from dtn_codegen.tensorir.layout import choose
-from dtn_codegen.tensorir.schedule import CpuSchedule
+from dtn_codegen.tensorir.schedule import CpuRows, CpuSchedule
 from dtn_core.errors import CompileError
 from dtn_core.interpret import interpret
 from dtn_core.notation import parse
@@ -74,6 +76,7 @@ FORWARD = {
     "hadamard": causal(product="hadamard", normalize=None),
     "hadamard, diag, decay": causal(product="hadamard", normalize="diag", decay=0.9),
     "hadamard, row, padded": Operator(pad(causal(product="hadamard", normalize="row").program)),
+    "hadamard, unmasked": tensor_attention(product="hadamard"),
 }
 SMALL = {name: {"n": 40, "d": 12, "e": 9} for name in FORWARD if "pair" in name or "hadamard" in name or "two" in name}
 """The interpreter takes long for these."""
@@ -157,6 +160,112 @@ def test_forward(name):
 @pytest.mark.parametrize("name", BACKWARD)
 def test_backward(name):
     check(problem_of(BACKWARD[name], "backward", **SMALL.get(name, {})), tolerance=5e-5)
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize("name", [name for name in BACKWARD if "hadamard" in name])
+def test_states_over_pairs(name, direction):
+    """So small, they are not what the default goes by."""
+    problem = problem_of(FORWARD[name], direction, **SMALL[name])
+    assert isinstance(kernels.default(problem, CPU), CpuRows)
+    check(problem, CpuSchedule(chunk=16, tokens=(8, 16), features=(8, 16)), tolerance=5e-5)
+
+
+def test_sums_over_pairs_of_the_whole_sequence():
+    problem = problem_of(FORWARD["hadamard, unmasked"], n=40, d=12, e=9)
+    check(problem, CpuSchedule(chunk=16), tolerance=5e-5)
+
+
+SOFTMAX = as_operator(
+    """softmax(q[n,d], k[n,d], v[n,e]) -> o[n,e]:
+    z[i,j] = q[i,a] * k[j,a]
+    s[i,j] = exp(z[i,j])
+    r[i]   = s[i,j]                  where j <= i
+    o[i,c] = s[i,j] * v[j,c] / r[i]  where j <= i"""
+)
+ELEMENTS = as_operator(
+    """elements(q[n,d], k[n,d], v[n,e], g[n]) -> o[n,e], s, u[n]:
+    z[i,j] = q[i,a] * k[j,a] * g[j]
+    s      = z[i,j] * z[i,j] * z[j,i]
+    u[i]   = z[j,i] * g[j] * s + g[i]
+    o[i,c] = z[i,j] * z[i,j] * v[j,c] * u[i]"""
+)
+BY_ROWS = {
+    "relu": tensor_attention(activation="relu"),
+    "relu, causal": causal(activation="relu"),
+    "relu, tril, order 3": tensor_attention(mask="tril", order=3, activation="relu", normalize=None),
+    "exp, causal": causal(activation="exp", normalize=None, scale=0.5),
+    "exp, order 1, row": causal(activation="exp", order=1, normalize="row"),
+    "softmax": SOFTMAX,
+    "softmax, padded": Operator(pad(SOFTMAX.program)),
+    "hadamard, row": tensor_attention(product="hadamard", normalize="row"),
+    "hadamard, decay": causal(product="hadamard", normalize="row", decay=0.9),
+    "hadamard, relu": causal(product="hadamard", normalize=None, activation="relu"),
+    "own operator": ELEMENTS,
+}
+ROWS = CpuRows(chunk=16, tokens=(8, 16), features=(8, 16))
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize("name", BY_ROWS)
+def test_by_rows_of_matrices(name, direction):
+    """Whole chunks and a part of one, features that fill no vector, and what sums over all elements of a matrix."""
+    problem = problem_of(BY_ROWS[name], direction, n=40, d=12, e=9)
+    if direction == "backward" and name in ("own operator", "softmax, padded"):
+        problem = problem_of(BY_ROWS[name], n=33, d=16, e=16)
+    check(problem, ROWS, tolerance=5e-5)
+
+
+@pytest.mark.parametrize("n", [1, 15, 16, 17, 48])
+def test_by_rows_at_the_ends_of_chunks(n):
+    check(problem_of(BY_ROWS["hadamard, decay"], n=n, d=4, e=5), ROWS, tolerance=5e-5)
+    check(problem_of(BY_ROWS["exp, causal"], "backward", n=n, d=4, e=5), ROWS, tolerance=5e-5)
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize("parts", [2, 3])
+@pytest.mark.parametrize("name", ["relu", "softmax", "hadamard, decay", "own operator"])
+def test_rows_of_one_head_shared_by_threads(name, parts, direction):
+    schedule = CpuRows(chunk=16, tokens=(8, 16), features=(8, 16), parallel="split", parts=parts)
+    check(problem_of(BY_ROWS[name], direction, n=70, d=8, e=8, heads=1), schedule, tolerance=5e-5)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_by_rows_with_heads_between(dtype):
+    check(problem_of(SOFTMAX, dtype=dtype, layout="... n h d", n=37, d=8, e=8), ROWS)
+
+
+def test_no_kernel_by_rows_where_the_native_source_does_without():
+    operator = BY_ROWS["hadamard, row"]
+    kernels.default(problem_of(operator, n=20), CPU)
+    with pytest.raises(CompileError, match="with n=5000 the native source does without.*axes in another order"):
+        kernels.default(problem_of(operator, n=5000, d=4, e=4), CPU)
+
+
+def test_rows_are_for_short_sequences_where_states_would_do():
+    operator = FORWARD["hadamard"]
+    for n, is_by_rows in ((64, True), (4096, True), (8192, False)):
+        assert isinstance(kernels.default(problem_of(operator, n=n, d=64, e=64), CPU), CpuRows) == is_by_rows
+
+
+@pytest.mark.parametrize(
+    ("options", "vectors"),
+    [
+        ({"mcpu": "x86-64"}, (4, 16)),
+        ({"mcpu": "x86-64-v3"}, (8, 16)),
+        ({"mcpu": "x86-64-v4"}, (16, 32)),
+        ({"mcpu": "neoverse-n1", "mtriple": "aarch64-linux-gnu"}, (4, 32)),
+    ],
+)
+def test_accumulators_stay_in_the_registers_of_the_target(options, vectors):
+    target = targets.target(json.dumps({"kind": "llvm", "num-cores": 2, **options}))
+    assert target.vectors == vectors
+    lanes, registers = vectors
+    for direction in ("forward", "backward"):
+        for schedule in kernels.space(problem_of(CAUSAL, direction, n=4096), target):
+            assert schedule.vector == lanes
+            for rows, columns in (schedule.tokens, schedule.features):
+                assert rows * columns <= registers // 2 * lanes
 
 
 @pytest.mark.parametrize(("d", "e"), [(64, 64), (128, 128), (32, 64), (20, 9), (1, 1)])
@@ -333,20 +442,20 @@ def test_an_accumulator_larger_than_the_registers_is_refused():
 @pytest.mark.parametrize(
     ("operator", "message"),
     [
-        (tensor_attention(activation="relu"), "two axes n"),
-        (tensor_attention(activation="expm", mask="causal"), "two axes n"),
+        (tensor_attention(activation="expm", mask="causal"), "two axes n.*multiplies n×n matrices"),
+        (tensor_attention(activation="expm", product="hadamard"), "a function of an n×n matrix"),
         (
             as_operator(
                 """three(q[n,d], k[n,d], l[n,d], m[n,d], v[n,e]) -> o[n,e]:
                 o[t,c] = q[t,a] * q[t,b] * q[t,g] * k[i,a] * l[i,b] * m[i,g] * v[i,c]   where i <= t"""
             ),
-            "4 axes; a tile has 2; and a token at a time",
+            "n=5000 the native source does without.*4 axes; a tile has 2; and a token at a time",
         ),
     ],
 )
 def test_what_has_no_kernel_says_why(operator, message):
     with pytest.raises(CompileError, match=message):
-        kernels.space(problem_of(operator), CPU)
+        kernels.space(problem_of(operator, n=5000, d=4, e=4), CPU)
 
 
 def test_a_dtype_that_has_no_kernel():

@@ -31,6 +31,9 @@ NARROW = 0.25
 WIDE = 16.0
 """How much more all of this costs for a tensor over pairs of features, which is so much larger."""
 
+SELDOM = 0.1
+"""How much less it costs to have a tensor along rows the other way too: once for all of the tokens."""
+
 SWEEPS = 4
 
 
@@ -124,6 +127,7 @@ def _cost(program: TileProgram, native: Mapping[str, bool], written: Iterable[st
     forms = _forms(program, native, written)
     layout = Layout(forms)
     sizes = {name: WIDE if set(program.axes[name]) & program.pairs.keys() else 1.0 for name in forms}
+    sizes |= dict.fromkeys((name for walk in program.walks if walk.rows is not None for name in walk.rows.read), SELDOM)
     cost = sum(COPY * sizes[name] * (len(found) - 1) for name, found in forms.items())
     narrow = sum(step.is_matmul and layout.vector(step).axis == program.axis for step in program.steps)
     return cost + NARROW * narrow + sum(_strides(step, layout) for step in program.steps)

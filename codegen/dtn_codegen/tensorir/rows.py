@@ -13,7 +13,9 @@ from dataclasses import dataclass, field, replace
 from dtn_core.errors import CompileError
 from dtn_core.ir.nodes import (
     ONES,
+    Expr,
     Index,
+    MatrixFunction,
     Param,
     Product,
     Program,
@@ -113,6 +115,8 @@ class _ByRows(Staged):
             for term in terms_of(statement.value)
         }
         if count > 1:
+            if isinstance(statement.value, MatrixFunction):
+                raise CompileError(f"{self.program.name}: {statement.name} is a function of an n×n matrix; no kernel")
             if count > 2 or any(summed.values()):
                 raise CompileError(f"{self.program.name}: {statement.name} multiplies n×n matrices; that has no kernel")
             self.matrices[statement.name] = statement
@@ -126,7 +130,7 @@ class _ByRows(Staged):
         else:
             super().place(statement)
 
-    def target(self, statement: Statement, stage: int, summed: Mapping[object, Sequence[Index]]) -> None:
+    def target(self, statement: Statement, stage: int, summed: Mapping[Expr, Sequence[Index]]) -> None:
         """A statement of tokens that sums over others."""
         sums = [term for term in terms_of(statement.value) if summed[term]]
         if any(len(summed[term]) > 1 for term in sums):
@@ -139,7 +143,7 @@ class _ByRows(Staged):
         if rest:
             self.tokens.append(replace(statement, value=sum_of(Read(name, statement.indices), *rest)))
 
-    def row_by_row(self, statement: Statement, summed: Mapping[object, Sequence[Index]]) -> Statement:
+    def row_by_row(self, statement: Statement, summed: Mapping[Expr, Sequence[Index]]) -> Statement:
         """``statement``, which sums over the elements of matrices, as a sum of their rows' sums."""
         terms = []
         for place, term in enumerate(terms_of(statement.value)):
@@ -155,9 +159,9 @@ class _ByRows(Staged):
 
     # -------------------------------------------------------------- walks over rows
 
-    def gathered(self, stage: int) -> _Rows:
+    def gathered(self, stage: int) -> _RowStatements:
         """What the walk over rows of a stage has to compute."""
-        found = _Rows(self.axis, self.rows, self.matrices, self.axes)
+        found = _RowStatements(self.axis, self.rows, self.matrices, self.axes)
         targets = [statement for at, statement in self.targets if at == stage]
         for statement in targets:
             found.add(statement)
@@ -175,7 +179,7 @@ class _ByRows(Staged):
                 found.finish(output.name, statements)
         return found
 
-    def repeated(self, stage: int, found: _Rows, stored: set[str]) -> Walk:
+    def repeated(self, stage: int, found: _RowStatements, stored: set[str]) -> Walk:
         """The walk over the rows of a stage."""
         targets = [statement.name for at, statement in self.targets if at == stage]
         carried, renewals, updates = [], [], {}
@@ -212,7 +216,7 @@ class _ByRows(Staged):
 
 
 @dataclass
-class _Rows:
+class _RowStatements:
     """Statements of a walk over rows: each matrix with one of its indices along the rows, the other along tokens."""
 
     axis: str
@@ -235,9 +239,11 @@ class _Rows:
 
     def add(self, statement: Statement) -> None:
         """A sum over the other tokens."""
-        roles = {index: self.row(index) for index in statement.indices if index.axis == self.axis}
+        (own,) = (index for index in statement.indices if index.axis == self.axis)
+        roles = {own: self.row(own)}
         for term in terms_of(statement.value):
-            (side,) = {self.side_of(term, *roles, other) for other in self.others(term, roles)}
+            (other,) = {index for index in indices_of(term) if index.axis == self.axis} - {own}
+            side = self.side_of(term, own, other)
             self.side = side if self.side in ("", side) else ALL
         name = self.named(statement.name)
         indices = tuple(roles.get(index, index) for index in statement.indices)
@@ -262,9 +268,6 @@ class _Rows:
     def row(self, index: Index) -> Index:
         """An index of tokens that runs along the rows."""
         return Index(f"{index.name}_row", self.axis_of_rows)
-
-    def others(self, term: object, roles: Mapping[Index, Index]) -> list[Index]:
-        return [i for i in dict.fromkeys(indices_of(term)) if i.axis == self.axis and i not in roles]  # type: ignore[arg-type]
 
     def reader(self, roles: Mapping[Index, Index]) -> Callable[[Read], Read]:
         """What a read becomes where some indices of tokens run along the rows."""
@@ -309,7 +312,7 @@ class _Rows:
         self.body[name] = Statement(name, indices, value, order)
         return name
 
-    def side_of(self, value: object, row: Index, other: Index) -> str:
+    def side_of(self, value: Expr, row: Index, other: Index) -> str:
         """Where a value that depends on two tokens is not 0, as far as orders say."""
         match value:
             case Read(tensor, indices) if tensor in self.matrices:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from dtn_core.errors import CompileError
 from dtn_core.ir.axes import sequence_axes
 from dtn_core.ir.build import pruned
-from dtn_core.ir.nodes import Param, Program, statement_reads
+from dtn_core.ir.nodes import Program, statement_reads
 from dtn_core.passes.backward import real_valued
 from dtn_core.passes.contract import contract
 from dtn_core.passes.differentiate import differentiate, masks

@@ -67,6 +67,10 @@ FORWARD = {
     "unmasked, trace": tensor_attention(),
     "unmasked, order 3, row": tensor_attention(order=3, normalize="row"),
     "tril": tensor_attention(mask="tril"),
+    "tril, order 3, row": tensor_attention(mask="tril", order=3, normalize="row"),
+    "tril, expm, diag": tensor_attention(mask="tril", activation="expm", normalize="diag"),
+    "tril, hadamard": tensor_attention(mask="tril", product="hadamard"),
+    "tril, padded": Operator(pad(tensor_attention(mask="tril").program)),
     "own operator": GATED,
     "expm": tensor_attention(activation="expm"),
     "expm, row, residual": tensor_attention(activation="expm", normalize="row", residual=0.5),
@@ -87,6 +91,7 @@ BACKWARD = {
         "order 1", "order 2", "order 3", "asymmetric", "trace, decay, residual", "row", "interaction, causal",
         "unmasked, trace", "own operator", "expm", "two simplicial", "a pair of states that decay",
         "hadamard", "hadamard, diag, decay",
+        "tril", "tril, order 3, row", "tril, expm, diag", "tril, hadamard", "tril, padded",
     )
 }  # fmt: skip
 

@@ -17,7 +17,7 @@ from dtn_core.passes.backward import backward, real_valued
 from dtn_core.passes.contract import contract
 from dtn_core.passes.differentiate import differentiate, masks
 from dtn_core.passes.divide import divide
-from dtn_core.passes.pipeline import FEATURES, Chunked
+from dtn_core.passes.pipeline import FEATURES, Chunked, assumed_sizes
 from dtn_core.passes.stream import State, Stream
 
 from .dependencies import hoisted, needed
@@ -29,7 +29,7 @@ from .walks import Carried, TileProgram, Walk
 
 
 @dataclass(frozen=True)
-class _Chunk:
+class Chunk:
     """What happens to a chunk, forward and backward, in one program.
 
     Attributes
@@ -85,11 +85,9 @@ def chunked_backward(chunked: Chunked, definition: Program, wrt: Sequence[str], 
     CompileError
         If it has no tile form, saying why.
     """
-    if chunked.wholes:
-        raise CompileError(f"{definition.name}: the gradient of a causal operator that needs the whole has no kernel")
     stream = chunked.stream
     try:
-        return _two_walks(_many_tokens(chunked), stream, definition, wrt, resumed=resumed)
+        return _two_walks(many_tokens(chunked), stream, definition, wrt, resumed=resumed)
     except CompileError as error:
         if not stream.resumable:
             raise
@@ -99,7 +97,15 @@ def chunked_backward(chunked: Chunked, definition: Program, wrt: Sequence[str], 
             raise CompileError(f"{error}; and a token at a time, {other}") from None
 
 
-def _many_tokens(chunked: Chunked) -> _Chunk:
+def gradient_of(program: Program, wrt: Sequence[str]) -> Program:
+    """The gradient of a program on the whole sequence at once, for real tensors."""
+    vjp = differentiate(program, wrt)
+    real = replace(vjp, statements=tuple(replace(s, value=real_valued(s.value)) for s in vjp.statements))
+    return divide(contract(pruned(real), assumed_sizes(real)))
+
+
+def many_tokens(chunked: Chunked) -> Chunk:
+    """What happens to a chunk of tokens."""
     stream, wide = chunked.stream, associated(chunked.chunk, chunked.stream, RANK)
     # contract would find the tensor over one pair of features equal to that over the other, turned
     made = chunked.backward if wide is chunked.chunk else backward(stream, divide(wide))
@@ -112,7 +118,7 @@ def _many_tokens(chunked: Chunked) -> _Chunk:
     ]
     _, updates, renewals = carry(states)
     _, mirrored_updates, mirrored_renewals = carry(mirrored)
-    return _Chunk(
+    return Chunk(
         program,
         states,
         made.cotangents | after,
@@ -126,7 +132,7 @@ def _many_tokens(chunked: Chunked) -> _Chunk:
     )
 
 
-def _one_token(stream: Stream) -> _Chunk:
+def _one_token(stream: Stream) -> Chunk:
     program, states = one_token(stream), tuple(replace(state, weights=None) for state in stream.states)
     ignored = masks(program)
     given = (p for p in (*stream.tokens, *stream.constants) if p.axes and p.name not in ignored)
@@ -143,18 +149,16 @@ def _one_token(stream: Stream) -> _Chunk:
     updates = {state.after: state.name for state in states}
     mirrored = {gradients[state.name]: cotangents[state.name] for state in states}
     sums = tuple(state.after for state in states)
-    return _Chunk(both, states, cotangents, gradients, sums, (), (), updates, mirrored, by_token=True)
+    return Chunk(both, states, cotangents, gradients, sums, (), (), updates, mirrored, by_token=True)
 
 
-def _two_walks(chunk: _Chunk, stream: Stream, definition: Program, wrt: Sequence[str], *, resumed: bool) -> TileProgram:
+def _two_walks(chunk: Chunk, stream: Stream, definition: Program, wrt: Sequence[str], *, resumed: bool) -> TileProgram:
     axes = {p.name: p.axes for p in chunk.program.params} | {s.name: s.axes for s in chunk.program.statements}
     weights = () if chunk.by_token else stream.weights
     for weight in weights:
         axes.update({weight.rise: (stream.axis,), weight.fall: (stream.axis,), weight.whole: ()})
     if not chunk.by_token:
         axes.update({p.name: p.axes for p in definition.params})
-    states = [state.name for state in chunk.states]
-    varying = {*(p.name for p in stream.tokens), *states, *chunk.cotangents.values(), *(w.fall for w in weights)}
     outputs = []
     for name in wrt:
         if name not in chunk.gradients:
@@ -162,6 +166,40 @@ def _two_walks(chunk: _Chunk, stream: Stream, definition: Program, wrt: Sequence
         outputs.append(Param(chunk.gradients[name], next(p for p in definition.params if p.name == name).axes))
     along = tuple(p.name for p in outputs if stream.axis in p.axes)
     totals = [p.name for p in outputs if stream.axis not in p.axes]
+    walks = chunk_walks(chunk, stream, along, totals, axes, resumed=resumed)
+    given = [Param(chunk.cotangents[o.name], o.axes) for o in definition.outputs]
+    before = [before_first(state) for state in stream.states] if resumed else []
+    if resumed:
+        given += [Param(f"d_{after_last(state).name}", state.axes) for state in stream.states]
+    return TileProgram(
+        f"{definition.name}_vjp",
+        stream.axis,
+        (*definition.params, *before, *given),
+        (*outputs, *(Param(f"d_{param.name}", param.axes) for param in before)),
+        walks,
+        (),
+        weights,
+        axes,
+        pairs=chunk.pairs,
+        by_token=chunk.by_token,
+    )
+
+
+def chunk_walks(
+    chunk: Chunk,
+    stream: Stream,
+    along: Sequence[str],
+    totals: Sequence[str],
+    axes: dict[str, tuple[str, ...]],
+    *,
+    resumed: bool = False,
+) -> tuple[Walk, ...]:
+    """The walk forward, where there are states, and the walk back, with gradients ``along`` the tokens as results.
+
+    Those in ``totals`` are summed on the way back.  Tensors that are made for that are added to ``axes``.
+    """
+    states = [state.name for state in chunk.states]
+    varying = {*(p.name for p in stream.tokens), *states, *chunk.cotangents.values(), *(w.fall for w in stream.weights)}
     wanted = {*along, *totals, *(chunk.gradients[name] for name in states)}
     body, renewals, updates, sums = _totalled(needed(chunk.program.statements, wanted), totals, axes)
     constant, moving = hoisted(body, varying)
@@ -178,37 +216,22 @@ def _two_walks(chunk: _Chunk, stream: Stream, definition: Program, wrt: Sequence
             fuse([*moving, *chunk.mirrored, *renewals], along, chunk.mirrored_updates | updates),
             (*_mirrored(chunk, resumed=resumed), *sums),
             loaded=loaded,
-            results=along,
+            results=tuple(along),
             reverse=True,
             replay=walks[0].body if chunk.by_token else (),
         )
     )
-    given = [Param(chunk.cotangents[o.name], o.axes) for o in definition.outputs]
-    before = [before_first(state) for state in stream.states] if resumed else []
-    if resumed:
-        given += [Param(f"d_{after_last(state).name}", state.axes) for state in stream.states]
-    return TileProgram(
-        f"{definition.name}_vjp",
-        stream.axis,
-        (*definition.params, *before, *given),
-        (*outputs, *(Param(f"d_{param.name}", param.axes) for param in before)),
-        tuple(walks),
-        (),
-        weights,
-        axes,
-        pairs=chunk.pairs,
-        by_token=chunk.by_token,
-    )
+    return tuple(walks)
 
 
-def _carried(chunk: _Chunk, *, resumed: bool) -> tuple[Carried, ...]:
+def _carried(chunk: Chunk, *, resumed: bool) -> tuple[Carried, ...]:
     """The states as the forward walk carries them."""
     return tuple(
         Carried(s.name, s.axes, weights=s.weights, first=before_first(s).name if resumed else "") for s in chunk.states
     )
 
 
-def _mirrored(chunk: _Chunk, *, resumed: bool) -> tuple[Carried, ...]:
+def _mirrored(chunk: Chunk, *, resumed: bool) -> tuple[Carried, ...]:
     """Their cotangents as the walk back carries them."""
     found = (Carried(chunk.cotangents[s.name], s.axes, weights=s.weights) for s in chunk.states)
     if not resumed:

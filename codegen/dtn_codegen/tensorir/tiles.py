@@ -11,17 +11,13 @@ from dataclasses import replace
 
 from dtn_core.errors import CompileError
 from dtn_core.ir.axes import sequence_axes
-from dtn_core.ir.build import pruned
 from dtn_core.ir.nodes import Program, statement_reads
-from dtn_core.passes.backward import real_valued
-from dtn_core.passes.contract import contract
-from dtn_core.passes.differentiate import differentiate, masks
-from dtn_core.passes.divide import divide
-from dtn_core.passes.pipeline import Lowered, assumed_sizes
+from dtn_core.passes.differentiate import masks
+from dtn_core.passes.pipeline import Lowered
 from dtn_core.passes.stream import Stream
 
 from .dependencies import apart, hoisted
-from .gradients import chunked_backward
+from .gradients import chunked_backward, gradient_of
 from .one_token import one_token
 from .pairs import associated, paired
 from .rows import by_rows
@@ -29,6 +25,7 @@ from .staged import Staged
 from .states import carry, check_states, resume, with_axes
 from .steps import RANK, fuse
 from .walks import TileProgram, Walk
+from .wholes import whole_backward
 
 
 def forward(lowered: Lowered, *, split: bool = False, resumed: bool = False) -> TileProgram:
@@ -111,8 +108,10 @@ def backward(lowered: Lowered, *, resumed: bool = False) -> TileProgram:
     wrt = [p.name for p in definition.tensors if p.name not in ignored]
     check_states(lowered, resumed=resumed)
     if lowered.chunked is None:
-        program, pairs = paired(_whole_backward(lowered.program, wrt), axis, (), RANK)
+        program, pairs = paired(gradient_of(lowered.program, wrt), axis, (), RANK)
         return replace(Staged(program, axis, program.params, program.outputs).build(()), pairs=pairs)
+    if lowered.chunked.wholes:
+        return whole_backward(lowered.chunked, definition, wrt)
     return chunked_backward(lowered.chunked, definition, wrt, resumed=resumed)
 
 
@@ -137,15 +136,8 @@ def backward_by_rows(lowered: Lowered, *, split: bool = False) -> TileProgram:
         If it has no such form, saying why.
     """
     ignored = masks(lowered.definition)
-    program = _whole_backward(lowered.program, [p.name for p in lowered.definition.tensors if p.name not in ignored])
+    program = gradient_of(lowered.program, [p.name for p in lowered.definition.tensors if p.name not in ignored])
     return by_rows(program, _token_axis(lowered), program.params, program.outputs, split=split)
-
-
-def _whole_backward(program: Program, wrt: list[str]) -> Program:
-    """The gradient of a program on the whole sequence at once, for real tensors."""
-    vjp = differentiate(program, wrt)
-    real = replace(vjp, statements=tuple(replace(s, value=real_valued(s.value)) for s in vjp.statements))
-    return divide(contract(pruned(real), assumed_sizes(real)))
 
 
 def _token_axis(lowered: Lowered) -> str:

@@ -64,6 +64,8 @@ def passes(program: TileProgram, *, split: bool) -> tuple[Pass, ...]:
         raise CompileError(f"{program.name} takes its tokens one at a time; its sequences are not cut into segments")
     if program.rows:
         raise CompileError(f"{program.name} goes through n×n matrices by their rows; that has no CUDA kernel")
+    if any(walk.reverse and walk.stored for walk in program.walks):
+        raise CompileError(f"{program.name} adds to gradients after the walk back; that has no CUDA kernel")
     if any(walk.replay for walk in program.walks):
         raise CompileError(f"{program.name} goes back through its tokens one at a time; that has no CUDA kernel")
     if any(step.takes_apart for step in program.steps):

@@ -1,0 +1,133 @@
+"""Gradients of causal operators that need sums over the whole sequence first, as ``mask="tril"`` does.
+
+What is summed over the whole comes before the walks of the causal part, its gradient after them: the walk back leaves
+the cotangents of those sums and, in memory, the gradients of the causal part, and a walk over all tokens adds the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from dtn_core.errors import CompileError
+from dtn_core.ir.nodes import Param, Program, Read, Statement, map_statement, sum_of
+from dtn_core.passes.differentiate import masks
+from dtn_core.passes.pipeline import Chunked
+from dtn_core.passes.stream import Stream
+
+from .dependencies import apart
+from .gradients import Chunk, chunk_walks, gradient_of, many_tokens
+from .staged import Staged
+from .walks import TileProgram, Walk
+
+
+def whole_backward(chunked: Chunked, definition: Program, wrt: Sequence[str]) -> TileProgram:
+    """The gradient of ``definition`` by ``wrt``, with a cotangent for each output as further inputs.
+
+    Raises
+    ------
+    CompileError
+        If it has no tile form, saying why.
+    """
+    before = chunked.before
+    if before is None or chunked.after is not None:
+        raise CompileError(f"{definition.name} sums causal results over the whole sequence; its gradient has no kernel")
+    ignored = masks(before)
+    inputs = [param.name for param in before.tensors if param.name not in ignored]
+    chunk = _renamed(many_tokens(chunked), before, {name for name in wrt if name not in inputs})
+    vjp = gradient_of(before, inputs)
+    given = [Param(chunk.cotangents[output.name], output.axes) for output in definition.outputs]
+    outputs = [Param(f"d_{p.name}", p.axes) for p in definition.params if p.name in wrt]
+    program = replace(before, name=f"{definition.name}_vjp", params=(*definition.params, *given))
+    return _Wholes(program, chunked.stream, chunk, outputs).whole(vjp, inputs)
+
+
+def _renamed(chunk: Chunk, before: Program, direct: set[str]) -> Chunk:
+    """``chunk`` with names of its own; its gradients are results by ``direct`` tensors, and parts of sums by others."""
+    names = {of: f"d_{name}" if name in direct else f"d_{name}_causal" for name, of in chunk.gradients.items()}
+    program = apart(chunk.program, {statement.name for statement in before.statements})
+    statements = tuple(_named(statement, names) for statement in program.statements)
+    return replace(
+        chunk,
+        program=replace(program, statements=statements),
+        gradients={name: names[of] for name, of in chunk.gradients.items()},
+        mirrored=tuple(_named(statement, names) for statement in chunk.mirrored),
+    )
+
+
+def _named(statement: Statement, names: Mapping[str, str]) -> Statement:
+    made = map_statement(statement, lambda read: Read(names.get(read.tensor, read.tensor), read.indices))
+    return replace(made, name=names.get(made.name, made.name))
+
+
+class _Wholes(Staged):
+    """Walks of sums over the whole, then those of the causal part, then those of the gradient of the sums."""
+
+    def __init__(self, before: Program, stream: Stream, chunk: Chunk, outputs: Sequence[Param]) -> None:
+        super().__init__(before, stream.axis, before.params, outputs)
+        self.stream = stream
+        self.chunk = chunk
+        read = [param.name for param in (*stream.tokens, *stream.constants)]
+        self.causal = {name: chunk.gradients[name] for name in read if name in chunk.gradients}
+        self.direct = {f"d_{name}" for name, gradient in self.causal.items() if gradient == f"d_{name}"}
+
+    def results(self, stage: int) -> tuple[str, ...]:
+        """The outputs that a walk over all tokens has to compute."""
+        return tuple(name for name in super().results(stage) if name not in self.direct)
+
+    def whole(self, vjp: Program, inputs: Sequence[str]) -> TileProgram:
+        """The program; ``vjp`` is the gradient of the sums by ``inputs``."""
+        for statement in self.program.statements:
+            self.place(statement)
+        last = max(self.stages[output.name] for output in self.program.outputs)
+        parts = self.chunk.program
+        self.axes = {p.name: p.axes for p in parts.params} | {s.name: s.axes for s in parts.statements} | self.axes
+        for weight in self.stream.weights:
+            self.axes.update({weight.rise: (self.axis,), weight.fall: (self.axis,), weight.whole: ()})
+        self.stages.update(dict.fromkeys(self.causal.values(), last + 1))
+        self.place_gradient(vjp, inputs)
+        along = [name for name in self.causal.values() if self.axis in self.axes[name]]
+        totals = [name for name in self.causal.values() if self.axis not in self.axes[name]]
+        tokens = {output.name for output in self.program.outputs if self.axis in output.axes}
+        walks = chunk_walks(self.chunk, self.stream, along, totals, self.axes)
+        causal = [self.around(walk, tokens) for walk in walks]
+        count = 1 + max([last, *(self.stages[o.name] for o in self.outputs), *(stage for stage, _ in self.sums)])
+        found: list[Walk] = []
+        for stage in range(count):
+            stored = sorted(name for name in tokens if self.stages[name] == stage)
+            known = {*along, *(name for name in tokens if self.stages[name] < stage)}
+            found.append(self.walk(stage, (), stored=stored, known=known))
+            if stage == last:
+                found += causal
+        return TileProgram(
+            self.program.name,
+            self.axis,
+            self.params,
+            self.outputs,
+            tuple(walk for walk in found if walk.steps),
+            (),
+            tuple(self.stream.weights),
+            self.axes,
+            pairs=self.chunk.pairs,
+        )
+
+    def place_gradient(self, vjp: Program, inputs: Sequence[str]) -> None:
+        """The statements of the gradient of the sums, and what adds it to that of the causal part."""
+        summed = self.program.outputs
+        cotangents = [param.name for param in vjp.params[-len(summed) :]]
+        names = {given: self.causal[output.name] for given, output in zip(cotangents, summed, strict=True)}
+        known = set(self.program.statements)
+        new = [statement for statement in vjp.statements if statement not in known]
+        names |= {statement.name: f"{statement.name}_before" for statement in new}
+        for statement in new:
+            self.place(_named(statement, names))
+        for name, output in zip(inputs, vjp.outputs, strict=True):
+            indices = next(s.indices for s in vjp.statements if s.name == output.name)
+            parts = [names.get(output.name, output.name), *([self.causal[name]] if name in self.causal else [])]
+            self.place(Statement(f"d_{name}", indices, sum_of(*(Read(part, indices) for part in parts))))
+
+    def around(self, walk: Walk, tokens: set[str]) -> Walk:
+        """A walk of the causal part that reads ``tokens`` from memory and writes gradients there."""
+        loaded = (*walk.loaded, *sorted(walk.reads(tokens)))
+        stored = tuple(name for name in walk.results if name not in self.direct)
+        return replace(walk, loaded=loaded, stored=stored, results=tuple(n for n in walk.results if n in self.direct))

@@ -18,6 +18,8 @@ from .targets import Target
 CHUNK = 32
 PAIRS = 64
 """Tokens of a chunk whose states are over pairs of features: it goes through each of them several times."""
+WHOLE = 64
+"""Tokens up to which a sequence is one chunk, without states."""
 CHUNKS = (16, 32, 64, 128)
 ROWS, VECTORS = (2, 4, 8, 16), (1, 2, 4)
 """Rows of an accumulator, and vectors of a row, to choose from."""
@@ -87,7 +89,8 @@ def _measured(problem: Problem, target: Target, whole: int) -> CpuSchedule:
     widest = max((problem.sizes[axis] for axis in problem.tiles.features), default=1)
     is_paired = bool(problem.tiles.pairs) and not problem.by_rows
     costly = problem.by_rows or problem.direction == "backward" or widest > WIDE
-    chunk = min(whole, PAIRS if is_paired else CHUNK if costly else CHUNKS[0])
+    chunk = PAIRS if is_paired else CHUNK if costly else CHUNKS[0]
+    chunk = whole if whole <= WHOLE and not problem.by_rows else min(whole, chunk)
     if registers < MANY:
         return family(chunk, accumulator(4), accumulator(4), 1, lanes)
     if is_paired or costly:

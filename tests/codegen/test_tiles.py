@@ -8,7 +8,7 @@ import pytest
 from dtn_codegen.tensorir.layout import choose
 from dtn_codegen.tensorir.one_token import one_token
 from dtn_codegen.tensorir.steps import fuse
-from dtn_codegen.tensorir.tiles import backward, forward
+from dtn_codegen.tensorir.tiles import backward, backward_by_rows, forward, forward_by_rows
 from dtn_core.errors import CompileError
 from dtn_core.interpret import interpret
 from dtn_core.notation import parse
@@ -251,3 +251,85 @@ def test_the_gradient_by_one_feature_of_a_pair_sums_over_the_other(knobs):
     apart = [step for step in program.walks[1].body if step.takes_apart]
     assert len(apart) == 4  # each of two pairs, by the first and by the second
     assert all(len(contraction.summed) == 1 for step in apart for contraction in step.contractions)
+
+
+ROW = """row(q[n,d], k[n,d], v[n,e]) -> o[n,e]:
+    z[i,j] = q[i,a] * k[j,a]
+    s[i,j] = exp(z[i,j])
+    o[i,c] = s[i,j] * v[j,c]   where {order}"""
+
+
+@pytest.mark.parametrize(
+    ("order", "side", "back"), [("j <= i", "before", "all"), ("i <= j", "after", "all"), ("", "all", "all")]
+)
+def test_no_matrix_is_there_whole(order, side, back):
+    """Each has one axis along a chunk of rows, the other along a chunk of the tokens that a row takes part with."""
+    lowered = form(as_operator(ROW.format(order=order).removesuffix("   where ")))
+    programs = forward_by_rows(lowered), backward_by_rows(lowered)
+    for program, expected in zip(programs, (side, back), strict=True):
+        (walk,) = program.walks
+        assert walk.rows.side == expected
+        assert {tuple(sorted(index.axis for index in step.indices)) for step in walk.body} <= {
+            ("n", "n_row"), ("d", "n_row"), ("e", "n_row"),
+        }  # fmt: skip
+    assert programs[0].walks[0].rows.read == {"q_row": "q"}
+    assert programs[1].walks[0].rows.results == {"d_q": "d_q_row", "d_k": "d_k_row", "d_v": "d_v_row"}
+
+
+def test_what_a_token_sums_up_is_computed_once_for_all_rows():
+    """A product of two matrices is one of a matrix and a tensor of tokens, which a walk over rows of its own sums."""
+    first, second = forward_by_rows(causal(activation="exp", normalize=None)).walks
+    assert set(first.rows.stored.values()) == set(second.loaded) == {"k_k_q_masked"}
+    assert (first.rows.side, second.rows.side) == ("before", "before")
+
+
+def test_results_that_follow_from_the_sums_of_a_row_are_made_with_them():
+    (walk,) = forward_by_rows(causal(product="hadamard", normalize="row")).walks
+    assert [step.name for step in walk.rows.tail] == ["o_row"]
+    assert not walk.rows.stored
+
+
+def test_tensors_along_rows_are_the_ones_held_both_ways():
+    """They are read from memory once for a whole walk over the tokens."""
+    program = forward_by_rows(causal(product="hadamard", normalize=None))
+    twice = {name for name, forms in choose(program).forms.items() if len(forms) > 1}
+    assert twice == {"q_row", "k_row"}
+
+
+@pytest.mark.parametrize(
+    ("operator", "reason"),
+    [
+        (tensor_attention(activation="expm", product="hadamard"), "E is a function of an n×n matrix"),
+        (
+            (
+                "square(s[n,d]) -> o[n]:\n z[i,j] = s[i,a] * s[j,a]\n x[i,j] = exp(z[i,j])\n y[i,j] = x[i,l] * x[l,j]\n"
+                " u[i,j] = relu(y[i,j])\n o[i] = u[i,j]"
+            ),
+            "multiplies n×n matrices",
+        ),
+        (
+            "diagonal(s[n,d]) -> o[n]:\n z[i,j] = s[i,a] * s[j,a]\n x[i,j] = exp(z[i,j])\n o[i] = x[i,i] * x[i,j]",
+            "diagonal",
+        ),
+    ],
+)
+def test_matrices_that_rows_do_not_make_up(operator, reason):
+    with pytest.raises(CompileError, match=reason):
+        forward_by_rows(candidates(as_operator(operator).program)[0])
+
+
+@pytest.mark.parametrize("order", [2, 3])
+def test_gradients_of_sums_over_the_whole_come_after_the_walk_back(order):
+    program = backward(form(tensor_attention(mask="tril", order=order)))
+    (back,) = (walk for walk in program.walks if walk.reverse)
+    later = program.walks[program.walks.index(back) + 1 :]
+    assert back.results == ("d_v",)
+    assert "o_whole" in back.loaded
+    assert set(back.stored) <= {name for walk in later for name in walk.loaded}
+    assert {name for walk in later for name in walk.results} == {"d_q", "d_k"}
+    parts = {
+        name: name.removesuffix("_causal") for name in back.stored if name.removesuffix("_causal") in ("d_q", "d_k")
+    }
+    assert parts
+    for part, whole in parts.items():
+        assert all(part in walk.loaded for walk in later if whole in walk.results)

@@ -27,6 +27,7 @@ DIFFERENTIATE = "tests/core/test_pass_differentiate.py"
 FLATTEN = "tests/core/test_pass_flatten.py"
 INTERPRETER = "tests/core/test_interpreter.py"
 LOW_RANK = "tests/core/test_pass_low_rank.py"
+TILES = "tests/codegen/test_tiles.py"
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,13 @@ FAULTS = (
           "if any(missing):", "if False:", (CHUNKED_GRADIENTS,), "torch"),
     Fault("a gradient that divides by zero", "dtn_codegen.torch",
           'nonzero="_x.masked_fill(_x.logical_not(), torch.inf)"', 'nonzero="_x"', (GRADIENTS, WRITTEN, PADDING), "torch"),
+    # ------------------------------------------------------------------ tile programs
+    Fault("rows that take part with the tokens before them only", "dtn_codegen.tensorir.rows",
+          "return BEFORE if own[relation.upper] == row else AFTER", "return BEFORE", (TILES,)),
+    Fault("both sides of the diagonal taken for one", "dtn_codegen.tensorir.rows",
+          'self.side = side if self.side in ("", side) else ALL', "self.side = side", (TILES,)),
+    Fault("the causal part of a gradient lost", "dtn_codegen.tensorir.wholes",
+          "*([self.causal[name]] if name in self.causal else [])", "*[]", (TILES,)),
 )  # fmt: skip
 
 BY_NAME = {fault.name: fault for fault in FAULTS}

@@ -190,6 +190,17 @@ CASES: dict[str, Case] = {
     "hadamard, diag, decay, float16": Case(
         causal(product="hadamard", normalize="diag", decay=0.9), "float16", 40, 16, 16, CudaSchedule(chunk=16, warps=8)
     ),
+    "hadamard, unmasked, float32": Case(
+        tensor_attention(product="hadamard"), "float32", 40, 16, 16, CudaSchedule(chunk=16, warps=8)
+    ),
+    "hadamard, unmasked, float16, split": Case(
+        tensor_attention(product="hadamard", normalize=None),
+        "float16",
+        90,
+        16,
+        16,
+        CudaSchedule(chunk=16, warps=8, split=6),
+    ),
     "hadamard, row, resumed, split": Case(
         causal(product="hadamard", normalize="row"),
         "bfloat16",
@@ -234,6 +245,7 @@ VARIANTS = frozenset(
         "two simplicial, bfloat16, heads inside",
         "a pair of states, decay of each head",
         "hadamard, float32",
+        "hadamard, unmasked, float32",
         "hadamard, row, resumed, split",
     }
 )

@@ -63,7 +63,7 @@ class Kernels(Protocol):
     """The tensors and states that the gradient is by."""
 
     def why_no_gradient(self, sizes: Mapping[str, int], device: str) -> str:
-        """Why a device has no kernel of the gradient at these sizes of features; empty where it has one."""
+        """Why a device has no kernel of the gradient at these sizes; empty where it has one."""
 
     def variant(self, variant: Variant) -> Kernels:
         """The same operator for other calls.

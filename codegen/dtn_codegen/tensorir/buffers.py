@@ -63,6 +63,7 @@ class Buffers:
         self.extents = extents(program, schedule, sizes)
         self.buffers: dict[Key, Any] = {}
         self.tables: dict[Number | Read, Any] = {}
+        self.decays: dict[Number | Read, Any] = {}
         self.empty: dict[str, Any] = {}  # for each state, 0 in the first chunk, where it is 0 as well, and 1 later
         self.length: Any = None  # of a sequence
         self.tokens: Any = None  # in the chunk at hand
@@ -180,13 +181,9 @@ class Buffers:
         inside = table[0, high - low + chunk]
         if isinstance(between, int):
             return inside
-        apart = T.pow(self.decay(decay), T.cast(T.max(between - chunk, 0), "float64"))
+        apart = T.pow(self.decays[decay], T.cast(T.max(between - chunk, 0), "float64"))
         across = T.cast(apart, FLOAT) * table[0, high + chunk] * table[0, 2 * chunk - low]
         return T.Select(between == 0, inside, across)
-
-    def decay(self, decay: Number | Read) -> Any:
-        """A decay as float64."""
-        raise NotImplementedError
 
     def before(self, index: Index) -> Any:
         """Tokens before the chunk that an index runs over."""

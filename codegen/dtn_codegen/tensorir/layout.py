@@ -154,7 +154,7 @@ def sums_along(step: Step, layout: Layout) -> Index | None:
     matrices = [f for c in step.contractions for f in c.factors if len(f.indices) == RANK]
     if step.indices and all(layout.is_along(f, layout.vector(step)) for f in matrices):
         return None
-    for index in {index for c in step.contractions for index in c.summed}:
+    for index in dict.fromkeys(index for c in step.contractions for index in c.summed):
         if all(index in c.summed for c in step.contractions) and all(layout.is_along(f, index) for f in matrices):
             return index
     return None

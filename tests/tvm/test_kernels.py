@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -419,6 +422,29 @@ def test_problems_that_differ_in_tokens_share_a_kernel():
     schedule = CpuSchedule()
     first = kernels.compile(problem_of(CAUSAL, n=5), schedule, CPU)
     assert first is kernels.compile(problem_of(CAUSAL, n=500, heads=1), schedule, CPU)
+
+
+LOWERED = """
+from dtn_core.operators import tensor_attention
+from dtn_tvm import kernels, targets
+for operator in (tensor_attention(activation="expm"), tensor_attention(mask="causal", product="hadamard")):
+    for direction in ("forward", "backward"):
+        problem = kernels.Problem(operator, direction, "float32", {"batch": 1, "heads": 2, "n": 64, "d": 16, "e": 8})
+        target = targets.target("cpu")
+        print(kernels.lower(problem, kernels.default(problem, target), target).script())
+"""
+
+
+def test_a_kernel_is_the_same_in_another_process():
+    """Sets of names go by their hashes, which differ: 3 and 5 put those of a sum's indices in another order."""
+    made = [
+        subprocess.run(
+            [sys.executable, "-c", LOWERED], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in ("3", "5")
+    ]
+    assert len(made[0]) > 10_000
+    assert made[0] == made[1]
 
 
 def test_a_schedule_survives_json():

@@ -57,7 +57,7 @@ class TvmKernels:
         self.outputs: tuple[Param, ...] = forward.outputs
         self.states: frozenset[str] = forward.states
         self.gradients: tuple[str, ...] = ()
-        self._features = frozenset((*forward.features, forward.axis))
+        self._axes = frozenset((*forward.features, forward.axis))
         self._why_no_gradient = ""
         self._lacks: dict[tuple[object, ...], str] = {}
         try:
@@ -81,7 +81,7 @@ class TvmKernels:
         """Why a kind of device has no kernel of the gradient at these sizes; empty where it has one."""
         if self._why_no_gradient:
             return self._why_no_gradient
-        key = (device, *(size for axis, size in sizes.items() if axis in self._features))
+        key = (device, *(size for axis, size in sizes.items() if axis in self._axes))
         if not all(type(part) in (str, int) for part in key):  # symbols of a trace, which no table holds
             return self._lack(sizes, device)
         if key not in self._lacks:
@@ -240,7 +240,7 @@ def choose(problem: Problem, target: targets.Target, variant: Problem | None = N
         states = isinstance(schedule, CpuRows) and variant is not None and variant.resumed
         if variant in (None, problem) or not (schedule.kind == trace.KIND or states):
             return Choice(schedule, reason)
-        reason = f"the {'rows' if states else 'trace'} of the record are of plain calls"
+        reason = f"the record's {'rows of matrices are' if states else 'trace is'} of plain calls"
     return Choice(kernels.default(variant or problem, target), f"default schedule: {reason}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from dtn_core.errors import CompileError
@@ -68,11 +68,10 @@ def apart(program: Program, taken: set[str]) -> Program:
             names[statement.name] = name
     if not names:
         return program
-    statements = tuple(
-        map_statement(
-            replace(statement, name=names.get(statement.name, statement.name)),
-            lambda read: Read(names.get(read.tensor, read.tensor), read.indices),
-        )
-        for statement in program.statements
-    )
-    return replace(program, statements=statements)
+    return replace(program, statements=tuple(renamed(statement, names) for statement in program.statements))
+
+
+def renamed(statement: Statement, names: Mapping[str, str]) -> Statement:
+    """``statement`` with other ``names`` for itself and for the tensors that it reads."""
+    made = map_statement(statement, lambda read: Read(names.get(read.tensor, read.tensor), read.indices))
+    return replace(made, name=names.get(made.name, made.name))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from dtn_core.errors import CompileError
 from dtn_core.ir.build import pruned
-from dtn_core.ir.nodes import Param, Program, Read, Statement, statement_reads, sum_of
+from dtn_core.ir.nodes import Param, Program, Statement, statement_reads
 from dtn_core.passes.backward import backward, real_valued
 from dtn_core.passes.contract import contract
 from dtn_core.passes.differentiate import differentiate, masks
@@ -23,7 +23,7 @@ from dtn_core.passes.stream import State, Stream
 from .dependencies import hoisted, needed
 from .one_token import one_token
 from .pairs import associated, paired
-from .states import after_last, before_first, carry, with_axes
+from .states import after_last, before_first, carry, total, weight_axes, with_axes
 from .steps import RANK, fuse
 from .walks import Carried, TileProgram, Walk
 
@@ -155,8 +155,7 @@ def _one_token(stream: Stream) -> Chunk:
 def _two_walks(chunk: Chunk, stream: Stream, definition: Program, wrt: Sequence[str], *, resumed: bool) -> TileProgram:
     axes = {p.name: p.axes for p in chunk.program.params} | {s.name: s.axes for s in chunk.program.statements}
     weights = () if chunk.by_token else stream.weights
-    for weight in weights:
-        axes.update({weight.rise: (stream.axis,), weight.fall: (stream.axis,), weight.whole: ()})
+    axes |= weight_axes(weights, stream.axis)
     if not chunk.by_token:
         axes.update({p.name: p.axes for p in definition.params})
     outputs = []
@@ -249,10 +248,9 @@ def _totalled(
     made, renewals, updates, carried = list(body), [], {}, []
     for name in totals:
         indices = next(s.indices for s in made if s.name == name)
-        added, after = f"{name}_added", f"{name}_next"
+        added, renewal, summed = total(name, indices, axes)
         made = [replace(s, name=added) if s.name == name else s for s in made]
-        axes[added] = axes[name]
-        renewals.append(Statement(after, indices, sum_of(Read(name, indices), Read(added, indices))))
-        updates[after] = name
-        carried.append(Carried(name, axes[name], total=True))
+        renewals.append(renewal)
+        updates[renewal.name] = name
+        carried.append(summed)
     return made, renewals, updates, carried

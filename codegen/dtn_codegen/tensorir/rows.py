@@ -20,7 +20,6 @@ from dtn_core.ir.nodes import (
     Product,
     Program,
     Read,
-    Relation,
     Statement,
     Sum,
     indices_of,
@@ -33,8 +32,9 @@ from dtn_core.ir.nodes import (
 
 from .dependencies import needed
 from .staged import Staged
+from .states import total
 from .steps import fuse
-from .walks import Carried, Rows, TileProgram, Walk
+from .walks import Rows, TileProgram, Walk
 
 BEFORE, AFTER, ALL = "before", "after", "all"
 
@@ -72,14 +72,13 @@ class _ByRows(Staged):
         self.rows = f"{axis}_row"
         self.matrices: dict[str, Statement] = {}
         self.targets: list[tuple[int, Statement]] = []  # sums over the other tokens
-        self.written: set[str] = set()  # results that walks over rows hand out
 
     def build(self, states: Sequence[object]) -> TileProgram:
         """The program."""
         for statement in self.program.statements:
             self.place(statement)
         found = {stage: self.gathered(stage) for stage in sorted({stage for stage, _ in self.targets})}
-        self.written = {name for each in found.values() for name in each.results}
+        self.elsewhere = {name for each in found.values() for name in each.results}
         last = max((self.stages[o.name] for o in self.outputs if self.axis in o.axes), default=0)
         count = 1 + max([last, *(stage for stage, _ in self.sums), *found])
         targets = {statement.name for _, statement in self.targets}
@@ -99,10 +98,6 @@ class _ByRows(Staged):
         return TileProgram(
             name, self.axis, self.params, self.outputs, tuple(walks), tail, (), self.axes, rows=self.rows
         )
-
-    def results(self, stage: int) -> tuple[str, ...]:
-        """The outputs along the tokens that a walk over tokens has to compute."""
-        return tuple(name for name in super().results(stage) if name not in self.written)
 
     def place(self, statement: Statement) -> None:
         """Find the first walk that can compute ``statement``; matrices are computed wherever they are read."""
@@ -181,18 +176,11 @@ class _ByRows(Staged):
 
     def repeated(self, stage: int, found: _RowStatements, stored: set[str]) -> Walk:
         """The walk over the rows of a stage."""
-        targets = [statement.name for at, statement in self.targets if at == stage]
-        carried, renewals, updates = [], [], {}
-        for name, indices in found.carried.items():
-            added, after = f"{name}_added", f"{name}_next"
-            self.axes[added] = self.axes[name]
-            renewals.append(Statement(after, indices, sum_of(Read(name, indices), Read(added, indices))))
-            updates[after] = name
-            carried.append(Carried(name, self.axes[name], total=True))
-        own = {found.named(name) for name in targets}
+        sums = [total(name, indices, self.axes) for name, indices in found.carried.items()]
+        renewals = [renewal for _, renewal, _ in sums]
         rows = Rows(
-            {name: of for name, of in found.rows.items() if name not in own},
-            {found.named(name): name for name in targets},
+            {name: of for name, of in found.rows.items() if name not in found.sums},
+            found.sums,
             found.results,
             fuse(list(found.tail.values()), found.results.values()),
             found.side,
@@ -200,8 +188,12 @@ class _ByRows(Staged):
         read = {r.tensor for s in found.body.values() for r in statement_reads(s)}
         return Walk(
             self.setup(stage),
-            fuse([*found.body.values(), *renewals], own, updates),
-            tuple(carried),
+            fuse(
+                [*found.body.values(), *renewals],
+                found.sums,
+                {renewal.name: name for renewal, name in zip(renewals, found.sums, strict=True)},
+            ),
+            tuple(carried for _, _, carried in sums),
             loaded=tuple(sorted(read & stored)),
             rows=rows,
         )
@@ -227,6 +219,7 @@ class _RowStatements:
     tail: dict[str, Statement] = field(default_factory=dict)
     rows: dict[str, str] = field(default_factory=dict)  # for each tensor along the rows, that along the tokens
     tokens: set[str] = field(default_factory=set)
+    sums: dict[str, str] = field(default_factory=dict)  # the same for what is carried
     carried: dict[str, tuple[Index, ...]] = field(default_factory=dict)
     results: dict[str, str] = field(default_factory=dict)
     side: str = ""
@@ -249,7 +242,7 @@ class _RowStatements:
         indices = tuple(roles.get(index, index) for index in statement.indices)
         value = map_reads(statement.value, self.reader(roles))
         self.body[f"{name}_added"] = Statement(f"{name}_added", indices, value)
-        self.carried[name] = indices
+        self.carried[name], self.sums[name] = indices, statement.name
 
     def finish(self, output: str, statements: Sequence[Statement]) -> None:
         """Results that follow from the sums of their rows."""
@@ -319,7 +312,7 @@ class _RowStatements:
                 statement = self.matrices[tensor]
                 own = dict(zip(statement.indices, indices, strict=True))
                 for relation in statement.order:
-                    return self.side_under(relation, own, row)
+                    return BEFORE if own[relation.upper] == row else AFTER
                 back = {index: name for name, index in own.items()}
                 return self.side_of(statement.value, back[row], back[other])
             case Product(factors):
@@ -328,7 +321,3 @@ class _RowStatements:
                 sides = {self.side_of(term, row, other) for term in terms}
                 return sides.pop() if len(sides) == 1 else ALL
         return ALL
-
-    @staticmethod
-    def side_under(relation: Relation, own: Mapping[Index, Index], row: Index) -> str:
-        return BEFORE if own[relation.upper] == row else AFTER

@@ -21,9 +21,9 @@ from dtn_core.passes.pipeline import Chunked
 from dtn_core.passes.stream import State
 
 from .dependencies import depending, hoisted, levels, needed
-from .states import carry
+from .states import carry, total, weight_axes
 from .steps import Step, fuse
-from .walks import Carried, TileProgram, Walk
+from .walks import TileProgram, Walk
 
 
 class Staged:
@@ -50,11 +50,11 @@ class Staged:
         self.tokens: list[Statement] = []
         self.sums: list[tuple[int, Statement]] = []
         self.small: list[tuple[int, Statement]] = []
+        self.elsewhere: set[str] = set()  # outputs that are computed by walks of another kind
 
     def build(self, states: Sequence[State]) -> TileProgram:
         weights = self.chunked.stream.weights if self.chunked is not None else ()
-        for weight in weights:
-            self.axes.update({weight.rise: (self.axis,), weight.fall: (self.axis,), weight.whole: ()})
+        self.axes |= weight_axes(weights, self.axis)
         for state in states:
             self.axes.update({state.name: state.axes, state.added: state.axes})
         inside = {s.name for s in self.chunked.chunk.statements} if self.chunked is not None else set()
@@ -121,13 +121,11 @@ class Staged:
         loaded = tuple(sorted({r.tensor for s in (*body, *sums) for r in statement_reads(s)} & {*known}))
         carried, updates, renewals = carry(states)
         for statement in sums:
-            added, after = f"{statement.name}_added", f"{statement.name}_next"
-            self.axes[added] = statement.axes
+            added, renewal, summed = total(statement.name, statement.indices, self.axes, partial=self.split)
             body.append(replace(statement, name=added))
-            old = Read(statement.name, statement.indices)
-            renewals.append(Statement(after, statement.indices, sum_of(old, Read(added, statement.indices))))
-            updates[after] = statement.name
-            carried.append(Carried(statement.name, statement.axes, total=True, partial=self.split))
+            renewals.append(renewal)
+            updates[renewal.name] = statement.name
+            carried.append(summed)
         walk = Walk((), (), tuple(carried), loaded=loaded, stored=tuple(stored), results=results)
         return self.fused(stage, body, walk, updates, renewals)
 
@@ -195,7 +193,8 @@ class Staged:
 
     def results(self, stage: int) -> tuple[str, ...]:
         """The outputs along the tokens that belong to a stage."""
-        return tuple(o.name for o in self.outputs if self.axis in o.axes and self.stages[o.name] == stage)
+        here = (o.name for o in self.outputs if self.axis in o.axes and self.stages[o.name] == stage)
+        return tuple(name for name in here if name not in self.elsewhere)
 
     def available(self, stage: int) -> list[Statement]:
         """What can be computed of a chunk's tokens."""

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from dtn_core.errors import CompileError
-from dtn_core.ir.nodes import Param, Program, Statement
+from dtn_core.ir.nodes import Index, Param, Program, Read, Statement, sum_of
 from dtn_core.passes.pipeline import Lowered
-from dtn_core.passes.stream import State
+from dtn_core.passes.stream import State, Weights
 
 from .walks import Carried, TileProgram
 
@@ -17,6 +17,24 @@ def carry(states: Sequence[State]) -> tuple[list[Carried], dict[str, str], list[
     """States as carried tensors, the state that each new value is of, and the statements that renew them."""
     carried = [Carried(state.name, state.axes, weights=state.weights) for state in states]
     return carried, {state.after: state.name for state in states}, [state.update for state in states]
+
+
+def total(
+    name: str, indices: Sequence[Index], axes: dict[str, tuple[str, ...]], *, partial: bool = False
+) -> tuple[str, Statement, Carried]:
+    """A sum along a walk: the name of what a chunk adds to it, the statement that renews it, and it as carried.
+
+    The axes of what is added become known to ``axes``.
+    """
+    added, after = f"{name}_added", f"{name}_next"
+    axes[added] = axes[name]
+    renewal = Statement(after, tuple(indices), sum_of(Read(name, tuple(indices)), Read(added, tuple(indices))))
+    return added, renewal, Carried(name, axes[name], total=True, partial=partial)
+
+
+def weight_axes(weights: Sequence[Weights], axis: str) -> dict[str, tuple[str, ...]]:
+    """The axes of powers of decays along the tokens of a chunk."""
+    return {n: a for w in weights for n, a in ((w.rise, (axis,)), (w.fall, (axis,)), (w.whole, ()))}
 
 
 def with_axes(states: Sequence[State], program: Program) -> tuple[State, ...]:

@@ -6,18 +6,19 @@ the cotangents of those sums and, in memory, the gradients of the causal part, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from dtn_core.errors import CompileError
-from dtn_core.ir.nodes import Param, Program, Read, Statement, map_statement, sum_of
+from dtn_core.ir.nodes import Param, Program, Read, Statement, sum_of
 from dtn_core.passes.differentiate import masks
 from dtn_core.passes.pipeline import Chunked
 from dtn_core.passes.stream import Stream
 
-from .dependencies import apart
+from .dependencies import apart, renamed
 from .gradients import Chunk, chunk_walks, gradient_of, many_tokens
 from .staged import Staged
+from .states import weight_axes
 from .walks import TileProgram, Walk
 
 
@@ -34,7 +35,7 @@ def whole_backward(chunked: Chunked, definition: Program, wrt: Sequence[str]) ->
         raise CompileError(f"{definition.name} sums causal results over the whole sequence; its gradient has no kernel")
     ignored = masks(before)
     inputs = [param.name for param in before.tensors if param.name not in ignored]
-    chunk = _renamed(many_tokens(chunked), before, {name for name in wrt if name not in inputs})
+    chunk = _separated(many_tokens(chunked), before, {name for name in wrt if name not in inputs})
     vjp = gradient_of(before, inputs)
     given = [Param(chunk.cotangents[output.name], output.axes) for output in definition.outputs]
     outputs = [Param(f"d_{p.name}", p.axes) for p in definition.params if p.name in wrt]
@@ -42,22 +43,17 @@ def whole_backward(chunked: Chunked, definition: Program, wrt: Sequence[str]) ->
     return _Wholes(program, chunked.stream, chunk, outputs).whole(vjp, inputs)
 
 
-def _renamed(chunk: Chunk, before: Program, direct: set[str]) -> Chunk:
+def _separated(chunk: Chunk, before: Program, direct: set[str]) -> Chunk:
     """``chunk`` with names of its own; its gradients are results by ``direct`` tensors, and parts of sums by others."""
     names = {of: f"d_{name}" if name in direct else f"d_{name}_causal" for name, of in chunk.gradients.items()}
     program = apart(chunk.program, {statement.name for statement in before.statements})
-    statements = tuple(_named(statement, names) for statement in program.statements)
+    statements = tuple(renamed(statement, names) for statement in program.statements)
     return replace(
         chunk,
         program=replace(program, statements=statements),
         gradients={name: names[of] for name, of in chunk.gradients.items()},
-        mirrored=tuple(_named(statement, names) for statement in chunk.mirrored),
+        mirrored=tuple(renamed(statement, names) for statement in chunk.mirrored),
     )
-
-
-def _named(statement: Statement, names: Mapping[str, str]) -> Statement:
-    made = map_statement(statement, lambda read: Read(names.get(read.tensor, read.tensor), read.indices))
-    return replace(made, name=names.get(made.name, made.name))
 
 
 class _Wholes(Staged):
@@ -69,11 +65,7 @@ class _Wholes(Staged):
         self.chunk = chunk
         read = [param.name for param in (*stream.tokens, *stream.constants)]
         self.causal = {name: chunk.gradients[name] for name in read if name in chunk.gradients}
-        self.direct = {f"d_{name}" for name, gradient in self.causal.items() if gradient == f"d_{name}"}
-
-    def results(self, stage: int) -> tuple[str, ...]:
-        """The outputs that a walk over all tokens has to compute."""
-        return tuple(name for name in super().results(stage) if name not in self.direct)
+        self.elsewhere = {f"d_{name}" for name, gradient in self.causal.items() if gradient == f"d_{name}"}
 
     def whole(self, vjp: Program, inputs: Sequence[str]) -> TileProgram:
         """The program; ``vjp`` is the gradient of the sums by ``inputs``."""
@@ -82,8 +74,7 @@ class _Wholes(Staged):
         last = max(self.stages[output.name] for output in self.program.outputs)
         parts = self.chunk.program
         self.axes = {p.name: p.axes for p in parts.params} | {s.name: s.axes for s in parts.statements} | self.axes
-        for weight in self.stream.weights:
-            self.axes.update({weight.rise: (self.axis,), weight.fall: (self.axis,), weight.whole: ()})
+        self.axes |= weight_axes(self.stream.weights, self.axis)
         self.stages.update(dict.fromkeys(self.causal.values(), last + 1))
         self.place_gradient(vjp, inputs)
         along = [name for name in self.causal.values() if self.axis in self.axes[name]]
@@ -120,7 +111,7 @@ class _Wholes(Staged):
         new = [statement for statement in vjp.statements if statement not in known]
         names |= {statement.name: f"{statement.name}_before" for statement in new}
         for statement in new:
-            self.place(_named(statement, names))
+            self.place(renamed(statement, names))
         for name, output in zip(inputs, vjp.outputs, strict=True):
             indices = next(s.indices for s in vjp.statements if s.name == output.name)
             parts = [names.get(output.name, output.name), *([self.causal[name]] if name in self.causal else [])]
@@ -129,5 +120,7 @@ class _Wholes(Staged):
     def around(self, walk: Walk, tokens: set[str]) -> Walk:
         """A walk of the causal part that reads ``tokens`` from memory and writes gradients there."""
         loaded = (*walk.loaded, *sorted(walk.reads(tokens)))
-        stored = tuple(name for name in walk.results if name not in self.direct)
-        return replace(walk, loaded=loaded, stored=stored, results=tuple(n for n in walk.results if n in self.direct))
+        stored = tuple(name for name in walk.results if name not in self.elsewhere)
+        return replace(
+            walk, loaded=loaded, stored=stored, results=tuple(n for n in walk.results if n in self.elsewhere)
+        )

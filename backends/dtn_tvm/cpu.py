@@ -72,7 +72,7 @@ def default(problem: Problem, target: Target) -> CpuSchedule:
         return schedule
     if few or target.threads < 2:
         return replace(schedule, parallel="serial")
-    if not by_rows and (problem.direction == "backward" or by_token):
+    if by_token and not by_rows:
         return replace(schedule, parallel="heads" if tasks > 1 else "serial")
     return replace(schedule, parallel="split", parts=-(-target.threads // max(1, tasks)))
 

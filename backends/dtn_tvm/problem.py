@@ -256,11 +256,8 @@ def tile_program(
     if rows:
         return _by_rows(operator, direction, split=split, resumed=resumed).bound(operator.scalars)
     lowered = candidates(operator.program)[0]
-    if split and direction == "backward":
-        raise CompileError(f"{operator.name}: the gradient goes through a sequence as a whole; it is not split")
-    if direction == "forward":
-        return forward(lowered, split=split, resumed=resumed).bound(operator.scalars)
-    return backward(lowered, resumed=resumed).bound(operator.scalars)
+    made = forward if direction == "forward" else backward
+    return made(lowered, split=split, resumed=resumed).bound(operator.scalars)
 
 
 def _by_rows(operator: Operator, direction: str, *, split: bool, resumed: bool) -> TileProgram:

@@ -92,6 +92,22 @@ def test_a_sequence_in_parts_is_a_walk_for_each_level_of_states(order, walks):
     assert not any(carried.partial for carried in last.carried)
 
 
+def test_the_gradient_of_a_sequence_in_parts_is_walks_for_each_level_both_ways():
+    walks = backward(causal(normalize=None), split=True).walks
+    assert [walk.reverse for walk in walks] == [False] * 3 + [True] * 3
+    sums, saves, back = walks[0:2], walks[2], walks[3:]
+    assert [{c.name for c in walk.carried if c.partial} for walk in sums] == [{"o_state_past"}, {"o_past"}]
+    assert (saves.saved, saves.stored) == (("o_state_past", "o_past"), ())
+    assert [{c.name for c in walk.carried if c.partial} for walk in back] == [
+        {"d_o_added"},
+        {"d_o_state_added"},
+        set(),
+    ]
+    assert [walk.results for walk in back] == [(), (), ("d_q", "d_k", "d_v")]
+    assert sums[1].stored == ("o_state",)
+    assert all("o_state" in walk.loaded for walk in (saves, back[-1]))
+
+
 def test_parts_compute_nothing_twice_but_sums_of_states():
     program = forward(causal(normalize=None), split=True)
     made = [step.name for walk in program.walks for step in walk.body]

@@ -145,6 +145,8 @@ FAULTS = (
           'self.side = side if self.side in ("", side) else ALL', "self.side = side", (TILES,)),
     Fault("the causal part of a gradient lost", "dtn_codegen.tensorir.wholes",
           "*([self.causal[name]] if name in self.causal else [])", "*[]", (TILES,)),
+    Fault("sums of a part taken for states before it", "dtn_codegen.tensorir.parts",
+          "partial=state in self.partial", "partial=False", (TILES,)),
 )  # fmt: skip
 
 BY_NAME = {fault.name: fault for fault in FAULTS}

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from dtn_core.passes.flatten import flatten
 from dtn_core.passes.padding import pad
 from dtn_tvm import kernels, targets, threads
 from dtn_tvm.kernels import Problem
+from dtn_tvm.problem import tile_program
 from oracle.resumed import resumed
 
 CPU = targets.target("cpu")
@@ -349,6 +351,35 @@ def test_a_sequence_in_parts(name, n, parts):
     check(problem_of(FORWARD[name], n=n, heads=1), CpuSchedule(chunk=32, parallel="split", parts=parts))
 
 
+BY_TOKEN = ("two simplicial", "a pair of states that decay")
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("order 1", 2),
+        ("order 3", 3),
+        ("trace, decay, residual", 2),
+        ("trace, decay, residual", 7),  # more than there are chunks
+        ("interaction, causal", 2),
+        ("unmasked, trace", 2),
+        ("own operator", 2),
+        ("tril, order 3, row", 2),
+        ("tril, expm, diag", 2),
+        ("hadamard, diag, decay", 2),
+    ],
+)
+def test_the_gradient_of_a_sequence_in_parts(name, parts):
+    problem = problem_of(BACKWARD[name], "backward", **{"n": 70, "heads": 1, **SMALL.get(name, {})})
+    check(problem, CpuSchedule(chunk=16, tokens=(8, 16), features=(8, 16), parallel="split", parts=parts), 5e-5)
+
+
+@pytest.mark.parametrize("name", BY_TOKEN)
+def test_tokens_one_at_a_time_have_no_parts(name):
+    with pytest.raises(CompileError):
+        tile_program(BACKWARD[name], "backward", split=True, rows=False)
+
+
 def test_results_without_tokens_of_a_sequence_in_parts():
     check(problem_of(TOTALS, n=150, d=20, e=9), CpuSchedule(chunk=32, parallel="split", parts=3))
 
@@ -362,11 +393,12 @@ def test_from_given_states_to_those_after_the_last_token(name, direction):
     check(problem_of(FORWARD[name], direction, n=70, d=20, e=9, resumed=True), tolerance=5e-5)
 
 
+@pytest.mark.parametrize("direction", ["forward", "backward"])
 @pytest.mark.parametrize("name", ["trace, decay, residual", "hadamard, diag, decay"])
 @pytest.mark.parametrize("parts", [2, 5])
-def test_parts_of_a_sequence_from_given_states(name, parts):
-    schedule = CpuSchedule(chunk=32, parallel="split", parts=parts)
-    check(problem_of(FORWARD[name], n=70, d=12, e=9, heads=1, resumed=True), schedule)
+def test_parts_of_a_sequence_from_given_states(name, direction, parts):
+    schedule = CpuSchedule(chunk=16, tokens=(8, 16), features=(8, 16), parallel="split", parts=parts)
+    check(problem_of(FORWARD[name], direction, n=70, d=12, e=9, heads=1, resumed=True), schedule, 5e-5)
 
 
 def test_tokens_one_at_a_time_from_given_states():
@@ -394,6 +426,9 @@ def test_one_long_head_is_split_where_there_are_cores():
     many = targets.target('{"kind": "llvm", "num-cores": 4}')
     chosen = kernels.default(problem_of(CAUSAL, n=65536, heads=1), many)
     assert (chosen.parallel, chosen.parts) == ("split", 4)
+    assert kernels.default(problem_of(CAUSAL, "backward", n=65536, heads=1), many) == replace(
+        kernels.default(problem_of(CAUSAL, "backward", n=65536, heads=4), many), parallel="split", parts=4
+    )
     assert kernels.default(problem_of(CAUSAL, n=65536, heads=4), many).parallel == "heads"
     assert kernels.default(problem_of(CAUSAL, n=64, heads=1), many).parallel == "serial"
 

@@ -129,7 +129,8 @@ class _Kernel(Memory):
                         self.clear(carried.name)
                     else:
                         self.begin(carried, head)
-                        self.fold(carried, head, part, share)
+                        done = parts - 1 - part if walk.reverse else part
+                        self.fold(carried, head, done, share, reverse=walk.reverse)
                 self.walk(walk, head, part * share, T.min(self.chunks, (part + 1) * share))
                 for carried in walk.carried:
                     if carried.partial:
@@ -141,11 +142,12 @@ class _Kernel(Memory):
                 self.earlier(walks, head)
                 for carried in walks[-1].carried:
                     if carried.partial and carried.total:
+                        self.clear(carried.name)
                         self.fold(carried, head, parts, share)
-                for carried in (carried for walk in walks for carried in walk.carried):
+                for carried, reverse in [(carried, walk.reverse) for walk in walks for carried in walk.carried]:
                     if carried.partial and carried.last:
                         self.begin(carried, head)
-                        self.fold(carried, head, parts, share)
+                        self.fold(carried, head, parts, share, reverse=reverse)
                         self.end(carried, head)
                 self.finish(head)
 
@@ -206,16 +208,17 @@ class _Kernel(Memory):
             param = next(p for p in self.program.outputs if p.name == carried.last)
             self.write_constant(param, head, carried.name)
 
-    def fold(self, carried: Carried, head: Any, until: Any, share: Any) -> None:
-        """Add up the sums of all parts before ``until``, each decayed by the tokens after it."""
+    def fold(self, carried: Carried, head: Any, count: Any, share: Any, *, reverse: bool = False) -> None:
+        """Add up the sums of the first ``count`` parts, or the last, each decayed by the tokens between."""
         form = self.native(carried.name)
         rows, columns = self.shape(carried.name, transposed=form)
         target, source = self.buffers[carried.name, form], self.sums[carried.name]
         chunk, parts = self.chunk, self.schedule.parts
-        with T.serial(until) as part:
+        with T.serial(count) as place:
+            part = T.bind(parts - 1 - place if reverse else place)
             kept: Any = T.float32(1)
             if carried.weights is not None:
-                first, last = (T.min(self.length, place * share * chunk) for place in (part, part + 1))
+                first, last = (T.min(self.length, edge * share * chunk) for edge in (part, part + 1))
                 power = T.pow(self.decay(carried.weights.decay), T.cast(last - first, "float64"))
                 kept = T.bind(T.cast(power, FLOAT))
             with T.serial(rows) as row:

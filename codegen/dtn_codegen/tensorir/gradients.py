@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from dtn_core.errors import CompileError
 from dtn_core.ir.build import pruned
@@ -23,7 +24,8 @@ from dtn_core.passes.stream import State, Stream
 from .dependencies import hoisted, needed
 from .one_token import one_token
 from .pairs import associated, paired
-from .states import after_last, before_first, carry, total, weight_axes, with_axes
+from .parts import Part, by_level
+from .states import after_last, before_first, total, weight_axes, with_axes
 from .steps import RANK, fuse
 from .walks import Carried, TileProgram, Walk
 
@@ -38,16 +40,12 @@ class Chunk:
         Its statements, those of the forward direction among them.
     states : tuple[State, ...]
         With the axes that they have there.
+    mirrored : tuple[State, ...]
+        Their cotangents, which are states of the way back.
     cotangents : dict[str, str]
         For each result, and for each state after the chunk, the parameter that is its cotangent.
     gradients : dict[str, str]
         For each state before the chunk, tensor of tokens and constant, the output that is its cotangent.
-    sums : tuple[str, ...]
-        What the forward walk computes.
-    renewals, mirrored : tuple[Statement, ...]
-        The new states from the old ones and what is added, and the same of their cotangents.
-    updates, mirrored_updates : dict[str, str]
-        For each new value the carried tensor that it is written over.
     pairs : dict[str, tuple[str, str]]
         The two axes that an axis of pairs is made of.
     by_token : bool
@@ -56,18 +54,24 @@ class Chunk:
 
     program: Program
     states: tuple[State, ...]
+    mirrored: tuple[State, ...]
     cotangents: dict[str, str]
     gradients: dict[str, str]
-    sums: tuple[str, ...]
-    renewals: tuple[Statement, ...]
-    mirrored: tuple[Statement, ...]
-    updates: dict[str, str]
-    mirrored_updates: dict[str, str]
     pairs: dict[str, tuple[str, str]] = field(default_factory=dict)
     by_token: bool = False
 
+    def sums(self, states: Sequence[State]) -> set[str]:
+        """What a chunk computes for ``states``: what is added to them, or a token's own new values."""
+        return {state.after if self.by_token else state.added for state in states}
 
-def chunked_backward(chunked: Chunked, definition: Program, wrt: Sequence[str], *, resumed: bool) -> TileProgram:
+    def renewals(self, states: Sequence[State]) -> list[Statement]:
+        """The statements after those of the chunk that renew ``states``."""
+        return [] if self.by_token else [state.update for state in states]
+
+
+def chunked_backward(
+    chunked: Chunked, definition: Program, wrt: Sequence[str], *, split: bool, resumed: bool
+) -> TileProgram:
     """The gradient of ``definition`` by ``wrt``, with a cotangent for each output as further inputs.
 
     Parameters
@@ -76,6 +80,8 @@ def chunked_backward(chunked: Chunked, definition: Program, wrt: Sequence[str], 
         As it is lowered.
     definition : Program
     wrt : sequence of str
+    split : bool
+        Whether a sequence is cut into parts that are computed side by side.
     resumed : bool
         Whether states before the first token are inputs, with gradients among the outputs, and cotangents of those
         after the last token inputs too.
@@ -87,12 +93,12 @@ def chunked_backward(chunked: Chunked, definition: Program, wrt: Sequence[str], 
     """
     stream = chunked.stream
     try:
-        return _two_walks(many_tokens(chunked), stream, definition, wrt, resumed=resumed)
+        return _walks(many_tokens(chunked), stream, definition, wrt, split=split, resumed=resumed)
     except CompileError as error:
-        if not stream.resumable:
+        if split or not stream.resumable:
             raise
         try:
-            return _two_walks(_one_token(stream), stream, definition, wrt, resumed=resumed)
+            return _walks(_one_token(stream), stream, definition, wrt, split=False, resumed=resumed)
         except CompileError as other:
             raise CompileError(f"{error}; and a token at a time, {other}") from None
 
@@ -112,24 +118,11 @@ def many_tokens(chunked: Chunked) -> Chunk:
     program, pairs = paired(made.chunk, stream.axis, stream.states, RANK)
     states = with_axes(stream.states, program)
     after = {state.name: made.cotangents[state.added] for state in states}
-    mirrored = [
+    mirrored = tuple(
         replace(state, name=name, after=f"{name}_next", added=made.gradients[state.name])
         for state, name in zip(states, after.values(), strict=True)
-    ]
-    _, updates, renewals = carry(states)
-    _, mirrored_updates, mirrored_renewals = carry(mirrored)
-    return Chunk(
-        program,
-        states,
-        made.cotangents | after,
-        made.gradients,
-        tuple(state.added for state in states),
-        tuple(renewals),
-        tuple(mirrored_renewals),
-        updates,
-        mirrored_updates,
-        pairs,
     )
+    return Chunk(program, states, mirrored, made.cotangents | after, made.gradients, pairs)
 
 
 def _one_token(stream: Stream) -> Chunk:
@@ -146,13 +139,16 @@ def _one_token(stream: Stream) -> Chunk:
     cotangents = {output.name: param.name for output, param in pairs}
     cotangents |= {state.name: cotangents[state.after] for state in states}
     gradients = {name: output.name for name, output in zip(wrt, vjp.outputs, strict=True)}
-    updates = {state.after: state.name for state in states}
-    mirrored = {gradients[state.name]: cotangents[state.name] for state in states}
-    sums = tuple(state.after for state in states)
-    return Chunk(both, states, cotangents, gradients, sums, (), (), updates, mirrored, by_token=True)
+    mirrored = tuple(
+        replace(state, name=cotangents[state.name], after=gradients[state.name], added=gradients[state.name])
+        for state in states
+    )
+    return Chunk(both, states, mirrored, cotangents, gradients, by_token=True)
 
 
-def _two_walks(chunk: Chunk, stream: Stream, definition: Program, wrt: Sequence[str], *, resumed: bool) -> TileProgram:
+def _walks(
+    chunk: Chunk, stream: Stream, definition: Program, wrt: Sequence[str], *, split: bool, resumed: bool
+) -> TileProgram:
     axes = {p.name: p.axes for p in chunk.program.params} | {s.name: s.axes for s in chunk.program.statements}
     weights = () if chunk.by_token else stream.weights
     axes |= weight_axes(weights, stream.axis)
@@ -165,7 +161,7 @@ def _two_walks(chunk: Chunk, stream: Stream, definition: Program, wrt: Sequence[
         outputs.append(Param(chunk.gradients[name], next(p for p in definition.params if p.name == name).axes))
     along = tuple(p.name for p in outputs if stream.axis in p.axes)
     totals = [p.name for p in outputs if stream.axis not in p.axes]
-    walks = chunk_walks(chunk, stream, along, totals, axes, resumed=resumed)
+    walks = chunk_walks(chunk, stream, along, totals, axes, resumed=resumed, split=split)
     given = [Param(chunk.cotangents[o.name], o.axes) for o in definition.outputs]
     before = [before_first(state) for state in stream.states] if resumed else []
     if resumed:
@@ -192,34 +188,48 @@ def chunk_walks(
     axes: dict[str, tuple[str, ...]],
     *,
     resumed: bool = False,
+    split: bool = False,
 ) -> tuple[Walk, ...]:
     """The walk forward, where there are states, and the walk back, with gradients ``along`` the tokens as results.
 
-    Those in ``totals`` are summed on the way back.  Tensors that are made for that are added to ``axes``.
+    Those in ``totals`` are summed on the way back.  Tensors that are made for that are added to ``axes``.  Where
+    sequences are ``split`` there are more walks both ways, one for each level of states.
     """
-    states = [state.name for state in chunk.states]
+    statements = chunk.program.statements
+    states = {state.name for state in chunk.states}
     varying = {*(p.name for p in stream.tokens), *states, *chunk.cotangents.values(), *(w.fall for w in stream.weights)}
     wanted = {*along, *totals, *(chunk.gradients[name] for name in states)}
-    body, renewals, updates, sums = _totalled(needed(chunk.program.statements, wanted), totals, axes)
-    constant, moving = hoisted(body, varying)
-    read = {r.tensor for s in moving for r in statement_reads(s)}
-    loaded = tuple(name for name in states if chunk.by_token or name in read)
-    walks: list[Walk] = []
-    if states:
-        own, others = hoisted(needed(chunk.program.statements, set(chunk.sums)), varying)
-        steps = fuse([*others, *chunk.renewals], (), chunk.updates)
-        walks.append(Walk(fuse(own, axes), steps, _carried(chunk, resumed=resumed), saved=loaded))
-    walks.append(
-        Walk(
-            fuse(constant, axes),
-            fuse([*moving, *chunk.mirrored, *renewals], along, chunk.mirrored_updates | updates),
-            (*_mirrored(chunk, resumed=resumed), *sums),
-            loaded=loaded,
-            results=tuple(along),
-            reverse=True,
-            replay=walks[0].body if chunk.by_token else (),
-        )
-    )
+    body, renewals, totalled, sums = _totalled(needed(statements, wanted), totals, axes, partial=split)
+    read = {r.tensor for s in hoisted(body, varying)[1] for r in statement_reads(s)}
+    held = tuple(state.name for state in chunk.states if chunk.by_token or state.name in read)
+    if split:
+        there = by_level(statements, chunk.states, stream.axis, (), held=held, later=wanted)
+        there = [part for part in there if part.states]
+        added = {read.tensor for statement in renewals for read in statement_reads(statement)}
+        known = {*held, *(name for part in there for name in part.stored)}
+        back = by_level(body, chunk.mirrored, stream.axis, {*along, *added}, known=known)
+    else:
+        forward = needed(statements, chunk.sums(chunk.states))
+        there = [Part(tuple(forward), chunk.states)] if states else []
+        back = [Part(tuple(body), chunk.mirrored, loaded=held)]
+
+    def walk(part: Part, carried: Sequence[Carried], **named: Any) -> Walk:
+        constant, moving = hoisted(part.body, varying | {*part.loaded})
+        updates = {state.after: state.name for state in part.states}
+        steps, kept = [*moving, *chunk.renewals(part.states)], part.stored
+        own = part.carried(carried)
+        if "results" in named:
+            steps, kept, updates, own = [*steps, *renewals], (*along, *kept), updates | totalled, [*own, *sums]
+        made = Walk(fuse(constant, axes), fuse(steps, kept, updates), tuple(own), **named)
+        return replace(made, loaded=part.loaded, stored=part.stored)
+
+    carried = _carried(chunk, resumed=resumed)
+    walks = [walk(part, carried, saved=() if part.partial else held) for part in there]
+    replay = walks[0].body if chunk.by_token else ()
+    carried = _mirrored(chunk, resumed=resumed)
+    for part in back:
+        results = {} if part.partial else {"results": tuple(along)}
+        walks.append(walk(part, carried, reverse=True, replay=replay, **results))
     return tuple(walks)
 
 
@@ -242,13 +252,13 @@ def _mirrored(chunk: Chunk, *, resumed: bool) -> tuple[Carried, ...]:
 
 
 def _totalled(
-    body: Sequence[Statement], totals: Sequence[str], axes: dict[str, tuple[str, ...]]
+    body: Sequence[Statement], totals: Sequence[str], axes: dict[str, tuple[str, ...]], *, partial: bool
 ) -> tuple[list[Statement], list[Statement], dict[str, str], list[Carried]]:
     """``body`` that adds to ``totals`` in every chunk; what renews them, which is which, and both as carried."""
     made, renewals, updates, carried = list(body), [], {}, []
     for name in totals:
         indices = next(s.indices for s in made if s.name == name)
-        added, renewal, summed = total(name, indices, axes)
+        added, renewal, summed = total(name, indices, axes, partial=partial)
         made = [replace(s, name=added) if s.name == name else s for s in made]
         renewals.append(renewal)
         updates[renewal.name] = name

@@ -20,7 +20,8 @@ from dtn_core.ir.nodes import (
 from dtn_core.passes.pipeline import Chunked
 from dtn_core.passes.stream import State
 
-from .dependencies import depending, hoisted, levels, needed
+from .dependencies import hoisted, needed
+from .parts import by_level
 from .states import carry, total, weight_axes
 from .steps import Step, fuse
 from .walks import TileProgram, Walk
@@ -130,41 +131,19 @@ class Staged:
         return self.fused(stage, body, walk, updates, renewals)
 
     def parts(self, stage: int, states: Sequence[State]) -> list[Walk]:
-        """Walks over parts of a sequence: one for each level of states, then the one that has the results.
-
-        Tensors of tokens that needed a state are stored, so that later walks need neither compute them again nor know
-        that state.
-        """
-        statements = self.available(stage)
-        level_of = levels(statements, states)
-        results = self.results(stage)
-        loaded: set[str] = set()
-        walks = []
-        for level in range(max(level_of.values()) + 2):
-            own = [s for s in states if level_of[s.name] == level]
-            later = {*results, *(s.added for s in states if level_of[s.name] > level)}
-            wanted = {s.added for s in own} or set(results)
-            while True:  # a state that is read has to be kept up to date
-                body = needed(statements, wanted, loaded)
-                known = {r.tensor for s in body for r in statement_reads(s)}
-                lower = [s for s in states if level_of[s.name] < level and s.name in known]
-                if {s.added for s in lower} <= wanted:
-                    break
-                wanted |= {s.added for s in lower}
-            made = {s.name for s in depending(body, {s.name for s in states} | loaded) if s.axes.count(self.axis) == 1}
-            remaining = needed(statements, later, loaded | made) if own else []
-            stored = {r.tensor for s in remaining for r in statement_reads(s)} & made
-            carried, updates, renewals = carry([*lower, *own])
+        """Walks over parts of a sequence: one for each level of states, then the one that has the results."""
+        results, walks = self.results(stage), []
+        for part in by_level(self.available(stage), states, self.axis, results):
+            carried, updates, renewals = carry(part.states)
             walk = Walk(
                 (),
                 (),
-                tuple(replace(c, partial=any(c.name == s.name for s in own)) for c in carried),
-                loaded=tuple(sorted(loaded & known)),
-                stored=tuple(sorted(stored)),
-                results=() if own else results,
+                tuple(part.carried(carried)),
+                loaded=part.loaded,
+                stored=part.stored,
+                results=() if part.partial else results,
             )
-            walks.append(self.fused(stage, body, walk, updates, renewals))
-            loaded |= stored
+            walks.append(self.fused(stage, part.body, walk, updates, renewals))
         return walks
 
     def fused(

@@ -91,11 +91,12 @@ def _by_token(stream: Stream, definition: Program, why: str) -> TileProgram:
     )
 
 
-def backward(lowered: Lowered, *, resumed: bool = False) -> TileProgram:
+def backward(lowered: Lowered, *, split: bool = False, resumed: bool = False) -> TileProgram:
     """Gradients by its tensors; inputs are the operator's, then a cotangent ``d_o`` for each output.
 
     If it is ``resumed``, states before the first token are among the inputs, their gradients among the outputs, and
-    the cotangents of the states after the last among the cotangents.
+    the cotangents of the states after the last among the cotangents.  If it is ``split``, it is for sequences in parts
+    that are computed side by side.
 
     Raises
     ------
@@ -109,10 +110,11 @@ def backward(lowered: Lowered, *, resumed: bool = False) -> TileProgram:
     check_states(lowered, resumed=resumed)
     if lowered.chunked is None:
         program, pairs = paired(gradient_of(lowered.program, wrt), axis, (), RANK)
-        return replace(Staged(program, axis, program.params, program.outputs).build(()), pairs=pairs)
+        made = Staged(program, axis, program.params, program.outputs, split=split).build(())
+        return replace(made, pairs=pairs)
     if lowered.chunked.wholes:
-        return whole_backward(lowered.chunked, definition, wrt)
-    return chunked_backward(lowered.chunked, definition, wrt, resumed=resumed)
+        return whole_backward(lowered.chunked, definition, wrt, split=split)
+    return chunked_backward(lowered.chunked, definition, wrt, split=split, resumed=resumed)
 
 
 def forward_by_rows(lowered: Lowered, *, split: bool = False) -> TileProgram:

@@ -22,8 +22,17 @@ from .states import weight_axes
 from .walks import TileProgram, Walk
 
 
-def whole_backward(chunked: Chunked, definition: Program, wrt: Sequence[str]) -> TileProgram:
+def whole_backward(chunked: Chunked, definition: Program, wrt: Sequence[str], *, split: bool) -> TileProgram:
     """The gradient of ``definition`` by ``wrt``, with a cotangent for each output as further inputs.
+
+    Parameters
+    ----------
+    chunked : Chunked
+        As it is lowered.
+    definition : Program
+    wrt : sequence of str
+    split : bool
+        Whether a sequence is cut into parts that are computed side by side.
 
     Raises
     ------
@@ -40,7 +49,7 @@ def whole_backward(chunked: Chunked, definition: Program, wrt: Sequence[str]) ->
     given = [Param(chunk.cotangents[output.name], output.axes) for output in definition.outputs]
     outputs = [Param(f"d_{p.name}", p.axes) for p in definition.params if p.name in wrt]
     program = replace(before, name=f"{definition.name}_vjp", params=(*definition.params, *given))
-    return _Wholes(program, chunked.stream, chunk, outputs).whole(vjp, inputs)
+    return _Wholes(program, chunked.stream, chunk, outputs, split=split).whole(vjp, inputs)
 
 
 def _separated(chunk: Chunk, before: Program, direct: set[str]) -> Chunk:
@@ -52,15 +61,15 @@ def _separated(chunk: Chunk, before: Program, direct: set[str]) -> Chunk:
         chunk,
         program=replace(program, statements=statements),
         gradients={name: names[of] for name, of in chunk.gradients.items()},
-        mirrored=tuple(renamed(statement, names) for statement in chunk.mirrored),
+        mirrored=tuple(replace(state, added=names[state.added]) for state in chunk.mirrored),
     )
 
 
 class _Wholes(Staged):
     """Walks of sums over the whole, then those of the causal part, then those of the gradient of the sums."""
 
-    def __init__(self, before: Program, stream: Stream, chunk: Chunk, outputs: Sequence[Param]) -> None:
-        super().__init__(before, stream.axis, before.params, outputs)
+    def __init__(self, before: Program, stream: Stream, chunk: Chunk, outputs: Sequence[Param], *, split: bool) -> None:
+        super().__init__(before, stream.axis, before.params, outputs, split=split)
         self.stream = stream
         self.chunk = chunk
         read = [param.name for param in (*stream.tokens, *stream.constants)]
@@ -80,7 +89,7 @@ class _Wholes(Staged):
         along = [name for name in self.causal.values() if self.axis in self.axes[name]]
         totals = [name for name in self.causal.values() if self.axis not in self.axes[name]]
         tokens = {output.name for output in self.program.outputs if self.axis in output.axes}
-        walks = chunk_walks(self.chunk, self.stream, along, totals, self.axes)
+        walks = chunk_walks(self.chunk, self.stream, along, totals, self.axes, split=self.split)
         causal = [self.around(walk, tokens) for walk in walks]
         count = 1 + max([last, *(self.stages[o.name] for o in self.outputs), *(stage for stage, _ in self.sums)])
         found: list[Walk] = []
@@ -120,7 +129,7 @@ class _Wholes(Staged):
     def around(self, walk: Walk, tokens: set[str]) -> Walk:
         """A walk of the causal part that reads ``tokens`` from memory and writes gradients there."""
         loaded = (*walk.loaded, *sorted(walk.reads(tokens)))
-        stored = tuple(name for name in walk.results if name not in self.elsewhere)
+        stored = (*walk.stored, *(name for name in walk.results if name not in self.elsewhere))
         return replace(
             walk, loaded=loaded, stored=stored, results=tuple(n for n in walk.results if n in self.elsewhere)
         )

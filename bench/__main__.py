@@ -17,8 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dtn_core.demo.atomic import replaced
 
-from . import causal, ceilings, gpu, layers, machine, startup, unmasked
-from .case import CEILING, DECODING, MODULE, START, TRAINING, Race, Task, UnavailableError
+from . import causal, ceilings, gpu, kernels, layers, machine, startup, unmasked
+from .case import CEILING, DECODING, GRADIENTS, MODULE, START, TRAINING, Race, Task, UnavailableError
 from .compare import compare, comparison_table
 from .oracle import check_oracle, write_references
 from .plots import draw
@@ -27,8 +27,8 @@ from .results import Result, UnreadableError, figures_of, merged, read, write
 from .runners import FRAMEWORKS
 from .session import Session
 
-SUITES = {suite.NAME: suite for suite in (unmasked, causal, layers, startup, gpu)}
-DAILY = ("unmasked", "causal", "layers", "startup")
+SUITES = {suite.NAME: suite for suite in (unmasked, causal, kernels, layers, startup, gpu)}
+DAILY = ("unmasked", "causal", "kernels", "layers", "startup")
 BLOCK_SECONDS = {"quick": 0.02, "usual": 0.05, "full": 0.2}
 PLAIN_WIDTH = 160
 NO_REFERENCE = (MODULE, TRAINING, DECODING, START, CEILING)
@@ -42,7 +42,14 @@ Out = Annotated[
     Path | None,
     typer.Option(help="Results; by default bench/results/MACHINE.json.", show_default=False, dir_okay=False),
 ]
-Folder = Annotated[Path, typer.Option(help="Where report.md and the plots go.", file_okay=False)]
+Folder = Annotated[
+    Path | None,
+    typer.Option(
+        help="Where report.md and the plots go; by default beside the results, in a folder named like them.",
+        show_default=False,
+        file_okay=False,
+    ),
+]
 
 
 def terminal(*, stderr: bool = False) -> Console:
@@ -67,7 +74,7 @@ def run_suites(
     race: Annotated[list[str] | None, typer.Option(help="Only races with this in the name; may be repeated.")] = None,
     framework: Annotated[list[Framework] | None, typer.Option(help="Only this one; may be repeated.")] = None,
     out: Out = None,
-    folder: Folder = Path("bench"),
+    folder: Folder = None,
 ) -> None:
     """Measure, and take the results into those that are there: a race that runs again replaces itself.
 
@@ -85,8 +92,7 @@ def run_suites(
     ]
     if not picked:
         raise typer.BadParameter("no race has such a name; python -m bench list shows them")
-    path = out or Path("bench/results") / f"{machine.slug()}.json"
-    _measure_and_write(picked, scale, chosen, path, folder)
+    _measure_and_write(picked, scale, chosen, _path(out), folder)
 
 
 @app.command("gpu")
@@ -94,7 +100,7 @@ def run_gpu(
     *,
     rehearse: Annotated[bool, typer.Option("--rehearse", help="On the processor, short; nothing is kept.")] = False,
     out: Out = None,
-    folder: Folder = Path("bench"),
+    folder: Folder = None,
 ) -> None:
     """Everything worth running on one CUDA machine, in under eight minutes; needs torch, no network.
 
@@ -112,7 +118,7 @@ def run_gpu(
     except UnavailableError as error:
         terminal(stderr=True).print(f"{error}; nothing is measured. --rehearse runs the same on the processor")
         raise typer.Exit(2) from error
-    path = out or Path("bench/results") / f"{machine.slug(name_of_device)}.json"
+    path = _path(out, name_of_device)
     picked = [(gpu.NAME, each) for each in races]
     _measure_and_write(picked, "usual", ["torch", "jax"], path, folder, device="cuda", seconds=gpu.SECONDS)
 
@@ -130,16 +136,18 @@ def list_races(
 
 
 @app.command("report")
-def run_report(*, out: Out = None, folder: Folder = Path("bench")) -> None:
+def run_report(*, out: Out = None, folder: Folder = None) -> None:
     """Write report.md and the plots again from results."""
-    _write_report(_results(out), folder)
+    path = _path(out)
+    folder = folder or _beside(path)
+    _write_report(_results(path), path.name, folder)
     terminal().print(f"written to {folder / 'report.md'}")
 
 
 @app.command("summary")
 def run_summary(*, out: Out = None) -> None:
     """Print what was promised and what was found, as Markdown: the README's section on speed."""
-    results = _results(out)
+    results = _results(_path(out))
     for suite_name, suite in SUITES.items():
         own = [result for result in results if result.suite == suite_name]
         promised = target_table(suite.targets(figures_of(own)))
@@ -175,9 +183,20 @@ def run_compare(
     raise typer.Exit(any(found.slower(least) for found in comparisons))
 
 
-def _results(path: Path | None) -> list[Result]:
+def _path(out: Path | None, device: str | None = None) -> Path:
+    if out is not None and out.suffix != ".json":
+        raise typer.BadParameter(f"{out} does not end in .json")
+    return out or Path("bench/results") / f"{machine.slug(device)}.json"
+
+
+def _beside(path: Path) -> Path:
+    """Where the report of the results at ``path`` goes: no machine's report takes the place of another's."""
+    return path.with_suffix("")
+
+
+def _results(path: Path) -> list[Result]:
     try:
-        return read(path or Path("bench/results") / f"{machine.slug()}.json")
+        return read(path)
     except (OSError, UnreadableError) as error:
         raise typer.BadParameter(str(error)) from error
 
@@ -187,12 +206,13 @@ def _measure_and_write(
     scale: str,
     frameworks: list[str],
     path: Path,
-    folder: Path,
+    folder: Path | None,
     *,
     device: str = "cpu",
     seconds: float | None = None,
 ) -> None:
     console = terminal()
+    folder = folder or _beside(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         before = read(path) if path.exists() else []
@@ -205,7 +225,7 @@ def _measure_and_write(
         if results:
             every = merged(before, results)
             write(path, every)
-            _write_report(every, folder)
+            _write_report(every, path.name, folder)
     for suite_name in dict.fromkeys(result.suite for result in results):
         for table in SUITES[suite_name].tables(figures_of(results, suite_name)):
             if table.rows:
@@ -252,8 +272,9 @@ def measure(
     ):
         bar = progress.add_task("all", total=len(picked) + 1)
         reference = progress.add_task("references in float64", total=None)
-        about["oracle_error"] = check_oracle()
-        write_references(_gated([race for _, race in picked], session), Path(folder))
+        tasks = _gated([race for _, race in picked], session)
+        about["oracle_error"] = check_oracle(gradients={task.computes for task in tasks if task.kind == GRADIENTS})
+        write_references(tasks, Path(folder))
         progress.remove_task(reference)
         progress.advance(bar)
         about["ceilings"] = ceilings.ceilings(session.run(ceilings.race(device)))
@@ -277,9 +298,10 @@ def _gated(races: Iterable[Race], session: Session) -> list[Task]:
     ]
 
 
-def _write_report(results: Sequence[Result], folder: Path) -> None:
+def _write_report(results: Sequence[Result], source: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    sections = ["# Measured", "", "Written by `python -m bench`; do not edit. Rows in which we lose are bold.", ""]
+    written = f"Written by `python -m bench` from `{source}`; do not edit. Rows in which we lose are bold."
+    sections = ["# Measured", "", written, ""]
     sections += [f"![{title}]({path.name})\n" for title, path in draw(results, folder)]
     for suite_name, suite in SUITES.items():
         own: list[dict[str, Any]] = [result.about for result in results if result.suite == suite_name]

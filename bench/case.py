@@ -24,15 +24,23 @@ class Shape:
         ``[batch, heads, n, features]``.
     dtype : str
         Of the tensors; references are in float64, from the tensors as they were rounded.
+    values : int, optional
+        Features of v and of the output, where they are others than those of q and k.
     """
 
     batch: int = 1
     heads: int = 8
     features: int = 64
     dtype: str = "float32"
+    values: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.batch}×{self.heads}×n×{self.features} {self.dtype}"
+        values = "" if self.values is None else f", e = {self.values},"
+        return f"{self.batch}×{self.heads}×n×{self.features}{values} {self.dtype}"
+
+    def size(self, axis: str) -> int:
+        """Of ``d``, the features of q and k, or of ``e``, those of v and the output."""
+        return self.values if axis == "e" and self.values is not None else self.features
 
 
 USUAL = Shape()
@@ -142,6 +150,8 @@ class Race:
         Of the tensors.
     device : str
         Where.
+    keeps_memory : bool
+        Whether it runs in processes of its own, whose C library gives nothing back that was freed.
     """
 
     case: str
@@ -150,6 +160,7 @@ class Race:
     rounds: int
     shape: Shape = USUAL
     device: str = "cpu"
+    keeps_memory: bool = False
 
     @property
     def name(self) -> str:

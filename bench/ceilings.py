@@ -13,7 +13,7 @@ SQUARE, COPIED = 2048, 2**26
 
 def race(device: str = "cpu", shape: Shape = USUAL) -> Race:
     """The race that measures them, in PyTorch."""
-    product, copy = (Contender("torch", name, "eager") for name in (PRODUCT, COPY))
+    product, copy = (Contender("torch", name, "eager", name) for name in (PRODUCT, COPY))
     return Race("ceilings", CEILING, ((product, SQUARE), (copy, COPIED)), 5, shape, device)
 
 

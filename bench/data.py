@@ -21,7 +21,7 @@ def rounded(x: Array, dtype: str) -> Array:
     return x if dtype == "float32" else x.astype(getattr(ml_dtypes, dtype)).astype(np.float32)
 
 
-def tensor(name: str, n: int, shape: Shape = USUAL) -> Array:
+def tensor(name: str, n: int, shape: Shape = USUAL, *, definite: bool = False) -> Array:
     """Standard normal numbers.
 
     Parameters
@@ -32,21 +32,26 @@ def tensor(name: str, n: int, shape: Shape = USUAL) -> Array:
         Tokens.
     shape : Shape
         Everything else.
+    definite : bool
+        Make k positive and every token of q of one sign, so that no product of q and k is near 0.
 
     Returns
     -------
     numpy.ndarray
-        ``[batch, heads, n, features]``, float32, as they are after rounding to the shape's dtype.
+        ``[batch, heads, n, d]``, or ``[batch, heads, n, e]`` of v and g; float32, rounded to the shape's dtype.
     """
     rng = np.random.default_rng([0, _STREAMS[name]])
-    out = np.empty((shape.batch, shape.heads, n, shape.features), np.float32)
+    features = shape.size("d" if name in "qk" else "e")
+    out = np.empty((shape.batch, shape.heads, n, features), np.float32)
     for start in range(0, n, BLOCK):
         part = out[:, :, start : start + BLOCK]
-        drawn = rng.standard_normal((part.shape[2], shape.batch, shape.heads, shape.features), dtype=np.float32)
+        drawn: Array = rng.standard_normal((part.shape[2], shape.batch, shape.heads, features), dtype=np.float32)
+        if definite and name in "qk":
+            drawn = np.abs(drawn) * (np.sign(drawn[..., :1]) if name == "q" else 1)
         part[...] = np.moveaxis(rounded(drawn, shape.dtype), 0, 2)
     return out
 
 
-def tensors(names: str, n: int, shape: Shape = USUAL) -> list[Array]:
+def tensors(names: str, n: int, shape: Shape = USUAL, *, definite: bool = False) -> list[Array]:
     """One :func:`tensor` for each letter of ``names``."""
-    return [tensor(name, n, shape) for name in names]
+    return [tensor(name, n, shape, definite=definite) for name in names]

@@ -25,16 +25,26 @@ PACKAGES = (
     "tensorflow",
     "apache-tvm",
 )
+CPUINFO = Path("/proc/cpuinfo")
+VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "asimd": "NEON"}
+"""Vector units by the flag that Linux shows of them, the widest first."""
+
+
+def _cpuinfo(*fields: str) -> str:
+    """What Linux says of the first core under one of these names; nothing elsewhere."""
+    lines = CPUINFO.read_text().splitlines() if CPUINFO.exists() else []
+    return next((value.strip() for key, _, value in (x.partition(":") for x in lines) if key.strip() in fields), "")
 
 
 def processor() -> str:
     """The processor's own name where the system says it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def vectors() -> str:
+    """The processor's vector unit, of those in ``VECTORS``, where the system says it: names are shared."""
+    flags = _cpuinfo("flags", "Features").split()
+    return next((unit for flag, unit in VECTORS.items() if flag in flags), "")
 
 
 def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
@@ -82,6 +92,7 @@ def describe() -> dict[str, Any]:
         "commit": commit(),
         "machine": {
             "processor": processor(),
+            "vectors": vectors(),
             "cores": cores(),
             "memory": memory(),
             "system": f"{platform.system()} {platform.machine()}",
@@ -93,12 +104,12 @@ def describe() -> dict[str, Any]:
 
 
 def slug(device: str | None = None) -> str:
-    """A file's name for this machine: its processor and cores, or its accelerator.
+    """A file's name for this machine: its processor, vector unit and cores, or its accelerator.
 
     Examples
     --------
     >>> slug("NVIDIA H100 80GB HBM3")
     'nvidia-h100-80gb-hbm3'
     """
-    text = device or f"{processor()} {cores()} cores"
+    text = device or f"{processor()} {vectors()} {cores()} cores"
     return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())

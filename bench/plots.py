@@ -65,6 +65,11 @@ def draw(results: Sequence[Result], folder: Path) -> list[tuple[str, Path]]:
     return [(title, path) for title, path in found if path is not None]
 
 
+def whole(f: Figures) -> bool:
+    """Whether a call was forward on a whole sequence, in a process like any other."""
+    return not any(word in f.case for word in ("gradients", "token", "kept"))
+
+
 def label(f: Figures) -> str:
     """What a line is called: one for each framework of ours, one for each of the others."""
     name = SHOWN.get(f.implementation, f.implementation)
@@ -76,7 +81,7 @@ def series(figures: Iterable[Figures], problem: str, *, memory: bool) -> dict[st
     found: dict[str, dict[int, tuple[float, bool]]] = {}
     wanted = {problem, SOFTMAX} if problem == SECOND_ORDER else {problem}
     for f in figures:
-        if f.computes not in wanted or f.shape != USUAL or "gradients" in f.case or "token" in f.case or f.n < 16:
+        if f.computes not in wanted or f.shape != USUAL or not whole(f) or f.n < 16:
             continue
         if memory and f.peak_memory is None:
             continue
@@ -167,7 +172,7 @@ def _roofline(figures: Sequence[Figures], path: Path, about: dict[str, Any]) -> 
             axis.annotate(f" {computes}", (_intensity(pair[True]) or 0.0, _rate(pair[True]) / 1e9), fontsize=7)
     axis.set_xscale("log")
     axis.set_yscale("log")
-    axis.set_xlabel("operations of the linear form a byte of arguments and result")
+    axis.set_xlabel("operations of the compiler's form a byte of arguments and result")
     axis.set_ylabel("GFLOP/s")
     axis.set_title(f"Roofline: {about['machine']['processor']}, {about['date'][:10]}", loc="left")
     axis.grid(visible=True, which="major", alpha=0.3)
@@ -179,9 +184,7 @@ def _roofline(figures: Sequence[Figures], path: Path, about: dict[str, Any]) -> 
 
 def _intensity(f: Figures) -> float | None:
     problem = PROBLEMS.get(f.computes)
-    if problem is None or problem.operator is None or f.n < 1024 or f.error is None:
-        return None
-    if "gradients" in f.case or "token" in f.case:
+    if problem is None or problem.operator is None or f.n < 1024 or f.error is None or not whole(f):
         return None
     return (problem.flops(f.n, f.shape) or 0) / problem.traffic(f.n, f.shape)
 

@@ -220,8 +220,9 @@ def machine_line(about: dict[str, Any]) -> str:
     commit = about["commit"]
     at = f"commit {commit['hash'][:12]}{' with changes' if commit['changed'] else ''}" if commit else "no commit"
     load = "" if found["load"] is None else f", load {found['load']:.1f} at the start"
+    vectors = f", {found['vectors']}" if found.get("vectors") else ""
     return (
-        f"{found['processor']}, {found['cores']} cores{load}; Python {about['python']}, {packages}; {at}; "
+        f"{found['processor']}{vectors}, {found['cores']} cores{load}; Python {about['python']}, {packages}; {at}; "
         f"{about['date']}."
     )
 

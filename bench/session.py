@@ -124,7 +124,7 @@ class Session:
     references: Path
     progress: Progress
     seconds: float
-    processes: dict[str, Process] = field(default_factory=dict)
+    processes: dict[tuple[str, bool], Process] = field(default_factory=dict)
     details: dict[str, dict[str, Any]] = field(default_factory=dict)
     latest: str = ""
     numbers: Iterator[int] = field(default_factory=lambda: iter(range(1 << 31)))
@@ -158,7 +158,7 @@ class Session:
             for runner in runners[turn:] + runners[:turn]:
                 if runner.figures.absent is None:
                     with self.recorded(runner.figures):
-                        runner.figures.rounds.append(self.block(runner.contender.framework, runner.number))
+                        runner.figures.rounds.append(self.block(race, runner.contender.framework, runner.number))
                 self.tell(bar, f"{race.case}, n = {runner.n}: round {number + 1}")
         for runner in runners:
             if runner.contender.memory and runner.figures.absent is None and memory.measurable(race.device):
@@ -169,13 +169,7 @@ class Session:
                     contextlib.closing(Process(self.references / "memory.log")) as process,
                 ):
                     runner.figures.peak_memory = process.call(memory.peak, task)
-        for framework in [*self.processes]:
-            try:
-                self.processes[framework].call(worker.release)
-            except (
-                CallFailedError
-            ):  # the process is gone, and what it was measuring has said so; the next race starts another
-                self.processes.pop(framework).close()
+        self.release()
         self.progress.remove_task(bar)
         return [runner.figures for runner in runners]
 
@@ -189,21 +183,37 @@ class Session:
             return contender.why
         if not contender.grid and not contender.like:
             return "no setting fits this length"
+        if race.keeps_memory and not memory.keepable():
+            return "the C library is not glibc, which can be told to keep what is freed"
         shape, there = race.shape, machine.memory()
-        needed = TENSORS_AT_ONCE * shape.batch * shape.heads * shape.features * 4 * n
+        needed = TENSORS_AT_ONCE * shape.batch * shape.heads * max(shape.size("d"), shape.size("e")) * 4 * n
         if race.kind != CEILING and there is not None and needed > there:
             return f"would need about {needed / 2**30:.0f} GiB"
         return None
 
-    def process(self, framework: str) -> Process:
+    def process(self, race: Race, framework: str) -> Process:
         """The framework's process, started when it is first needed."""
-        if framework not in self.processes:
-            process = Process(self.references / f"{framework}.log")
+        key = framework, race.keeps_memory
+        if key not in self.processes:
+            process = Process(self.references / f"{framework}{' kept' if race.keeps_memory else ''}.log")
+            if race.keeps_memory:
+                process.call(memory.keep_freed)
             self.details[framework] = process.call(worker.start, framework)
-            self.processes[framework] = process
-        return self.processes[framework]
+            self.processes[key] = process
+        return self.processes[key]
 
-    def block(self, framework: str, number: int) -> float:
+    def release(self) -> None:
+        """Have the processes forget what was measured; those that keep memory end."""
+        for key, process in [*self.processes.items()]:
+            _, ended = key
+            try:
+                process.call(worker.release)
+            except CallFailedError:  # it is gone, and what it was measuring has said so; the next race starts another
+                ended = True
+            if ended:
+                self.processes.pop(key).close()
+
+    def block(self, race: Race, framework: str, number: int) -> float:
         """Time of one call, when the threads of the framework before it have gone to sleep.
 
         Those of OpenBLAS look for work for 25 ms after the last one, on a core that the next framework needs.
@@ -211,7 +221,7 @@ class Session:
         if framework != self.latest:
             time.sleep(SETTLE)
         self.latest = framework
-        seconds: float = self.process(framework).call(worker.block, number, self.seconds)
+        seconds: float = self.process(race, framework).call(worker.block, number, self.seconds)
         return seconds
 
     def choose(self, race: Race, runner: _Runner, others: Iterable[_Runner], bar: TaskID) -> None:
@@ -236,13 +246,13 @@ class Session:
             task = contender.task(race, n, settings)
             self.tell(bar, f"{race.case}: {task.label}", 0)
             number = next(self.numbers)
-            error = self.process(contender.framework).call(worker.prepare, number, task, self.references)
+            error = self.process(race, contender.framework).call(worker.prepare, number, task, self.references)
             tried.append((task, number, error, []))
             self.tell(bar)
         if len(tried) > 1:
             for _ in range(TRIAL_BLOCKS):
                 for _, number, _, times in tried:
-                    times.append(self.block(contender.framework, number))
+                    times.append(self.block(race, contender.framework, number))
                     self.tell(bar)
             figures.candidates = [{"settings": dict(task.settings), "blocks": times} for task, _, _, times in tried]
         task, runner.number, figures.error, _ = min(tried, key=lambda candidate: min(candidate[3], default=0.0))

@@ -12,6 +12,7 @@ from .case import FORWARD, GRADIENTS, STEP, Shape, Task
 from .data import Array, tensors
 from .measure import Timer
 from .oracle import check_output
+from .problems import PROBLEMS
 from .runners import Runner, runner
 
 
@@ -21,7 +22,7 @@ class _Process:
 
     runners: dict[str, Runner] = field(default_factory=dict)
     timers: dict[int, Timer] = field(default_factory=dict)
-    inputs: dict[tuple[str, int, Shape], list[Array]] = field(default_factory=dict)
+    inputs: dict[tuple[str, int, Shape, bool], list[Array]] = field(default_factory=dict)
 
 
 _process = _Process()
@@ -49,9 +50,10 @@ def start(framework: str) -> dict[str, Any]:
 
 def inputs(task: Task) -> list[Array]:
     """The tensors a task is given, the same objects for every task of this size."""
-    key = ("qkvg" if task.kind == GRADIENTS else "qkv", task.n + (task.kind == STEP), task.shape)
+    names, definite = "qkvg" if task.kind == GRADIENTS else "qkv", PROBLEMS[task.computes].definite
+    key = (names, task.n + (task.kind == STEP), task.shape, definite)
     if key not in _process.inputs:
-        _process.inputs[key] = tensors(*key)
+        _process.inputs[key] = tensors(*key[:3], definite=definite)
     return _process.inputs[key]
 
 

@@ -4,11 +4,12 @@ import os
 import shutil
 import time
 from concurrent.futures import wait
+from dataclasses import replace
 
 import pytest
 from rich.progress import Progress
 
-from bench import oracle
+from bench import memory, oracle
 from bench.case import FORWARD, SECOND_ORDER, START, Contender, Race, Task
 from bench.problems import ATTENTION, CAUSAL_1
 from bench.session import CallFailedError, Process, Session
@@ -62,6 +63,30 @@ def test_who_does_not_take_part_says_why_and_is_no_failure(session, contender, w
 def test_a_library_that_cannot_express_the_operator_is_no_failure(session):
     (found,) = session.run(race(Contender("numpy", "opt_einsum", "eager")))
     assert (found.absent, found.failed, found.rounds) == ("not written for second order", False, [])
+
+
+@pytest.mark.skipif(not memory.keepable(), reason="only glibc can be told to keep what is freed")
+def test_a_race_that_keeps_memory_has_a_process_that_was_told_and_ends_with_it(session):
+    ordinary = race(OURS)
+    keeping = replace(ordinary, keeps_memory=True)
+    resident = []
+    for each in (ordinary, keeping):
+        process = session.process(each, "numpy")
+        process.call(exec, "import numpy; numpy.ones(1 << 24)")
+        resident.append(process.call(memory.status, "VmRSS"))
+    assert resident[0] < 8 << 24 < resident[1]
+    (found,) = session.run(keeping)
+    assert len(found.rounds) == 3
+    assert [*session.processes] == [("numpy", False)]
+
+
+def test_where_memory_cannot_be_kept_the_race_says_so(session, monkeypatch):
+    monkeypatch.setattr(memory, "keepable", lambda: False)
+    (found,) = session.run(replace(race(OURS), keeps_memory=True))
+    assert (found.absent, found.failed) == (
+        "the C library is not glibc, which can be told to keep what is freed",
+        False,
+    )
 
 
 def test_a_start_has_times_and_no_error(session):

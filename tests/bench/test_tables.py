@@ -6,9 +6,10 @@ from itertools import count
 
 import pytest
 
-from bench import causal, gpu, layers, plots, results, startup, unmasked
+from bench import causal, ceilings, gpu, kernels, layers, plots, results, startup, unmasked
 from bench.case import FORWARD, GRADIENTS, SECOND_ORDER, SOFTMAX, Figures, Shape
 from bench.compare import compare
+from bench.problems import CAUSAL_3
 from bench.report import Row, Table, contest, duration, everything
 from bench.results import Result
 
@@ -84,6 +85,68 @@ def test_kernels_without_order_are_compared_with_the_line_by_hand():
     assert not any("kernel" in target.name for target in short)
 
 
+def kernel_figures(kind, n, factor, computes=SECOND_ORDER, **named):
+    """Generated source, and a kernel that is faster by the factor."""
+    native = replace(OURS, case=kernels.case(computes, kind), computes=computes, n=n, **named)
+    return [native, times(replace(native, implementation="dtn tvm"), 1 / factor)]
+
+
+def test_kernels_have_to_be_faster_where_sequences_are_long_and_no_slower_where_they_are_short():
+    figures = [
+        *kernel_figures(FORWARD, 8191, 0.95),
+        *kernel_figures(FORWARD, 8192, 1.5, CAUSAL_3),
+        *kernel_figures(GRADIENTS, 512, 0.5),
+        *kernel_figures(GRADIENTS, 2048, 4, shape=Shape(heads=1)),
+    ]
+    found = {
+        target.name: (pytest.approx(target.value), target.limit, target.met) for target in kernels.targets(figures)
+    }
+    assert found == {
+        "second order, forward, n = 8191: native ÷ kernel": (0.95, 0.9, True),
+        "causal order 3, forward, n = 8192: native ÷ kernel": (1.5, 2, False),
+        "second order, forward and gradients, n = 512: native ÷ kernel": (0.5, 0.9, False),
+        "second order, forward and gradients, n = 2048, 1×1×n×64 float32: native ÷ kernel": (4, 2, True),
+    }
+
+
+def test_the_rate_of_a_kernel_is_compared_with_that_of_a_large_product():
+    _, kernel = kernel_figures(FORWARD, 8192, 1)
+    product = replace(kernel, case=kernels.CEILING_CASE, implementation=ceilings.PRODUCT, n=ceilings.SQUARE)
+    (target,) = kernels.targets([kernel, replace(product, computes=ceilings.PRODUCT)])
+    assert target.name == "second order, forward, n = 8192: rate ÷ that of a large product of matrices"
+    assert target.value == pytest.approx(4 * 8192 * 8 * 64 * 128 / (2 * 2048**3))
+    assert kernels.targets([kernel]) == []
+
+
+def test_a_kernel_that_is_slower_is_bold_and_one_that_is_absent_says_why():
+    native, kernel = kernel_figures(FORWARD, 64, 0.95)
+    wide, _ = kernel_figures(FORWARD, 64, 1, shape=Shape(values=128))
+    absent = replace(wide, implementation="dtn tvm", rounds=[], absent="no kernel")
+    _, table = kernels.tables([native, kernel, wide, absent])
+    assert [(row.cells, row.losing) for row in table.rows] == [
+        (("second order, forward", "64", "1.10 s", "1.16 s", "0.95"), True),
+        (("second order, forward", "64 (1×8×n×64, e = 128, float32)", "1.10 s", "no kernel", ""), False),
+    ]
+
+
+def test_doublings_have_one_target_each_with_freed_memory_kept_and_without():
+    growing = [replace(times(OURS, factor), n=n) for n, factor in ((1024, 1), (2048, 3), (4096, 6))]
+    kept = [replace(times(f, 1024 / f.n), n=f.n) for f in growing]
+    figures = [replace(f, case=case) for case, every in ((causal.GROWTH, growing), (causal.KEPT, kept)) for f in every]
+    found = {target.name: (pytest.approx(target.value), target.met) for target in causal.targets(figures)}
+    assert found == {
+        "forward, n doubled up to 4096: largest ratio": (3, False),
+        "forward, n doubled up to 4096, freed memory kept: largest ratio": (1.5, True),
+    }
+
+
+def test_pictures_show_no_memory_that_was_kept():
+    figures = [replace(OURS, case=case, n=1024) for case in (causal.GROWTH, causal.KEPT)]
+    assert plots.series([figures[0], times(figures[1], 0.5)], SECOND_ORDER, memory=False) == {
+        "this library, torch": [(1024, 1.1, True)]
+    }
+
+
 def test_memory_is_compared_with_the_least_of_the_others():
     ours = replace(OURS, case=GRADIENTS, peak_memory=40)
     others = [replace(TWIN, case=GRADIENTS, peak_memory=100), replace(TWIN, case=GRADIENTS, peak_memory=90)]
@@ -143,6 +206,16 @@ def test_results_come_back_as_they_were_written(tmp_path):
     assert results.read(tmp_path / "a.json") == wanted
 
 
+def test_shapes_of_older_results_have_as_many_features_of_values_as_of_keys(tmp_path):
+    path = tmp_path / "a.json"
+    results.write(path, [Result("causal", "forward, n = 8192", {}, [OURS])])
+    written = json.loads(path.read_text())
+    del written["races"][0]["figures"][0]["shape"]["values"]
+    path.write_text(json.dumps(written))
+    assert results.read(path)[0].figures == [OURS]
+    assert str(OURS.shape) == "1×8×n×64 float32"
+
+
 def test_a_race_that_runs_again_takes_the_place_of_the_one_before():
     old = [Result("causal", "a", {}, [OURS]), Result("causal", "b", {}, [OURS])]
     new = [Result("causal", "c", {}, [TWIN]), Result("causal", "a", {}, [TWIN])]
@@ -168,7 +241,7 @@ def test_another_file_is_no_result(tmp_path):
             results.read(path)
 
 
-@pytest.mark.parametrize("suite", [causal, unmasked, layers, startup, gpu])
+@pytest.mark.parametrize("suite", [causal, unmasked, kernels, layers, startup, gpu])
 def test_races_have_names_of_their_own(suite):
     for scale in ("quick", "usual", "full"):
         names = [race.name for race in suite.races(scale)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from operator import index
 from typing import Any
 
@@ -22,20 +21,6 @@ from dtn_core.passes.pipeline import candidates
 
 from .kernels import ENTRIES, Entry, call
 from .operation import in_turns, operation
-
-LARGEST = 2**25 - 2**16
-"""Bytes just below the largest block whose release glibc learns from (mallopt(3), M_MMAP_THRESHOLD)."""
-
-
-@lru_cache(maxsize=1)
-def keep_freed_memory() -> None:
-    """Let the C library keep a few megabytes that are freed and asked for again in every turn of a chunked operator.
-
-    glibc gives memory back to the system, and maps large blocks anew, above thresholds that follow the largest block
-    that was released so far; fresh pages are filled with zeros first, which can cost more than what is computed there.
-    Any program that releases a tensor of this size has the same thresholds; no page of this one is ever touched.
-    """
-    torch.empty(LARGEST, dtype=torch.uint8)
 
 
 class TorchArrays:
@@ -82,8 +67,6 @@ class TorchFunction(Function):
 
     def __init__(self, operator: Operator, layout: str = "... n d", implementation: str | None = None) -> None:
         super().__init__(operator, layout, implementation)
-        if self.tokens.streamed is not None:
-            keep_freed_memory()
         self._prepared: dict[tuple[bool, bool, bool], tuple[Callable[..., Any], Streamed | None]] = {}
         self._entry = f"{ir_hash(operator.program)} {layout} {implementation}"
         self._entries: dict[int, str] = {}  # by the kernels' identity

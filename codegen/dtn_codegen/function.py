@@ -13,6 +13,7 @@ from dtn_core.operators import Operator
 from dtn_core.passes.pipeline import Lowered, candidates, choose
 
 from . import tokens
+from .allocation import keep_freed_memory
 from .arrays import Arrays
 from .dtypes import dtype_name, is_wide
 from .forms import Forms
@@ -54,6 +55,7 @@ class Function:
     def __init__(self, operator: Operator, layout: str = "... n d", implementation: str | None = None) -> None:
         if layout not in LAYOUTS:
             raise ValueError(f"layout={layout!r} is not one of {', '.join(map(repr, LAYOUTS))}")
+        keep_freed_memory()
         self.kernels = self.foreign_kernels(operator, layout, implementation)
         self._variants = {} if self.kernels is None else {PLAIN: self.kernels}
         self.native = self if self.kernels is None else type(self)(operator, layout)

@@ -422,6 +422,33 @@ def test_states_are_float32_whatever_the_tensors():
     check(problem)
 
 
+@pytest.mark.parametrize(
+    ("function", "value", "tolerance"),
+    [
+        ("exp", np.exp, 1e-7),
+        ("sigmoid", lambda x: 1 / (1 + np.exp(-x)), 2e-7),
+        ("silu", lambda x: x / (1 + np.exp(-x)), 3e-7),
+    ],
+)
+def test_exponentials_to_the_last_digit_and_at_the_ends_of_float32(function, value, tolerance):
+    operator = as_operator(f"f(x[n,d]) -> y[n,d]:\n    y[i,a] = {function}(x[i,a])")
+    problem = problem_of(operator, n=4096, heads=1)
+    kernel = kernels.compile(problem, kernels.default(problem, CPU), CPU)
+    rng = np.random.default_rng(0)
+    x = np.where(rng.random((1, 1, 4096, 32)) < 0.5, rng.normal(size=32), rng.uniform(-87, 88, 32)).astype(np.float32)
+    ends = np.array([0, -0.0, 88.72, 88.73, 1e4, np.inf, -103, -104, -1e4, -np.inf, np.nan], np.float32)
+    x[0, 0, -1, : len(ends)] = ends
+    y = np.empty_like(x)
+    kernel(x, y)
+    with np.errstate(over="ignore", invalid="ignore"):
+        exact = value(x.astype(np.float64))
+        expected = exact.astype(np.float32)
+    normal = np.abs(exact) > 2 * np.finfo(np.float32).tiny
+    normal &= np.isfinite(expected)
+    assert np.max(np.abs(y[normal] - exact[normal]) / np.abs(exact[normal])) < tolerance
+    np.testing.assert_allclose(y[0, 0, -1, : len(ends)], expected[0, 0, -1, : len(ends)], rtol=3e-7, atol=1e-37)
+
+
 def test_one_long_head_is_split_where_there_are_cores():
     many = targets.target('{"kind": "llvm", "num-cores": 4}')
     chosen = kernels.default(problem_of(CAUSAL, n=65536, heads=1), many)

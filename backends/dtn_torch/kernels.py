@@ -127,10 +127,7 @@ def _(
     return results, [0] * len(results)
 
 
-@torch.library.custom_op("dtn::kernel_gradient", mutates_args=())
-def kernel_gradient(
-    tensors: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor], name: str
-) -> list[torch.Tensor]:
+def run_gradient(tensors: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor], name: str) -> list[torch.Tensor]:
     """A cotangent for every argument; those of scalars and masks are 0."""
     entry = ENTRIES[name]
     kernels = entry.kernels
@@ -143,6 +140,9 @@ def kernel_gradient(
     wanted = [results[gradient] for gradient in kernels.gradients]
     kernels.backward(entry.sizes(tensors).axes, dtype_name(like), _device(like), given, wanted)
     return list(results.values())
+
+
+kernel_gradient = torch.library.custom_op("dtn::kernel_gradient", run_gradient, mutates_args=())
 
 
 @kernel_gradient.register_fake
@@ -166,12 +166,16 @@ def _named(entry: Entry, tensors: Sequence[torch.Tensor]) -> list[tuple[Param, t
     return list(zip(entry.kernels.inputs, tensors, strict=True))
 
 
+def _is_recorded(tensors: Sequence[torch.Tensor]) -> bool:
+    """Whether a gradient is recorded of what is called with these."""
+    return torch.is_grad_enabled() and any(x.requires_grad for x in tensors)
+
+
 def _is_plain(tensors: Sequence[torch.Tensor]) -> bool:
-    """Whether nothing looks at what is called with these: no gradient is recorded, nothing is traced."""
-    if torch.compiler.is_compiling() or (torch.is_grad_enabled() and any(x.requires_grad for x in tensors)):
-        return False
+    """Whether nothing but autograd looks at what is called with these: nothing is traced or transformed."""
     return (
-        all(type(x) in (torch.Tensor, torch.nn.Parameter) for x in tensors)
+        not torch.compiler.is_compiling()
+        and all(type(x) in (torch.Tensor, torch.nn.Parameter) for x in tensors)
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._functorch.peek_interpreter_stack() is None
         and torch._C._get_tracing_state() is None
@@ -203,10 +207,26 @@ def _backward(ctx: Any, cotangents: Sequence[torch.Tensor]) -> tuple[Any, None]:
     entry, tensors = ENTRIES[ctx.entry], list(ctx.saved_tensors)
     if ctx.scalars or entry.kernels.why_no_gradient(entry.sizes(tensors).axes, _device(entry.tensor(tensors))):
         return _native_gradient(entry, tensors, cotangents, again=torch.is_grad_enabled()), None
-    return kernel_gradient(tensors, [x.contiguous() for x in cotangents], ctx.entry), None
+    cotangents = [x.contiguous() for x in cotangents]
+    every = (*tensors, *cotangents)
+    gradient = run_gradient if _is_plain(every) and not _is_recorded(every) else kernel_gradient
+    return gradient(tensors, cotangents, ctx.entry), None
 
 
 kernel.register_autograd(_backward, setup_context=_remember)
+
+
+class Recorded(torch.autograd.Function):
+    """``kernel`` where nothing is traced: of an operator of Python, autograd costs more than many a kernel."""
+
+    @staticmethod
+    def forward(ctx: Any, name: str, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        _remember(ctx, (tensors, name), None)
+        return tuple(run(tensors, name))
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[Any, ...]:
+        return (None, *_backward(ctx, cotangents)[0])
 
 
 def _remember_gradient(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -272,12 +292,13 @@ def call(name: str, arguments: Sequence[Any], leading: Sequence[Any], sizes: dic
         if x.shape != inside:
             x = x.expand(outside).reshape(inside)
         flat.append(x.contiguous())
+    found: Sequence[torch.Tensor]
     if _has_tangent(flat):  # a kernel would drop it in silence
-        found = list(entry.native(*flat))
+        found = entry.native(*flat)
+    elif not _is_plain(flat):
+        found = kernel(flat, name)
     else:
-        found = (
-            run(flat, name) if _is_plain(flat) else kernel(flat, name)
-        )  # an operator of Python costs 12 microseconds
+        found = Recorded.apply(name, *flat) if _is_recorded(flat) else run(flat, name)
     results = []
     for param, result, outside in zip(entry.kernels.outputs, found, places.results, strict=True):
         if result.shape != outside:

@@ -50,7 +50,7 @@ _SCALES: dict[str, dict[str, tuple[int, ...]]] = {
 }
 SCALES = tuple(_SCALES)
 _ROUNDS = {"quick": 7, "usual": 7, "full": 11}
-_GROWTH_ROUNDS = {"quick": 7, "usual": 3, "full": 5}
+_GROWTH_ROUNDS = {"quick": 7, "usual": 5, "full": 7}
 
 GROWTH, STEPS = "forward, n doubled", "one token more"
 KEPT = f"{GROWTH}, freed memory kept"

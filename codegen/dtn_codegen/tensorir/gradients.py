@@ -213,23 +213,19 @@ def chunk_walks(
         there = [Part(tuple(forward), chunk.states)] if states else []
         back = [Part(tuple(body), chunk.mirrored, loaded=held)]
 
-    def walk(part: Part, carried: Sequence[Carried], **named: Any) -> Walk:
+    def walk(part: Part, carried: Sequence[Carried], *, last: bool = False, **named: Any) -> Walk:
         constant, moving = hoisted(part.body, varying | {*part.loaded})
         updates = {state.after: state.name for state in part.states}
-        steps, kept = [*moving, *chunk.renewals(part.states)], part.stored
-        own = part.carried(carried)
-        if "results" in named:
+        steps, kept, own = [*moving, *chunk.renewals(part.states)], part.stored, part.carried(carried)
+        if last:
             steps, kept, updates, own = [*steps, *renewals], (*along, *kept), updates | totalled, [*own, *sums]
         made = Walk(fuse(constant, axes), fuse(steps, kept, updates), tuple(own), **named)
-        return replace(made, loaded=part.loaded, stored=part.stored)
+        return replace(made, loaded=part.loaded, stored=part.stored, results=tuple(along) if last else ())
 
-    carried = _carried(chunk, resumed=resumed)
-    walks = [walk(part, carried, saved=() if part.partial else held) for part in there]
+    forth, home = _carried(chunk, resumed=resumed), _mirrored(chunk, resumed=resumed)
+    walks = [walk(part, forth, saved=() if part.partial else held) for part in there]
     replay = walks[0].body if chunk.by_token else ()
-    carried = _mirrored(chunk, resumed=resumed)
-    for part in back:
-        results = {} if part.partial else {"results": tuple(along)}
-        walks.append(walk(part, carried, reverse=True, replay=replay, **results))
+    walks += [walk(part, home, last=not part.partial, reverse=True, replay=replay) for part in back]
     return tuple(walks)
 
 

@@ -234,6 +234,21 @@ CASES: dict[str, Case] = {
     "gradient, resumed, decay, split": Case(
         causal(decay=0.9), "float32", 70, 32, 32, CudaSchedule(chunk=16, stages=1, split=6), "backward", resumed=True
     ),
+    "gradient of tril, float32": Case(
+        tensor_attention(mask="tril"), "float32", 40, 16, 16, CudaSchedule(chunk=16), "backward"
+    ),
+    "gradient of tril, row, float16, split": Case(
+        tensor_attention(mask="tril", normalize="row"),
+        "float16",
+        70,
+        16,
+        16,
+        CudaSchedule(chunk=16, split=6),
+        "backward",
+    ),
+    "gradient, row, float32": Case(
+        causal(normalize="row"), "float32", 40, 16, 16, CudaSchedule(chunk=16, warps=8), "backward"
+    ),
     "gradient without order": Case(tensor_attention(normalize=None), "float16", 40, 16, 16, direction="backward"),
 }
 """Small enough for the emulator."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -185,7 +185,7 @@ class Block:
             tir.buffer_store(target, self.values.scalars[name][0], list(at(())))
 
     def loaded_matrices(self) -> list[str]:
-        """The states that an earlier walk saved as matrices."""
+        """The matrices that an earlier walk left."""
         return [p.name for p in self.plan.loaded if len(p.axes) == MATRIX]
 
     def keep(self, name: str) -> None:
@@ -324,7 +324,7 @@ class Block:
         ptx("cp.async.commit_group")
 
     def load_narrow(self) -> None:
-        """Tokens and loaded states without a row: read directly."""
+        """Tokens, and what an earlier walk left, without a row: read directly."""
         for param in self.plan.tokens:
             if param.name not in self.incoming:
                 if not self.plan.program.axes[param.name]:
@@ -350,15 +350,15 @@ class Block:
         return tir.Select(inside, tir.cast(element, "float32"), real(0))
 
     def saved(self, name: str, places: tuple[Expression, ...]) -> Expression:
-        """An element of a state that an earlier walk saved before the chunk."""
+        """An element of what an earlier walk left of the chunk."""
         return self.arguments.buffers[f"{name}_saved"][self.chunk_at(name, places)]
 
     def chunk_at(self, name: str, places: tuple[Expression, ...]) -> tuple[Expression, ...]:
         return (self.sequence, self.at, *self.features(name, places))
 
-    def save(self) -> None:
-        """Write the states before a chunk for a later walk."""
-        for name in self.walk.saved:
+    def leave(self, names: Iterable[str]) -> None:
+        """Write states before a chunk, or tensors of its tokens, for a later walk."""
+        for name in names:
             saved = self.arguments.buffers[f"{name}_saved"]
             if name in self.values.fragments:
 

@@ -26,12 +26,13 @@ class Kernel(MatrixFunctions):
         """Emit all of it."""
         self.enter()
         self.begin()
-        for step in self.plan.part.walk.setup:
+        for step in self.walk.setup:
             self.compute(step)
         with self.chunks():
-            self.save()
-            for step in self.plan.part.walk.body:
+            self.leave(self.walk.saved)
+            for step in self.walk.body:
                 self.compute(step)
+            self.leave(self.walk.stored)
         self.finish()
 
     def compute(self, step: Step) -> None:
@@ -43,7 +44,7 @@ class Kernel(MatrixFunctions):
         else:
             self.scalar_step(step)
         self.keep(step.name)
-        if step.name in self.plan.part.walk.results:
+        if step.name in self.walk.results:
             self.write_result(step.name)
 
     # ------------------------------------------------------------------ matrices

@@ -64,8 +64,6 @@ def passes(program: TileProgram, *, split: bool) -> tuple[Pass, ...]:
         raise CompileError(f"{program.name} takes its tokens one at a time; its sequences are not cut into segments")
     if program.rows:
         raise CompileError(f"{program.name} goes through n×n matrices by their rows; that has no CUDA kernel")
-    if any(walk.reverse and walk.stored for walk in program.walks):
-        raise CompileError(f"{program.name} adds to gradients after the walk back; that has no CUDA kernel")
     if any(walk.replay for walk in program.walks):
         raise CompileError(f"{program.name} goes back through its tokens one at a time; that has no CUDA kernel")
     if any(step.takes_apart for step in program.steps):
@@ -157,7 +155,7 @@ def in_place(step: Step) -> bool:
 def _states(walk: Walk, name: str, names: tuple[str, ...], done: tuple[str, ...]) -> Pass:
     steps, carried = needed(walk, names)
     kept = tuple(replace(c, last="") for c in walk.carried if c.name in carried)
-    part = replace(walk, body=steps, carried=kept, saved=(), results=())
+    part = replace(walk, body=steps, carried=kept, saved=(), stored=(), results=())
     part = replace(part, loaded=part.reads(walk.loaded))
     return Pass(name, part, tuple(n for n in done if n in carried), names)
 

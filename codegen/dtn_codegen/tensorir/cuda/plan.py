@@ -118,8 +118,13 @@ class Plan:
 
     @cached_property
     def loaded(self) -> tuple[Param, ...]:
-        """The states that an earlier walk saved before each chunk, and that this one reads."""
+        """What an earlier walk left of each chunk, and this one reads."""
         return tuple(Param(name, self.program.axes[name]) for name in self.part.walk.loaded if name in self.used)
+
+    @property
+    def outgoing(self) -> tuple[str, ...]:
+        """What a later walk reads of each chunk: states before it, and tensors of its tokens."""
+        return (*self.part.walk.saved, *self.part.walk.stored)
 
     @cached_property
     def incoming(self) -> tuple[Param, ...]:
@@ -143,8 +148,8 @@ class Plan:
     def blocked(self) -> str | None:
         """The axis whose columns are shared out over thread blocks: the results' last, if nothing sums over it."""
         candidates = {p.axes[-1] for p in self.program.outputs if len(p.axes) == MATRIX}
-        # States that are saved have one scale, so all of one is in one thread block.
-        whole = self.scaled and bool(self.part.walk.saved)
+        # What is left for later walks has one scale, so all of a tensor is in one thread block.
+        whole = self.scaled and bool(self.outgoing)
         if not self.schedule.block or len(candidates) != 1 or whole:
             return None
         axis = candidates.pop()
@@ -268,7 +273,7 @@ class Plan:
     @cached_property
     def measured(self) -> tuple[str, ...]:
         """The tiles whose largest element all warps have to know."""
-        matrices = (name for name in self.part.walk.saved if len(self.program.axes[name]) == MATRIX)
+        matrices = (name for name in self.outgoing if len(self.program.axes[name]) == MATRIX)
         return tuple(dict.fromkeys((*self.staged, *matrices))) if self.scaled else ()
 
     def copies(self, name: str) -> int:
@@ -280,7 +285,7 @@ class Plan:
     def vectors(self) -> tuple[str, ...]:
         """Values with one axis; they live in shared memory."""
         weights = {name for w in self.program.weights for name in (w.rise, w.fall)}
-        names = dict.fromkeys([*(p.name for p in (*self.tokens, *self.given)), *self.carried])
+        names = dict.fromkeys([*(p.name for p in (*self.tokens, *self.given, *self.loaded)), *self.carried])
         names.update(dict.fromkeys(step.name for step in self.steps))
         return tuple(name for name in names if len(self.program.axes[name]) == 1 and name not in weights)
 
@@ -368,7 +373,7 @@ class Plan:
     def bytes_of_chunk(self) -> int:
         """Bytes that a thread block moves to and from memory in one chunk."""
         results = [p for p in self.program.outputs if p.name in self.part.walk.results]
-        names = [p.name for p in (*self.tokens, *self.loaded, *results)] + list(self.part.walk.saved)
+        names = [p.name for p in (*self.tokens, *self.loaded, *results)] + list(self.outgoing)
         total = 0
         for name in names:
             elements = 1

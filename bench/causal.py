@@ -147,7 +147,8 @@ def races(scale: str) -> list[Race]:
         found.append(Race(GRADIENTS, GRADIENTS, tuple((contender, n) for contender in contenders), rounds))
     growing = tuple((contender, n) for n in sizes["growth"] for contender in (_EAGER, _GROWING_TWIN))
     found.append(Race(GROWTH, FORWARD, growing, _GROWTH_ROUNDS[scale]))
-    found.append(Race(KEPT, FORWARD, growing, _GROWTH_ROUNDS[scale], keeps_memory=True))
+    if scale != "quick":  # its results are small enough to be given out again
+        found.append(Race(KEPT, FORWARD, growing, _GROWTH_ROUNDS[scale], keeps_memory=True))
     found.append(Race(STEPS, STEP, tuple((_EAGER, n) for n in sizes[STEP]), rounds))
     return found
 

@@ -128,7 +128,6 @@ class _Kernel(Memory):
                     if carried.partial:
                         self.clear(carried.name)
                     else:
-                        self.begin(carried, head)
                         done = parts - 1 - part if walk.reverse else part
                         self.fold(carried, head, done, share, reverse=walk.reverse)
                 self.walk(walk, head, part * share, T.min(self.chunks, (part + 1) * share))
@@ -142,11 +141,9 @@ class _Kernel(Memory):
                 self.earlier(walks, head)
                 for carried in walks[-1].carried:
                     if carried.partial and carried.total:
-                        self.clear(carried.name)
                         self.fold(carried, head, parts, share)
                 for carried, reverse in [(carried, walk.reverse) for walk in walks for carried in walk.carried]:
                     if carried.partial and carried.last:
-                        self.begin(carried, head)
                         self.fold(carried, head, parts, share, reverse=reverse)
                         self.end(carried, head)
                 self.finish(head)
@@ -182,7 +179,6 @@ class _Kernel(Memory):
                 self.step(step)
             for carried in walk.carried if place < len(walks) - 1 else ():
                 if carried.partial and carried.total:
-                    self.clear(carried.name)
                     self.fold(carried, head, self.schedule.parts, share)
 
     def finish(self, head: Any) -> None:
@@ -209,7 +205,8 @@ class _Kernel(Memory):
             self.write_constant(param, head, carried.name)
 
     def fold(self, carried: Carried, head: Any, count: Any, share: Any, *, reverse: bool = False) -> None:
-        """Add up the sums of the first ``count`` parts, or the last, each decayed by the tokens between."""
+        """What it is before the first chunk and the sums of the first (or last) ``count`` parts, decayed since."""
+        self.begin(carried, head)
         form = self.native(carried.name)
         rows, columns = self.shape(carried.name, transposed=form)
         target, source = self.buffers[carried.name, form], self.sums[carried.name]

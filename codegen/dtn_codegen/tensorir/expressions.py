@@ -40,16 +40,15 @@ def _exp(x: Any) -> Any:
     ``exp(x) = 2ⁿ · exp(r)`` with ``r = x − n log 2`` at most ``log 2 / 2`` in size, and ``2ⁿ`` as two factors, because
     n may be out of the range of one.
     """
-    lanes = x.ty.dtype.lanes
-    whole_type, float_type = (f"{kind}32x{lanes}" if lanes > 1 else f"{kind}32" for kind in ("int", "float"))
+    real_type = str(x.ty.dtype)  # with its lanes
+    whole_type = real_type.replace("float", "int")
 
     def power(n: Any) -> Any:
-        return T.reinterpret(float_type, (T.Cast(whole_type, n) + 127) * (1 << 23))
+        return T.reinterpret(real_type, (T.Cast(whole_type, n) + 127) * (1 << 23))
 
     def polynomial(r: Any) -> Any:
-        return reduce(
-            lambda so_far, k: so_far * r + T.float32(1 / math.factorial(k)), range(DEGREE, -1, -1), T.float32(0)
-        )
+        terms = (T.float32(1 / math.factorial(k)) for k in range(DEGREE, -1, -1))
+        return reduce(lambda so_far, term: so_far * r + term, terms)
 
     def scaled(x: Any, n: Any) -> Any:
         # comparisons with NaN are false: it stays what it is here, and makes no difference to n

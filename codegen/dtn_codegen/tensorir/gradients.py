@@ -60,9 +60,10 @@ class Chunk:
     pairs: dict[str, tuple[str, str]] = field(default_factory=dict)
     by_token: bool = False
 
-    def sums(self, states: Sequence[State]) -> set[str]:
-        """What a chunk computes for ``states``: what is added to them, or a token's own new values."""
-        return {state.after if self.by_token else state.added for state in states}
+    @property
+    def sums(self) -> set[str]:
+        """What a chunk computes for its states: what is added to them, or a token's own new values."""
+        return {state.after if self.by_token else state.added for state in self.states}
 
     def renewals(self, states: Sequence[State]) -> list[Statement]:
         """The statements after those of the chunk that renew ``states``."""
@@ -209,7 +210,7 @@ def chunk_walks(
         known = {*held, *(name for part in there for name in part.stored)}
         back = by_level(body, chunk.mirrored, stream.axis, {*along, *added}, known=known)
     else:
-        forward = needed(statements, chunk.sums(chunk.states))
+        forward = needed(statements, chunk.sums)
         there = [Part(tuple(forward), chunk.states)] if states else []
         back = [Part(tuple(body), chunk.mirrored, loaded=held)]
 

@@ -84,19 +84,19 @@ def by_level(
     found = []
     for level in range(max(level_of.values(), default=-1) + 2):
         own = tuple(state for state in states if level_of[state.name] == level)
+        below = tuple(state for state in states if level_of[state.name] < level)
         needs = {state.added for state in own} or {*wanted}
-        carried = {*held} if not own else set()
+        carried = set() if own else {*held}
         while True:  # a state that is read has to be kept up to date
-            lower = tuple(state for state in states if level_of[state.name] < level and state.name in carried)
-            needs |= {state.added for state in lower}
-            body = needed(statements, needs, loaded)
+            lower = tuple(state for state in below if state.name in carried)
+            body = needed(statements, needs | {state.added for state in lower}, loaded)
             reads = {read.tensor for statement in body for read in statement_reads(statement)}
-            if reads & {state.name for state in states if level_of[state.name] < level} <= carried:
+            if all(state in lower for state in below if state.name in reads):
                 break
             carried |= reads
-        after = {*wanted, *later, *(state.added for state in states if level_of[state.name] > level)}
+        after = {*later, *(wanted if own else ()), *(s.added for s in states if level_of[s.name] > level)}
         made = {s.name for s in depending(body, {s.name for s in states} | loaded) if s.axes.count(axis) == 1}
-        remaining = needed(statements, after, loaded | made) if own or later else []
+        remaining = needed(statements, after, loaded | made)
         stored = {read.tensor for statement in remaining for read in statement_reads(statement)} & made
         found.append(Part(tuple(body), lower, own, tuple(sorted(loaded & reads)), tuple(sorted(stored))))
         loaded |= stored

@@ -23,16 +23,7 @@ from .walks import TileProgram, Walk
 
 
 def whole_backward(chunked: Chunked, definition: Program, wrt: Sequence[str], *, split: bool) -> TileProgram:
-    """The gradient of ``definition`` by ``wrt``, with a cotangent for each output as further inputs.
-
-    Parameters
-    ----------
-    chunked : Chunked
-        As it is lowered.
-    definition : Program
-    wrt : sequence of str
-    split : bool
-        Whether a sequence is cut into parts that are computed side by side.
+    """The gradient as of :func:`.gradients.chunked_backward`, which has no sums over the whole sequence.
 
     Raises
     ------

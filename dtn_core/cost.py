@@ -143,7 +143,7 @@ def freed_after(program: Program) -> list[tuple[str, ...]]:
     kept = {output.name for output in program.outputs}
     freed: list[list[str]] = [[] for _ in program.statements]
     for name, position in last.items():
-        if name not in kept and position < len(program.statements) - 1:
+        if name not in kept:
             freed[position].append(name)
     return [tuple(names) for names in freed]
 

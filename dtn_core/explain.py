@@ -9,7 +9,7 @@ from .cost import Polynomial, flops, live_elements, peak_elements, traffic
 from .ir.axes import sequence_axes
 from .ir.nodes import Apply, MatrixFunction, Program, Statement
 from .operators import Operator
-from .passes.pipeline import Lowered, assumed_sizes, candidates, choose
+from .passes.pipeline import COSTS, Costs, Lowered, assumed_sizes, candidates, choose
 from .printer import print_statement
 
 ITEM_SIZE = {"float16": 4, "bfloat16": 4, "float32": 4, "float64": 8, "complex64": 8, "complex128": 16}
@@ -107,6 +107,7 @@ def explain(
     dtype: str = "float32",
     backend: str = "numpy",
     long: bool = False,
+    costs: Costs = COSTS,
 ) -> Explanation:
     """Explain how an operator is computed.
 
@@ -122,6 +123,8 @@ def explain(
         Named in the heading.
     long : bool
         Explain the form for long sequences, whatever the sizes; kernels have no other.
+    costs : Costs
+        What chunks cost that backend.
 
     Raises
     ------
@@ -143,7 +146,7 @@ def explain(
     if dtype not in ITEM_SIZE:
         raise ValueError(f"dtype {dtype!r} is not one of {', '.join(ITEM_SIZE)}")
     full = assumed_sizes(program, sizes)
-    forms = candidates(program, dtype.startswith("complex"))
+    forms = candidates(program, dtype.startswith("complex"), costs)
     form = forms[0] if long else choose(forms, full)
     item = ITEM_SIZE[dtype]
     if form.chunked is None:

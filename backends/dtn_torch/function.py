@@ -17,7 +17,6 @@ from dtn_codegen.python import ir_hash
 from dtn_codegen.state import Streamed
 from dtn_codegen.torch import TARGET
 from dtn_core.operators import PARAMETER, Operator, catalogue
-from dtn_core.passes.pipeline import candidates
 
 from .kernels import ENTRIES, Entry, call
 from .operation import in_turns, operation
@@ -183,7 +182,7 @@ def _enter(function: TorchFunction, padded: bool, resumed: bool, chunk: int | No
 @_constant
 def _prepare(function: TorchFunction, padded: bool, complex_input: bool, alone: bool) -> bool:
     """Compile for these arguments; whether as an operation of its own, which has no rule under ``torch.func``."""
-    form = function.choose(candidates(function.forms.program(padded), complex_input), None)
+    form = function.choose(function.forms.candidates(padded, complex_input), None)
     alone = alone and form.chunked is not None and torch._C._functorch.peek_interpreter_stack() is None
     key = padded, complex_input, alone
     if key not in function._prepared:

@@ -14,8 +14,8 @@ import torch
 
 from dtn_codegen.python import ir_hash
 from dtn_codegen.shapes import axis_sizes, leading_axes, whole_shape
+from dtn_codegen.torch import TARGET
 from dtn_core.ir.nodes import Program
-from dtn_core.passes.pipeline import AT_ONCE
 
 _NUMBERS = count()
 
@@ -27,7 +27,7 @@ def in_turns(arrays: Sequence[torch.Tensor]) -> bool:
         return False
     if torch.is_grad_enabled() and any(array.requires_grad for array in arrays):
         return False  # what is traced is differentiated by the compiler
-    return first.numel() > AT_ONCE
+    return first.numel() > TARGET.costs.at_once
 
 
 def operation(program: Program, generated: Callable[..., Any], layout: str) -> Callable[..., Any]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 from dtn_core.ir.axes import sequence_axes
 from dtn_core.ir.build import pruned
 from dtn_core.ir.nodes import Param, Program, Read, Statement, statement_reads
 from dtn_core.passes.accumulate import accumulate
-from dtn_core.passes.schedule import Scan, schedule
+from dtn_core.passes.schedule import Scan, Step, schedule
 
 from .expressions import Expressions
 from .python import assign, define
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from .streaming import ChunkedModule
 
 CHUNKS = "chunks"
-PASTS = ("_sums", "_symbolic", "_pasts_by_product", "_pasts")
-"""What states pass from chunk to chunk by, of the prelude."""
+OF_MATMUL = "_pasts_of_matmul"
+"""How states pass from chunk to chunk, where what is added is a product of matrices and the target has an operation."""
 
 
 class Chunks:
@@ -129,7 +130,9 @@ class Chunks:
         )
         if self.target.elementwise_in_turns:
             long = []
-        inner = Expressions(self.target, program, complex_input=self.form.complex_input, long=long)
+        inner = Expressions(
+            self.target, program, complex_input=self.form.complex_input, long=long, batched=many and self.merges
+        )
         inner.tiles = {}
         like = self.name(self.stream.tokens[0].name)
         if many:
@@ -235,35 +238,57 @@ class Chunks:
         """Statements and scans in the order of the schedule; what is not needed again is let go."""
         by_name = {statement.name: statement for statement in program.statements}
         statements: list[ast.stmt] = []
-        for step in schedule(program, scans):
-            if isinstance(step.action, Scan):
-                if step.action.added in alike:
-                    statements.append(self.repeated(by_name[step.action.added], inner))
-                statements.append(self.scan(step.action))
+        steps = schedule(program, scans)
+        product: ast.expr | None = None  # what the scan that follows adds up, where one operation does both
+        held: tuple[str, ...] = ()  # what that product was the last to read
+        for step, after in zip_longest(steps, steps[1:]):
+            action, freed = step.action, step.freed
+            if isinstance(action, Scan):
+                if action.added in alike:
+                    statements.append(self.repeated(by_name[action.added], inner))
+                statements.append(self.scan(action, product))
+                freed = (*held, *(name for name in freed if product is None or name != action.added))
+                product, held = None, ()
             else:
-                inner.spend(by_name, step.freed)
-                statements.append(assign(self.name(step.action.name), inner.statement(step.action)))
-            if step.freed:
-                statements.append(ast.Delete([ast.Name(self.name(name), ast.Del()) for name in step.freed]))
+                inner.spend(by_name, freed)
+                value = inner.statement(action)
+                if action.name not in alike and self.sums(action, after) and is_batched(self.target, value):
+                    product, held = value, freed
+                    continue
+                statements.append(assign(self.name(action.name), value))
+            if freed and after is not None:
+                statements.append(ast.Delete([ast.Name(self.name(name), ast.Del()) for name in freed]))
         return statements
 
-    def scan(self, scan: Scan) -> ast.stmt:
-        """``carried, end = _pasts(start, added, whole, rank)``."""
-        self.expressions.used.update(dict.fromkeys(name for name in PASTS if name in self.target.prelude))
-        self.expressions.used["_lift"] = None
-        call = fill(
-            "_pasts(_first, _added, _whole, _rank)",
-            _first=self.name(scan.start),
-            _added=self.name(scan.added),
-            _whole=ast.Constant(None) if scan.whole is None else ast.Name(self.name(scan.whole), ast.Load()),
-            _rank=ast.Constant(len(scan.axes)),
+    def sums(self, statement: Statement, after: Step | None) -> bool:
+        """Whether a scan comes next that alone reads what ``statement`` makes, with one operation for both."""
+        scan = None if after is None else after.action
+        return (
+            OF_MATMUL in self.target.prelude
+            and isinstance(scan, Scan)
+            and scan.added == statement.name
+            and after is not None
+            and statement.name in after.freed
         )
+
+    def scan(self, scan: Scan, product: ast.expr | None) -> ast.stmt:
+        """``carried, end = _pasts(start, added, whole, rank)``; what is added may be a ``product`` without a name."""
+        self.expressions.used["_lift"] = None
+        whole = ast.Constant(None) if scan.whole is None else ast.Name(self.name(scan.whole), ast.Load())
+        if product is None:
+            template = self.expressions.use("_pasts(_first, _added)")
+            summed = fill(template, _first=self.name(scan.start), _added=self.name(scan.added))
+        else:
+            assert isinstance(product, ast.Call)
+            template = self.expressions.use(f"{OF_MATMUL}(_first, _a, _b)")
+            summed = fill(template, **dict(zip(("_a", "_b"), product.args, strict=True)), _first=self.name(scan.start))
+        assert isinstance(summed, ast.Call)
+        keywords = [*summed.keywords]
         if scan.reverse:
-            assert isinstance(call, ast.Call)
-            call.keywords.append(ast.keyword("reverse", ast.Constant(True)))
+            keywords.append(ast.keyword("reverse", ast.Constant(True)))
         if self.merges:
-            assert isinstance(call, ast.Call)
-            call.keywords.append(ast.keyword(CHUNKS, ast.Name(CHUNKS, ast.Load())))
+            keywords.append(ast.keyword(CHUNKS, ast.Name(CHUNKS, ast.Load())))
+        call = ast.Call(summed.func, [*summed.args, whole, ast.Constant(len(scan.axes))], keywords)
         names: list[ast.expr] = [ast.Name(self.name(name), ast.Store()) for name in (scan.carried, scan.end)]
         return ast.Assign([ast.Tuple(names, ast.Store())], call)
 
@@ -279,6 +304,14 @@ class Chunks:
     def size_in_chunk(self, axis: str) -> ast.expr:
         states = [Param(state.name, state.axes) for state in self.stream.states]
         return _size(self.target, [*self.stream.tokens, *self.stream.constants, *states], axis, self.name)
+
+
+def is_batched(target: Target, value: ast.expr) -> bool:
+    """Whether ``value`` is what ``target.batched`` makes, alone."""
+    pattern = fill(target.batched)
+    return (
+        isinstance(value, ast.Call) and isinstance(pattern, ast.Call) and ast.dump(value.func) == ast.dump(pattern.func)
+    )
 
 
 def names_in(nodes: Sequence[ast.AST]) -> set[str]:

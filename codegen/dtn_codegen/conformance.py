@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from dtn_core.conform.adapter import Adapter, Array, Computed
 from dtn_core.conform.cells import Cell
 from dtn_core.operators import Operator
-from dtn_core.passes.pipeline import Lowered, candidates
+from dtn_core.passes.pipeline import Lowered
 
 from .function import Function
 
@@ -79,8 +79,8 @@ class Whole:
     @property
     def source(self) -> str:
         """The generated text of the form."""
-        forms = candidates(self.function.operator.program)
-        return self.function.forms.text(self.function.choose(forms, None))
+        forms = self.function.forms
+        return forms.text(self.function.choose(forms.candidates(), None))
 
     def __call__(self, *tensors: Array, padding_mask: Array | None = None) -> tuple[Array, ...]:
         return several(self.function(*tensors, padding_mask=padding_mask, **self.options))

@@ -54,14 +54,23 @@ class Expressions:
     complex_input : bool
     long : sequence of str, optional
         The axes that may be as long as a sequence; by default those that look like it in ``program``.
+    batched : bool
+        Whether matrices are in batches with a single leading axis, if that can be.
     """
 
     def __init__(
-        self, target: Target, program: Program, *, complex_input: bool, long: Sequence[str] | None = None
+        self,
+        target: Target,
+        program: Program,
+        *,
+        complex_input: bool,
+        long: Sequence[str] | None = None,
+        batched: bool = False,
     ) -> None:
         self.target = target
         self.program = program
         self.complex = complex_input
+        self.batched = batched
         self.long = sequence_axes(program) if long is None else long
         self.current = ""  # the statement being written
         self.used: dict[str, None] = {}
@@ -108,8 +117,9 @@ class Expressions:
         """``template``, noting the prelude functions that it refers to, and those that they do."""
         for name in dict.fromkeys(re.findall(r"\w+", template)):
             if name in self.target.prelude and name not in self.used:
+                self.used[name] = None  # it may refer to itself
                 self.use(self.target.prelude[name].partition("(")[2])
-                self.used[name] = None
+                self.used[name] = self.used.pop(name)  # after those that it refers to
         return template
 
     def over(self, x: ast.expr, in_place: str, plain: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from dtn_core.ir.nodes import Program
 from dtn_core.operators import Operator
 from dtn_core.passes.padding import MASK, pad
-from dtn_core.passes.pipeline import Lowered
+from dtn_core.passes.pipeline import Lowered, candidates
 
 from .loading import loaded
 from .python import emit_program, ir_hash
@@ -38,6 +38,10 @@ class Forms:
     def program(self, padded: bool) -> Program:
         """The definition, with or without a padding mask."""
         return _padded(self.operator.program) if padded else self.operator.program
+
+    def candidates(self, padded: bool = False, complex_input: bool = False) -> tuple[Lowered, ...]:
+        """The forms worth choosing from in this framework, the one for long sequences first."""
+        return candidates(self.program(padded), complex_input, self.target.costs)
 
     def text(self, form: Lowered, *, widen: bool = True) -> str:
         """Source text of one form."""

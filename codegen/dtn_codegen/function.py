@@ -10,7 +10,7 @@ from typing import Any
 from dtn_core.errors import CompileError
 from dtn_core.explain import Explanation, explain
 from dtn_core.operators import Operator
-from dtn_core.passes.pipeline import Lowered, candidates, choose
+from dtn_core.passes.pipeline import Lowered, choose
 
 from . import tokens
 from .allocation import keep_freed_memory
@@ -69,7 +69,7 @@ class Function:
         self.forms = Forms(self.target, operator, layout)
         self.plans = Plans(self.signature.scalars, self.tracing)
         self.steps = Plans(self.signature.scalars, self.tracing)
-        self.forms.function(candidates(operator.program)[0])
+        self.forms.function(self.forms.candidates()[0])
 
     # ----------------------------------------------------------------------------- calling
 
@@ -234,7 +234,7 @@ class Function:
         shapes = self.tokens.with_one(arrays)
         sizes, leading = axis_sizes(program, shapes, self.layout), leading_axes(program, shapes, self.layout)
         complex_input = self.check_dtypes(arrays)
-        form = self.choose(candidates(program, complex_input), None)
+        form = self.choose(self.forms.candidates(complex_input=complex_input), None)
         streams = self.tokens.streams(complex_input=complex_input)
         generated = self.forms.step(form, widen=not is_wide(self.signature.typed(arrays)[1]))
         if streams is None or generated is None:
@@ -254,7 +254,7 @@ class Function:
         sizes = axis_sizes(program, shapes, self.layout)
         leading_axes(program, shapes, self.layout)
         complex_input = self.check_dtypes(arrays)
-        forms = candidates(program, complex_input)
+        forms = self.forms.candidates(padded, complex_input)
         known = not streaming and all(isinstance(size, int) for size in sizes.values())
         form = self.choose(forms, sizes if known else None)
         streams = self.tokens.streams(complex_input=complex_input)
@@ -370,7 +370,7 @@ class Function:
 
         Where arguments have one dtype of 32 bits or more the same text runs without its conversions.
         """
-        return self.forms.text(candidates(self.operator.program)[0])
+        return self.forms.text(self.forms.candidates()[0])
 
     def explain(self, *tensors: Any, sizes: Mapping[str, int] | None = None) -> Explanation:
         """Which form runs for these tensors (or axis sizes), step by step, with its cost and certificate."""
@@ -381,7 +381,9 @@ class Function:
             sizes = {axis: size for axis, size in found.items() if size is not None}
             dtype = dtype_name(arrays[0])
         long = self.kernels is not None
-        explained = explain(self.operator, sizes, dtype=dtype, backend=self.target.name, long=long)
+        explained = explain(
+            self.operator, sizes, dtype=dtype, backend=self.target.name, long=long, costs=self.target.costs
+        )
         if self.kernels is None:
             return explained
         leading = self.signature.leading(shapes_of(arrays)) if tensors else ()

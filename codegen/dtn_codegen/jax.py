@@ -1,6 +1,6 @@
 """JAX, as the emitter sees it."""
 
-from dtn_core.passes.pipeline import AT_ONCE
+from dtn_core.passes.pipeline import COSTS
 
 from .target import Target
 
@@ -42,7 +42,7 @@ _AT_ONCE = '''
 def _at_once(x, length, size):
     """How many chunks to compute at once: as many as a processor's cache holds."""
     return max(1, AT_ONCE * length // max(1, x.size * size))
-'''.replace("AT_ONCE", str(AT_ONCE))
+'''.replace("AT_ONCE", str(COSTS.at_once))
 
 _CHUNKED = '''
 def _chunked(chunk, chunks, states, tokens, constants, places, joins, ranks, size):

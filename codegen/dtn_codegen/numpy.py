@@ -1,6 +1,6 @@
 """NumPy, as the emitter sees it."""
 
-from dtn_core.passes.pipeline import AT_ONCE
+from dtn_core.passes.pipeline import COSTS
 
 from .target import Target
 
@@ -42,7 +42,7 @@ _AT_ONCE = '''
 def _at_once(x, length, size):
     """How many chunks to compute at once: as many as a cache holds."""
     return max(1, AT_ONCE * length // max(1, x.size * size))
-'''.replace("AT_ONCE", str(AT_ONCE))
+'''.replace("AT_ONCE", str(COSTS.at_once))
 
 _PASTS = '''
 def _pasts(first, added, whole, rank):
@@ -58,8 +58,9 @@ def _pasts(first, added, whole, rank):
 '''
 
 _PLACED = '''
-def _placed(whole, piece, place, start, length):
+def _placed(whole, piece, place, start, length, size):
     """A result of `length` tokens with a piece of it where it belongs; the first piece makes it."""
+    piece = _fold(piece, place, size)
     if whole is None:
         if piece.shape[place] == length:
             return piece

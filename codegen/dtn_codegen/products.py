@@ -35,13 +35,14 @@ def matmul(
     if out == (columns, rows):
         (a, ia), (b, ib) = (b, ib), (a, ia)
     transposed = (ia[0] == summed, ib[1] == summed)
-    if before is not None:
-        x = ast.Name(writer.name(before), ast.Load())
-        a, b = (
-            fill(writer.target.transpose, _x=y) if turned else y for y, turned in zip((a, b), transposed, strict=True)
-        )
-        return fill(writer.over(x, writer.target.plus_over, writer.target.plus), _x=x, _a=a, _b=b)
-    return fill(writer.target.matmul[transposed], _a=a, _b=b)
+    batched = writer.target.batched if writer.batched else ""
+    if before is None and not batched:
+        return fill(writer.target.matmul[transposed], _a=a, _b=b)
+    a, b = (fill(writer.target.transpose, _x=y) if turned else y for y, turned in zip((a, b), transposed, strict=True))
+    if before is None:
+        return fill(writer.use(batched), _a=a, _b=b)
+    x = ast.Name(writer.name(before), ast.Load())
+    return fill(writer.over(x, writer.target.plus_over, writer.target.plus), _x=x, _a=a, _b=b)
 
 
 def matvec(

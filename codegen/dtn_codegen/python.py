@@ -93,7 +93,7 @@ def _chunked(chunk, chunks, states, tokens, constants, places, joins, ranks, siz
         part = [_cut(x, place, start, stop, each) for x, place in zip(tokens, places)]
         states, results = (chunk if each is None else chunks)(states, part, _spread(constants, ranks, each))
         for index, (y, place) in enumerate(zip(results, joins)):
-            wholes[index] = _placed(wholes[index], _fold(y, place, each), place, start, length)
+            wholes[index] = _placed(wholes[index], y, place, start, length, each)
         del part, results, y
     return states, [_joined(whole, place) for whole, place in zip(wholes, joins)]
 ''',
@@ -121,7 +121,7 @@ def _chunked_vjp(
         d_states, d_tokens, d_shared = vjp(states, part, shared, d_states, d_part)
         for index, (d, place) in enumerate(zip(d_tokens, places)):
             if d is not None:
-                wholes[index] = _placed(wholes[index], _fold(d, place, each), place, start, length)
+                wholes[index] = _placed(wholes[index], d, place, start, length, each)
         del part, d_part, d_tokens, d
         for index, (d, y, x) in enumerate(zip(d_shared, shared, constants)):
             if d is not None and hasattr(x, "shape"):
@@ -292,7 +292,7 @@ class Module:
             expressions.spend(by_name, freed)
             statements.append(assign(self.name(statement.name), value or expressions.statement(statement)))
             named = [name for name in freed if value is None or name != part]
-            if named:
+            if named and after is not None:
                 statements.append(ast.Delete([ast.Name(self.name(name), ast.Del()) for name in named]))
         return statements
 

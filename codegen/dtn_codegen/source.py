@@ -77,7 +77,7 @@ def emit(
     return s.astype(dtype, copy=False)
     """
     operator = as_operator(operator)
-    form = candidates(operator.program, complex)[0]
+    form = candidates(operator.program, complex, target(backend).costs)[0]
     if form.chunked is not None:
         return emit_chunked(target(backend), form, scalars=operator.scalars, layout=layout)
     lowered = lower(operator.program, sizes, complex_input=complex)

@@ -7,6 +7,8 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from dtn_core.passes.pipeline import COSTS, Costs
+
 
 class _Fill(ast.NodeTransformer):
     def __init__(self, holes: Mapping[str, ast.expr]) -> None:
@@ -61,6 +63,8 @@ class Target:
         The ones written differently for complex input.
     matmul : Mapping[tuple[bool, bool], str]
         Product of ``_a`` and ``_b``, by which of them is transposed.
+    batched : str
+        The same for what is likely a batch of matrices with a single leading axis, where there is a quicker way.
     plus, plus_over : str
         ``_x`` plus the product of ``_a`` and ``_b`` in one operation, where there is one; the same for a ``_x`` that
         nothing reads again, in its own memory.
@@ -102,6 +106,8 @@ class Target:
         ``_a`` divided by ``_d``, giving 0 where a divisor ``_x`` is 0: ``_d`` is ``_x`` made safe.
     prelude : Mapping[str, str]
         Source of functions that templates refer to by name, included when used.
+    costs : Costs
+        What chunks cost the framework.
     differentiate : tuple[str, ...]
         The prelude functions that give chunked code a gradient of its own; none where the framework's is kept.
     """
@@ -147,8 +153,10 @@ class Target:
     elementwise: bool = True
     elementwise_in_turns: bool = False
     matvec: Mapping[bool, str] = field(default_factory=dict)
+    batched: str = ""
     plus: str = ""
     plus_over: str = ""
     complex_functions: Mapping[str, str] = field(default_factory=dict)
     prelude: Mapping[str, str] = field(default_factory=dict)
+    costs: Costs = COSTS
     differentiate: tuple[str, ...] = ()

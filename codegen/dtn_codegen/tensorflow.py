@@ -1,6 +1,6 @@
 """TensorFlow, as the emitter sees it."""
 
-from dtn_core.passes.pipeline import AT_ONCE
+from dtn_core.passes.pipeline import Costs
 
 from .python import SPANS_OF_A_LENGTH
 from .target import Target
@@ -117,13 +117,15 @@ def _expm(x):
     return tf.while_loop(more, square, start, maximum_iterations=SQUARINGS)[1]
 '''.replace("SQUARINGS", "64")
 
+_COSTS = Costs(among=2_000_000, at_once=2**18)
+
 _AT_ONCE = '''
 def _at_once(x, length, size):
     """How many chunks to compute at once: as many as a processor's cache holds, all of them in a graph."""
     if not tf.executing_eagerly():
         return length // size
     return max(1, AT_ONCE * length // max(1, int(tf.size(x)) * size))
-'''.replace("AT_ONCE", str(AT_ONCE))
+'''.replace("AT_ONCE", str(_COSTS.at_once))
 
 _SPANS = (
     '''
@@ -206,9 +208,9 @@ def _pasts(first, added, whole, rank, reverse=False):
 '''
 
 _PLACED = '''
-def _placed(whole, piece, place, start, length):
+def _placed(whole, piece, place, start, length, size):
     """The pieces of a result, one more."""
-    return [*(whole or ()), piece]
+    return [*(whole or ()), _fold(piece, place, size)]
 '''
 
 _JOINED = '''
@@ -355,6 +357,7 @@ TARGET = Target(
     power="tf.cast(_x, wide)",
     zeros="tf.zeros(_shape, wide)",
     broadcast="_broadcast(_shapes)",
+    costs=_COSTS,
     prelude={
         "_flat": _FLAT,
         "_shaped": _SHAPED,

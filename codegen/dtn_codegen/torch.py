@@ -1,9 +1,11 @@
 """PyTorch, as the emitter sees it."""
 
-from dtn_core.passes.pipeline import AT_ONCE
+from dtn_core.passes.pipeline import Costs
 
 from .python import SPANS_OF_A_LENGTH
 from .target import Target
+
+_COSTS = Costs(among=2_000_000, at_once=2**18)
 
 _AT_ONCE = '''
 def _at_once(x, length, size):
@@ -11,7 +13,7 @@ def _at_once(x, length, size):
     if torch.compiler.is_compiling() or x.device.type != "cpu":
         return length // size
     return max(1, AT_ONCE * length // max(1, x.numel() * size))
-'''.replace("AT_ONCE", str(AT_ONCE))
+'''.replace("AT_ONCE", str(_COSTS.at_once))
 
 _OWN = '''
 def _own():
@@ -29,6 +31,12 @@ _UPPER = '''
 def _upper(x):
     """`x` with zeros below the diagonal, written over `x` where that may be."""
     return x.triu_() if _own() else x.triu()
+'''
+
+_TIMES = '''
+def _times(a, b):
+    """`a @ b`, which takes a detour through more axes that one batch of matrices does without."""
+    return torch.bmm(a, b) if a.ndim == b.ndim == 3 and len(a) == len(b) else a @ b
 '''
 
 _PLUS = '''
@@ -65,6 +73,7 @@ def _merged(chunks, state_axes, token_axes, constant_axes, result_axes):
     """`chunks` with leading axes and chunks as one axis, where all tensors have the same leading axes.
 
     A product of tensors with more than three axes is reshaped there and back each time, which takes as long as it does.
+    Chunks come first, so that what belongs to one lies in one piece.
     """
     axes = (state_axes, token_axes, state_axes, result_axes)
 
@@ -72,16 +81,22 @@ def _merged(chunks, state_axes, token_axes, constant_axes, result_axes):
         if torch.compiler.is_compiling():
             return chunks(states, tokens, constants, *cotangents)
         *batch, count = tokens[0].shape[:-token_axes[0]]
-        leads = (tuple(batch), (*batch, count)) * 2
+        axis = len(batch)
         given = [[*zip(part, own)] for part, own in zip((states, tokens, *cotangents), axes)]
+        leads = (tuple(batch), (*batch, count)) * 2
         alike = all(x.shape[: x.ndim - own] == lead for part, lead in zip(given, leads) for x, own in part)
         alike = alike and all(getattr(x, "ndim", 0) <= own + 1 for x, own in zip(constants, constant_axes))
-        if not batch or not alike:
+        if not batch or not alike:  # in memory of their own: a batched product would copy them each time
+            tokens, *cotangents = [[x.contiguous() for x in part] for part in (tokens, *cotangents)]
             return chunks(states, tokens, constants, *cotangents)
-        states, tokens, *cotangents = [[x.flatten(0, -own - 1) for x, own in part] for part in given]
-        made = chunks(states, tokens, constants, *cotangents, chunks=count)
-        split = [[y if y is None else y.unflatten(0, lead) for y in part] for part, lead in zip(made, leads[:2])]
-        return *split, *made[2:]
+        states, tokens, *cotangents = [
+            [x.movedim(axis, 0).flatten(0, axis) if among else x.flatten(0, axis - 1) for x, _ in part]
+            for part, among in zip(given, (False, True) * 2)
+        ]
+        states, *made = chunks(states, tokens, constants, *cotangents, chunks=count)
+        if made:
+            made[0] = [y if y is None else y.unflatten(0, (count, *batch)).movedim(0, axis) for y in made[0]]
+        return [y.unflatten(0, batch) for y in states], *made
 
     return run
 '''
@@ -90,10 +105,10 @@ _PASTS = '''
 def _pasts(first, added, whole, rank, reverse=False, chunks=None):
     """The states before each chunk and the one after the last, decayed by `whole` a chunk.
 
-    `chunks` of them belong to each leading index where both are one axis.
+    Where `chunks` are given, the first axis is that of chunks and, after them, of the leading ones.
     """
     if chunks is not None:
-        pasts, last = _pasts(first, added.unflatten(0, (-1, chunks)), whole, rank, reverse)
+        pasts, last = _pasts(first, added.unflatten(0, (chunks, -1)), whole, rank + 1, reverse)
         return pasts.flatten(0, 1), last
     axis = -1 - rank
     first = first.unsqueeze(axis)
@@ -103,12 +118,7 @@ def _pasts(first, added, whole, rank, reverse=False, chunks=None):
     if whole is None and rank and count <= 16:  # few chunks: a triangular product is quicker than a sum along an axis
         ones = torch.ones(count, count, dtype=added.dtype, device=added.device)
         ones = ones.triu(1) if reverse else ones.tril(-1)
-        start, flat = first.flatten(-rank), added.flatten(-rank)
-        if flat.ndim > 2 and start.shape[:-2] == flat.shape[:-2] and start.dtype == flat.dtype:
-            start, flat = start.flatten(0, -3), flat.flatten(0, -3)
-            pasts = torch.baddbmm(start, ones.expand(len(flat), count, count), flat).view(added.shape)
-        else:
-            pasts = (start + ones @ flat).unflatten(-1, added.shape[-rank:])
+        pasts = (first.flatten(-rank) + ones @ added.flatten(-rank)).unflatten(-1, added.shape[-rank:])
         last = 0 if reverse else -1
         return pasts, pasts.select(axis, last) + added.select(axis, last)
     if whole is None:
@@ -123,6 +133,23 @@ def _pasts(first, added, whole, rank, reverse=False, chunks=None):
         states.append(_lift(whole, rank) * states[-1] + piece)
     pasts = states[-2::-1] if reverse else states[:-1]
     return torch.cat(torch.broadcast_tensors(*pasts), dim=axis), states[-1].squeeze(axis)
+'''
+
+_PASTS_OF_MATMUL = '''
+def _pasts_of_matmul(first, a, b, whole, rank, reverse=False, chunks=None):
+    """`_pasts` of the products of `a` and `b`, summed where they are written if that may be."""
+    given = (first, a, b)
+    recorded = torch.is_grad_enabled() and any(x.requires_grad for x in given)
+    alike = chunks is not None and len(a) == len(b) == chunks * len(first) and all(x.ndim == 3 for x in given)
+    if recorded or not alike or chunks > 64 or not a.dtype == b.dtype == first.dtype or not _own():
+        return _pasts(first, a @ b, whole, rank, reverse, chunks)
+    sums = first.new_empty(chunks + 1, *first.shape)
+    torch.bmm(a, b, out=(sums[:-1] if reverse else sums[1:]).flatten(0, 1))
+    state, *others = sums.unbind()[:: -1 if reverse else 1]
+    state.copy_(first)
+    for after in others:
+        state = after.add_(state) if whole is None else after.addcmul_(_lift(whole, rank), state)
+    return (sums[1:] if reverse else sums[:-1]).flatten(0, 1), state.clone()
 '''
 
 _PASTS_BY_PRODUCT = '''
@@ -150,23 +177,26 @@ def _cut(x, place, start, stop, size):
     x = x[(..., slice(start, stop), *[slice(None)] * (-place - 1))]
     if size is None:
         return x
-    axis = x.ndim + place  # in memory of their own: a batched product would copy them each time
-    return x.reshape((*x.shape[:axis], x.shape[axis] // size, size, *x.shape[axis + 1:])).contiguous()
+    axis = x.ndim + place
+    return x.reshape((*x.shape[:axis], x.shape[axis] // size, size, *x.shape[axis + 1:]))
 '''
 
 _PLACED = '''
-def _placed(whole, piece, place, start, length):
+def _placed(whole, piece, place, start, length, size):
     """A result of `length` tokens with a piece of it where it belongs; a list of pieces where that is recorded."""
     if _symbolic(length):
-        return piece.index_select(place, torch.arange(length, device=piece.device))
-    if whole is None and piece.shape[place] == length:
-        return piece
+        return _fold(piece, place, size).index_select(place, torch.arange(length, device=piece.device))
+    tokens = piece.shape[place] * (1 if size is None else piece.shape[place - 1])
+    if whole is None and tokens == length:
+        return _fold(piece, place, size)
     if isinstance(whole, list) or torch.compiler.is_compiling() or (torch.is_grad_enabled() and piece.requires_grad):
-        return [*(whole or ()), piece]
+        return [*(whole or ()), _fold(piece, place, size)]
     if whole is None:
         axis = piece.ndim + place
-        whole = piece.new_empty((*piece.shape[:axis], length, *piece.shape[axis + 1:]))
-    whole.narrow(place, start, piece.shape[place]).copy_(piece)
+        lead = piece.shape[: axis if size is None else axis - 1]
+        whole = piece.new_empty((*lead, length, *piece.shape[axis + 1:]))
+    part = whole.narrow(place, start, tokens)
+    (part if size is None else part.unflatten(place, (-1, size))).copy_(piece)
     return whole
 '''
 
@@ -315,6 +345,7 @@ TARGET = Target(
         (False, True): "_a @ _b.mT",
         (True, True): "_a.mT @ _b.mT",
     },
+    batched="_times(_a, _b)",
     plus="_plus(_x, _a, _b)",
     plus_over="_plus(_x, _a, _b, over=True)",
     # a row times a matrix: torch's batched product with a column is up to ten times slower
@@ -342,11 +373,13 @@ TARGET = Target(
     nonzero="_x.masked_fill(_x.logical_not(), torch.inf)",
     zeros="torch.zeros(_shape, dtype=wide, device=_like.device)",
     broadcast="torch.broadcast_shapes(_shapes)",
+    costs=_COSTS,
     prelude={
         "_lift": _LIFT,
         "_own": _OWN,
         "_lower": _LOWER,
         "_upper": _UPPER,
+        "_times": _TIMES,
         "_plus": _PLUS,
         "_affine": _AFFINE,
         "_at_once": _AT_ONCE,
@@ -354,6 +387,7 @@ TARGET = Target(
         "_spans": _SPANS,
         "_pasts_by_product": _PASTS_BY_PRODUCT,
         "_pasts": _PASTS,
+        "_pasts_of_matmul": _PASTS_OF_MATMUL,
         "_merged": _MERGED,
         "_cut": _CUT,
         "_placed": _PLACED,

@@ -10,6 +10,8 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dtn_codegen.target import Target
+
     from ..conform.cells import Choice
     from ..conform.operators import Case
     from ..operators import Operator
@@ -76,18 +78,18 @@ def sizes(text: str | None) -> dict[str, int] | None:
     return found
 
 
-def backend(name: str) -> str:
-    """``name`` if a backend of that name is installed.
+def target(name: str) -> Target:
+    """The table of the backend ``name``, if one of that name is installed.
 
     Raises
     ------
     typer.BadParameter
         Lists the ones there are.
     """
-    from dtn_codegen import target
+    from dtn_codegen import target as find
 
     try:
-        return target(name).name
+        return find(name)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--backend") from None
 

@@ -79,9 +79,9 @@ def explain(
     """Explain how an operator is computed: steps, the rule behind each, flops, bytes, peak memory."""
     from ..explain import explain as explain_operator
 
-    operator, sizes, backend = arguments.operator(op), arguments.sizes(shape), arguments.backend(backend)
+    operator, sizes, target = arguments.operator(op), arguments.sizes(shape), arguments.target(backend)
     try:
-        text = str(explain_operator(operator, sizes, dtype, backend))
+        text = str(explain_operator(operator, sizes, dtype, target.name, costs=target.costs))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     print(text)
@@ -196,7 +196,7 @@ def conform(
 def _source(op: str, backend: str, complex_input: bool, layout: str) -> str:
     from dtn_codegen import emit as emit_operator
 
-    operator, backend = arguments.operator(op), arguments.backend(backend)
+    operator, backend = arguments.operator(op), arguments.target(backend).name
     try:
         return emit_operator(operator, backend, complex=complex_input, layout=layout)
     except ValueError as error:

@@ -25,12 +25,26 @@ LONG = 65_536
 FEATURES = 64
 SHORT = 16
 CHUNKS = (16, 32, 64, 128, 256)
-CHUNK_OVERHEAD, MANY_OVERHEAD = 2_000_000, 500_000
-"""What one more chunk costs, in flops: called by itself, and among many that are computed at once."""
 
 
-AT_ONCE = 2**17
-"""Elements of the first argument whose chunks are computed at once: their tiles stay in a processor's cache."""
+@dataclass(frozen=True)
+class Costs:
+    """What chunks cost a framework beside what is computed in them, as measured.
+
+    Attributes
+    ----------
+    alone, among : int
+        Flops that one more chunk is worth: called by itself, and among many that are computed at once.
+    at_once : int
+        Elements of the first argument whose chunks are computed at once: their tiles stay in a processor's cache.
+    """
+
+    alone: int = 2_000_000
+    among: int = 500_000
+    at_once: int = 2**17
+
+
+COSTS = Costs()
 
 
 @dataclass(frozen=True)
@@ -45,6 +59,8 @@ class Chunked:
         The lowered parts.
     size : int
         Tokens a chunk, unless the caller says otherwise.
+    costs : Costs
+        What chose it.
     """
 
     stream: Stream
@@ -52,6 +68,7 @@ class Chunked:
     chunk: Program
     after: Program | None
     size: int
+    costs: Costs = COSTS
 
     @cached_property
     def token(self) -> Program | None:
@@ -129,7 +146,7 @@ class Chunked:
         length = sizes[self.stream.axis]
         inside = {**sizes, self.stream.axis: min(self.size, length)}
         count = -(-length // self.size)
-        total = (score(self.chunk, inside) + (MANY_OVERHEAD if self.parallel else CHUNK_OVERHEAD)) * count
+        total = (score(self.chunk, inside) + (self.costs.among if self.parallel else self.costs.alone)) * count
         return total + sum(score(part, sizes) for part in self.wholes)
 
     def walk(self, sizes: Mapping[str, int]) -> dict[str, int]:
@@ -141,7 +158,7 @@ class Chunked:
             return {"C": self.size, "G": self.size}
         width = prod(sizes[axis] for axis in self.stream.tokens[0].axes if axis != self.stream.axis)
         count = length // self.size
-        turns = -(-count // max(1, AT_ONCE // (max(1, width) * self.size)))
+        turns = -(-count // max(1, self.costs.at_once // (max(1, width) * self.size)))
         return {"C": self.size, "G": -(-count // turns) * self.size}
 
     def peak_elements(self, sizes: Mapping[str, int]) -> Polynomial:
@@ -237,7 +254,13 @@ def lower(program: Program, sizes: Mapping[str, int] | None = None, *, complex_i
     return Lowered(program, final, rules, complex_input, why_not(flat))
 
 
-def lower_chunked(program: Program, sizes: Mapping[str, int] | None = None, *, complex_input: bool = False) -> Lowered:
+def lower_chunked(
+    program: Program,
+    sizes: Mapping[str, int] | None = None,
+    *,
+    complex_input: bool = False,
+    costs: Costs = COSTS,
+) -> Lowered:
     """Lower a program with order to linear time: chunk by chunk, with states between.
 
     Raises
@@ -258,7 +281,7 @@ def lower_chunked(program: Program, sizes: Mapping[str, int] | None = None, *, c
     best: Chunked | None = None
     for size in CHUNKS:
         chunk = divide(contract(body, {**dict.fromkeys(parts.chunk.axes, FEATURES), **full, parts.axis: size}))
-        made = Chunked(parts, before, chunk, after, size)
+        made = Chunked(parts, before, chunk, after, size, costs)
         if best is None or made.score(full) < best.score(full):
             best = made
     assert best is not None
@@ -290,12 +313,12 @@ def _rules(final: Program, program: Program, flat: Program, added: set[str]) -> 
 
 
 @lru_cache(maxsize=512)
-def candidates(program: Program, complex_input: bool = False) -> tuple[Lowered, ...]:
+def candidates(program: Program, complex_input: bool = False, costs: Costs = COSTS) -> tuple[Lowered, ...]:
     """The lowered forms worth choosing from: the best for long sequences first, then for short ones."""
     found: dict[object, Lowered] = {}
     reason = ""
     try:
-        chunked = lower_chunked(program, complex_input=complex_input)
+        chunked = lower_chunked(program, complex_input=complex_input, costs=costs)
         found[chunked] = chunked
     except CompileError as error:
         reason = str(error)

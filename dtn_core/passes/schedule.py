@@ -103,7 +103,7 @@ def _with_freed(order: Sequence[Statement | Scan], kept: set[str]) -> tuple[Step
                 last[read.tensor] = position
     freed: list[list[str]] = [[] for _ in order]
     for name, position in last.items():
-        if name not in kept and position < len(order) - 1:
+        if name not in kept:
             freed[position].append(name)
     return tuple(Step(action, tuple(names)) for action, names in zip(order, freed, strict=True))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -78,8 +79,11 @@ class Entry:
 
     def results(self, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Tensors for the results, not filled."""
-        like = self.tensor(tensors)
-        pairs = zip(self.kernels.outputs, self.sizes(tensors).results, strict=True)
+        return self.empty(self.tensor(tensors), self.sizes(tensors))
+
+    def empty(self, like: torch.Tensor, sizes: Sizes) -> list[torch.Tensor]:
+        """Tensors for the results of a call with such arguments, not filled."""
+        pairs = zip(self.kernels.outputs, sizes.results, strict=True)
         return [like.new_empty(shape, dtype=self.dtype(param, like)) for param, shape in pairs]
 
     def dtype(self, param: Param, like: torch.Tensor) -> torch.dtype:
@@ -98,10 +102,10 @@ ENTRIES: dict[str, Entry] = {}
 def run(tensors: Sequence[torch.Tensor], name: str) -> list[torch.Tensor]:
     """The results of a kernel for ``[batch, heads, ...]`` arguments."""
     entry = ENTRIES[name]
-    results = entry.results(tensors)
-    like = entry.tensor(tensors)
-    given = [x.detach().contiguous() for x in tensors]
-    entry.kernels.forward(entry.sizes(tensors).axes, dtype_name(like), _device(like), given, results)
+    like, sizes = entry.tensor(tensors), entry.sizes(tensors)
+    results = entry.empty(like, sizes)
+    given = [(x.detach() if x.requires_grad else x).contiguous() for x in tensors]
+    entry.kernels.forward(sizes.axes, dtype_name(like), _device(like), given, results)
     return results
 
 
@@ -152,7 +156,7 @@ def _(tensors: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor], name:
 
 def _remembered(known: dict[Any, Found], key: tuple[Shape, ...], find: Callable[[], Found]) -> Found:
     """What ``find`` returns for a key, looked for once; always where sizes are symbols."""
-    if torch.compiler.is_compiling() or not all(type(size) is int for shape in key for size in shape):
+    if torch.compiler.is_compiling() or not set(map(type, chain.from_iterable(key))) <= {int}:
         return find()
     found = known.get(key)
     if found is None:
@@ -288,7 +292,10 @@ def call(name: str, arguments: Sequence[Any], leading: Sequence[Any], sizes: dic
     flat = []
     for param, x, (outside, inside) in zip(entry.kernels.inputs, arguments, places.given, strict=True):
         dtype = entry.dtype(param, like)
-        x = x.to(dtype) if isinstance(x, torch.Tensor) else like.new_full((), x, dtype=dtype)
+        if not isinstance(x, torch.Tensor):
+            x = like.new_full((), x, dtype=dtype)
+        elif x.dtype is not dtype:
+            x = x.to(dtype)
         if x.shape != inside:
             x = x.expand(outside).reshape(inside)
         flat.append(x.contiguous())
@@ -303,5 +310,6 @@ def call(name: str, arguments: Sequence[Any], leading: Sequence[Any], sizes: dic
     for param, result, outside in zip(entry.kernels.outputs, found, places.results, strict=True):
         if result.shape != outside:
             result = result.reshape(outside)
-        results.append(result if param.name in entry.kernels.states else result.to(like.dtype))
+        kept = param.name in entry.kernels.states or result.dtype is like.dtype
+        results.append(result if kept else result.to(like.dtype))
     return results

@@ -262,14 +262,9 @@ class Chunks:
 
     def sums(self, statement: Statement, after: Step | None) -> bool:
         """Whether a scan comes next that alone reads what ``statement`` makes, with one operation for both."""
-        scan = None if after is None else after.action
-        return (
-            OF_MATMUL in self.target.prelude
-            and isinstance(scan, Scan)
-            and scan.added == statement.name
-            and after is not None
-            and statement.name in after.freed
-        )
+        if after is None or not isinstance(after.action, Scan) or OF_MATMUL not in self.target.prelude:
+            return False
+        return after.action.added == statement.name and statement.name in after.freed
 
     def scan(self, scan: Scan, product: ast.expr | None) -> ast.stmt:
         """``carried, end = _pasts(start, added, whole, rank)``; what is added may be a ``product`` without a name."""
@@ -283,14 +278,13 @@ class Chunks:
             template = self.expressions.use(f"{OF_MATMUL}(_first, _a, _b)")
             summed = fill(template, **dict(zip(("_a", "_b"), product.args, strict=True)), _first=self.name(scan.start))
         assert isinstance(summed, ast.Call)
-        keywords = [*summed.keywords]
+        summed.args += [whole, ast.Constant(len(scan.axes))]
         if scan.reverse:
-            keywords.append(ast.keyword("reverse", ast.Constant(True)))
+            summed.keywords.append(ast.keyword("reverse", ast.Constant(True)))
         if self.merges:
-            keywords.append(ast.keyword(CHUNKS, ast.Name(CHUNKS, ast.Load())))
-        call = ast.Call(summed.func, [*summed.args, whole, ast.Constant(len(scan.axes))], keywords)
+            summed.keywords.append(ast.keyword(CHUNKS, ast.Name(CHUNKS, ast.Load())))
         names: list[ast.expr] = [ast.Name(self.name(name), ast.Store()) for name in (scan.carried, scan.end)]
-        return ast.Assign([ast.Tuple(names, ast.Store())], call)
+        return ast.Assign([ast.Tuple(names, ast.Store())], summed)
 
     def carry(self, scan: Scan) -> ast.stmt:
         """``end = whole * carried + added``."""

@@ -268,6 +268,20 @@ def lower_chunked(
     CompileError
         If it has no order, or no linear form, with the reason.
     """
+    forms = _chunkings(program, tuple((sizes or {}).items()), complex_input)
+    full = assumed_sizes(program, sizes)
+    return min((_at_costs(form, costs) for form in forms), key=lambda form: form.score(full))
+
+
+def _at_costs(form: Lowered, costs: Costs) -> Lowered:
+    assert form.chunked is not None
+    return replace(form, chunked=replace(form.chunked, costs=costs))
+
+
+@lru_cache(maxsize=512)
+def _chunkings(program: Program, given: tuple[tuple[str, int], ...], complex_input: bool) -> tuple[Lowered, ...]:
+    """The linear form with each size of a chunk: the same for all costs, which choose among them."""
+    sizes = dict(given)
     flat, added = flattened(program, complex_input=complex_input)
     if not any(relation for statement in flat.statements for relation in statement.order):
         raise CompileError(f"{program.name}: nothing is ordered")
@@ -278,19 +292,17 @@ def lower_chunked(
     full = assumed_sizes(program, sizes)
     before, after = (None if p is None else divide(contract(p, full)) for p in (parts.before, parts.after))
     body = flatten(parts.chunk, complex_input=complex_input)
-    best: Chunked | None = None
+    dense = lower(program, sizes, complex_input=complex_input)
+    states = dict.fromkeys([name for state in parts.states for name in (state.added, state.after)], "state")
+    found = []
     for size in CHUNKS:
         chunk = divide(contract(body, {**dict.fromkeys(parts.chunk.axes, FEATURES), **full, parts.axis: size}))
-        made = Chunked(parts, before, chunk, after, size, costs)
-        if best is None or made.score(full) < best.score(full):
-            best = made
-    assert best is not None
-    rules: dict[str, str] = {}
-    for part in (*best.wholes, best.chunk):
-        rules.update(_rules(part, program, ordered, added))
-    rules.update(dict.fromkeys([name for state in parts.states for name in (state.added, state.after)], "state"))
-    dense = lower(program, sizes, complex_input=complex_input)
-    return Lowered(program, dense.program, rules, complex_input, {}, best)
+        made = Chunked(parts, before, chunk, after, size)
+        rules: dict[str, str] = {}
+        for part in (*made.wholes, made.chunk):
+            rules.update(_rules(part, program, ordered, added))
+        found.append(Lowered(program, dense.program, {**rules, **states}, complex_input, {}, made))
+    return tuple(found)
 
 
 def _rules(final: Program, program: Program, flat: Program, added: set[str]) -> dict[str, str]:
@@ -312,6 +324,11 @@ def _rules(final: Program, program: Program, flat: Program, added: set[str]) -> 
     return rules
 
 
+@lru_cache(maxsize=1024)
+def _whole(program: Program, length: int, complex_input: bool) -> Lowered:
+    return lower(program, assumed_sizes(program, long=length), complex_input=complex_input)
+
+
 @lru_cache(maxsize=512)
 def candidates(program: Program, complex_input: bool = False, costs: Costs = COSTS) -> tuple[Lowered, ...]:
     """The lowered forms worth choosing from: the best for long sequences first, then for short ones."""
@@ -323,7 +340,7 @@ def candidates(program: Program, complex_input: bool = False, costs: Costs = COS
     except CompileError as error:
         reason = str(error)
     for length in (LONG, SHORT):
-        lowered = lower(program, assumed_sizes(program, long=length), complex_input=complex_input)
+        lowered = _whole(program, length, complex_input)
         if reason and any(s.order for s in lowered.program.statements):
             lowered = Lowered(
                 program, lowered.program, lowered.rules, complex_input, {**lowered.dense_reasons, "order": reason}

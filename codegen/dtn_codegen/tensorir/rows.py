@@ -7,7 +7,7 @@ does, and what is carried along is its results.  Time is n², memory that of a c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from dtn_core.errors import CompileError
@@ -78,18 +78,18 @@ class _ByRows(Staged):
         for statement in self.program.statements:
             self.place(statement)
         found = {stage: self.gathered(stage) for stage in sorted({stage for stage, _ in self.targets})}
-        self.elsewhere = {name for each in found.values() for name in each.results}
+        every = [each for group in found.values() for each in group]
+        self.elsewhere = {name for each in every for name in each.results}
         last = max((self.stages[o.name] for o in self.outputs if self.axis in o.axes), default=0)
         count = 1 + max([last, *(stage for stage, _ in self.sums), *found])
         targets = {statement.name for _, statement in self.targets}
         made = {s.name for s in self.tokens}
-        stored = {name for each in found.values() for name in (*each.tokens, *each.rows.values()) if name in made}
+        stored = {name for each in every for name in (*each.tokens, *each.rows.values()) if name in made}
         walks: list[Walk] = []
         for stage in range(count):
             here = [name for name in sorted(stored) if self.stages[name] == stage]
             walks.append(self.walk(stage, (), stored=here, known=targets))
-            if stage in found:
-                walks.append(self.repeated(stage, found[stage], stored | targets))
+            walks += [self.repeated(stage, each, stored | targets) for each in found.get(stage, ())]
         kept = {name for walk in walks for name in walk.loaded}
         kept |= {name for walk in walks if walk.rows is not None for name in walk.rows.read.values()}
         walks = [self.trimmed(walk, kept) for walk in walks if walk.body or walk.setup]
@@ -154,25 +154,59 @@ class _ByRows(Staged):
 
     # -------------------------------------------------------------- walks over rows
 
-    def gathered(self, stage: int) -> _RowStatements:
-        """What the walk over rows of a stage has to compute."""
-        found = _RowStatements(self.axis, self.rows, self.matrices, self.axes)
+    def gathered(self, stage: int) -> list[_RowStatements]:
+        """What the walks over rows of a stage have to compute, one for each side of the rows that tokens are on."""
         targets = [statement for at, statement in self.targets if at == stage]
-        for statement in targets:
-            found.add(statement)
-        made = {statement.name for statement in targets}
+        sides = {statement.name: self.side(statement) for statement in targets}
+        found = []
+        for side in dict.fromkeys(sides.values()):
+            made = _RowStatements(self.axis, self.rows, self.matrices, self.axes, side)
+            for statement in targets:
+                if sides[statement.name] == side:
+                    made.add(statement)
+            self.finish(made, stage, sides.keys(), {name for name in sides if sides[name] == side})
+            found.append(made)
+        return found
+
+    def finish(self, found: _RowStatements, stage: int, sums: Collection[str], made: Collection[str]) -> None:
+        """Outputs that follow from those ``sums`` of a stage that are ``made`` in one walk over rows."""
         for output in self.outputs:
             if output.name in made:
                 found.results[output.name] = found.named(output.name)
                 continue
-            if self.axis not in output.axes or self.stages[output.name] != stage + 1:
+            if output.name in sums or self.axis not in output.axes or self.stages[output.name] != stage + 1:
                 continue
             earlier = {s.name for s in self.tokens if self.stages[s.name] <= stage}
             statements = needed(self.tokens, {output.name}, earlier)
             known = {r.tensor for s in statements for r in statement_reads(s)} - {s.name for s in statements}
             if all(name in made or self.stages.get(name, 0) <= stage for name in known):
                 found.finish(output.name, statements)
-        return found
+
+    def side(self, statement: Statement) -> str:
+        """Where the tokens are that a sum over other tokens takes part of, as far as orders say."""
+        (own,) = (index for index in statement.indices if index.axis == self.axis)
+        found = set()
+        for term in terms_of(statement.value):
+            (other,) = {index for index in indices_of(term) if index.axis == self.axis} - {own}
+            found.add(self.side_of(term, own, other))
+        return found.pop() if len(found) == 1 else ALL
+
+    def side_of(self, value: Expr, row: Index, other: Index) -> str:
+        """Where a value that depends on two tokens is not 0, as far as orders say."""
+        match value:
+            case Read(tensor, indices) if tensor in self.matrices:
+                statement = self.matrices[tensor]
+                own = dict(zip(statement.indices, indices, strict=True))
+                for relation in statement.order:
+                    return BEFORE if own[relation.upper] == row else AFTER
+                back = {index: name for name, index in own.items()}
+                return self.side_of(statement.value, back[row], back[other])
+            case Product(factors):
+                return next((s for s in (self.side_of(f, row, other) for f in factors) if s != ALL), ALL)
+            case Sum(terms):
+                sides = {self.side_of(term, row, other) for term in terms}
+                return sides.pop() if len(sides) == 1 else ALL
+        return ALL
 
     def repeated(self, stage: int, found: _RowStatements, stored: set[str]) -> Walk:
         """The walk over the rows of a stage."""
@@ -215,6 +249,7 @@ class _RowStatements:
     axis_of_rows: str
     matrices: Mapping[str, Statement]
     axes: dict[str, tuple[str, ...]]
+    side: str
     body: dict[str, Statement] = field(default_factory=dict)
     tail: dict[str, Statement] = field(default_factory=dict)
     rows: dict[str, str] = field(default_factory=dict)  # for each tensor along the rows, that along the tokens
@@ -222,7 +257,6 @@ class _RowStatements:
     sums: dict[str, str] = field(default_factory=dict)  # the same for what is carried
     carried: dict[str, tuple[Index, ...]] = field(default_factory=dict)
     results: dict[str, str] = field(default_factory=dict)
-    side: str = ""
 
     def named(self, tensor: str) -> str:
         """A tensor of tokens along the rows."""
@@ -234,10 +268,6 @@ class _RowStatements:
         """A sum over the other tokens."""
         (own,) = (index for index in statement.indices if index.axis == self.axis)
         roles = {own: self.row(own)}
-        for term in terms_of(statement.value):
-            (other,) = {index for index in indices_of(term) if index.axis == self.axis} - {own}
-            side = self.side_of(term, own, other)
-            self.side = side if self.side in ("", side) else ALL
         name = self.named(statement.name)
         indices = tuple(roles.get(index, index) for index in statement.indices)
         value = map_reads(statement.value, self.reader(roles))
@@ -304,20 +334,3 @@ class _RowStatements:
         self.axes[name] = tuple(index.axis for index in indices)
         self.body[name] = Statement(name, indices, value, order)
         return name
-
-    def side_of(self, value: Expr, row: Index, other: Index) -> str:
-        """Where a value that depends on two tokens is not 0, as far as orders say."""
-        match value:
-            case Read(tensor, indices) if tensor in self.matrices:
-                statement = self.matrices[tensor]
-                own = dict(zip(statement.indices, indices, strict=True))
-                for relation in statement.order:
-                    return BEFORE if own[relation.upper] == row else AFTER
-                back = {index: name for name, index in own.items()}
-                return self.side_of(statement.value, back[row], back[other])
-            case Product(factors):
-                return next((s for s in (self.side_of(f, row, other) for f in factors) if s != ALL), ALL)
-            case Sum(terms):
-                sides = {self.side_of(term, row, other) for term in terms}
-                return sides.pop() if len(sides) == 1 else ALL
-        return ALL

@@ -11,7 +11,7 @@ of a call); and every number of ``dtn_codegen.tensorir.cuda.cost``, which is est
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import product
 from typing import Any
@@ -19,12 +19,13 @@ from typing import Any
 from dtn_codegen.tensorir.cuda.cost import PROCESSORS, Device, check_fits, seconds
 from dtn_codegen.tensorir.cuda.lower import launches
 from dtn_codegen.tensorir.cuda.passes import passes
-from dtn_codegen.tensorir.cuda.schedule import CudaSchedule
+from dtn_codegen.tensorir.cuda.schedule import CudaRows, CudaSchedule
 from dtn_codegen.tensorir.schedule import Schedule
+from dtn_codegen.tensorir.walks import TileProgram
 from dtn_core.errors import CompileError
 from dtn_core.operators import Operator
 
-from .problem import Problem, tile_program
+from .problem import Problem, check_rows, rows_below, tile_program
 from .targets import Target
 
 CHUNKS = (64, 32, 128, 16)
@@ -54,35 +55,53 @@ def device(target: Target, dtype: str) -> Device:
 @lru_cache(maxsize=256)
 def space(problem: Problem, target: Target) -> tuple[CudaSchedule, ...]:
     """Candidates that fit the device, the best predicted first."""
+    check_rows(problem.operator, problem.direction, problem.sizes, resumed=problem.resumed)
+    found: dict[CudaSchedule, float] = {}
+    reasons: list[CompileError] = []
+    if not problem.tiles.rows:
+        found.update(_candidates(problem, CudaSchedule, target, reasons))
+    if problem.by_rows:
+        found.update(_candidates(problem, CudaRows, target, reasons))
+    if not found:
+        raise reasons[0] if reasons else CompileError(f"{problem.operator.name} has no CUDA kernel for {target.name}")
+    return tuple(sorted(found, key=lambda schedule: found[schedule]))
+
+
+def _candidates(
+    problem: Problem, family: type[CudaSchedule], target: Target, reasons: list[CompileError]
+) -> Iterator[tuple[CudaSchedule, float]]:
+    """Schedules of a family that fit, each with the seconds that it is expected to take; else ``reasons`` why not."""
     limits = device(target, problem.dtype)
     sequences = problem.sizes["batch"] * problem.sizes["heads"]
     length = problem.sizes[problem.axis]
-    found: dict[CudaSchedule, float] = {}
-    reason: CompileError | None = None
-    blocks = (*BLOCKS, NARROW) if problem.tiles.pairs else BLOCKS
+    program = program_of(problem, family)
+    blocks = (*BLOCKS, NARROW) if program.pairs else BLOCKS
     for chunk, warps, stages, block in product(CHUNKS, WARPS, STAGES, blocks):
         if chunk > max(16, 2 * length):
             continue
-        if problem.tiles.by_token and (chunk, stages) != (CHUNKS[-1], STAGES[0]):  # a token a chunk, copied by nobody
+        if program.by_token and (chunk, stages) != (CHUNKS[-1], STAGES[0]):  # a token a chunk, copied by nobody
             continue
         for split in (0, *(limits.processors * full for full in FULL)):
-            schedule = CudaSchedule(chunk, warps, stages, block, split=split)
+            schedule = family(chunk, warps, stages, block, split=split)
             try:
-                made = launches(problem.tiles, schedule, problem.sizes, problem.dtype)
+                made = launches(program, schedule, problem.sizes, problem.dtype)
                 for plan in made.plans:
                     check_fits(plan, limits)
             except CompileError as error:
-                reason = reason or error
+                reasons.append(error)
                 break
             if block and all(plan.blocked is None for plan in made.plans):
                 break
             folds = len(made.stages) - len(made.plans)
-            found[schedule] = seconds(made.plans, folds, limits, sequences, length)
-            if split == 0 and sequences * max(plan.blocks for plan in made.plans) >= limits.processors * max(FULL):
+            yield schedule, seconds(made.plans, folds, limits, sequences, length)
+            enough = sequences * max(plan.blocks for plan in made.plans) >= limits.processors * max(FULL)
+            if split == 0 and (enough or all(plan.part.walk.rows is not None for plan in made.plans)):
                 break
-    if not found:
-        raise reason or CompileError(f"{problem.operator.name} has no CUDA kernel for {target.name}")
-    return tuple(sorted(found, key=lambda schedule: found[schedule]))
+
+
+def program_of(problem: Problem, family: type[Schedule]) -> TileProgram:
+    """What schedules of a family are of."""
+    return tile_program(problem.operator, problem.direction, resumed=problem.resumed, rows=family.by_rows)
 
 
 def default(problem: Problem, target: Target) -> CudaSchedule:
@@ -91,11 +110,14 @@ def default(problem: Problem, target: Target) -> CudaSchedule:
 
 
 def lacks(operator: Operator, sizes: Mapping[str, int], *, resumed: bool) -> str:
-    """Why a gradient has no kernel, whatever the sizes; empty where it has one."""
+    """Why a gradient has no kernel on any device; empty where it has one."""
+    program = tile_program(operator, "backward", resumed=resumed)
     try:
-        passes(tile_program(operator, "backward", resumed=resumed), split=False)
+        check_rows(operator, "backward", sizes, resumed=resumed)
+        passes(program, split=False)
     except CompileError as error:
-        return str(error)
+        below = 0 if program.rows else rows_below(operator, "backward", sizes, resumed=resumed)
+        return "" if sizes[program.axis] < below else str(error)
     return ""
 
 
@@ -106,9 +128,10 @@ def lower(problem: Problem, schedule: Schedule, target: Target) -> Any:
     if not isinstance(schedule, CudaSchedule):
         raise CompileError(f"a {schedule.kind} schedule cannot be compiled for {target.name}")
     limits = device(target, problem.dtype)
-    for plan in launches(problem.tiles, schedule, problem.sizes, problem.dtype).plans:
+    program = program_of(problem, type(schedule))
+    for plan in launches(program, schedule, problem.sizes, problem.dtype).plans:
         check_fits(plan, limits)
-    return lower_cuda(problem.tiles, schedule, problem.sizes, problem.dtype, problem.layout)
+    return lower_cuda(program, schedule, problem.sizes, problem.dtype, problem.layout)
 
 
 def build(module: Any, target: Any) -> Any:

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 
 from dtn_codegen.implementations import PLAIN, Variant
-from dtn_codegen.tensorir.schedule import CpuRows
 from dtn_core.errors import CompileError
 from dtn_core.ir.nodes import Param
 from dtn_core.operators import Operator
@@ -177,7 +176,7 @@ class TvmKernels:
             choice = self.choose(direction, sizes, dtype, targets.target("cpu"))
             found = choice.schedule.to_json()
             parameters = ", ".join(f"{k}={shortened(v)}" for k, v in found.items() if k != "kind")
-            if isinstance(choice.schedule, CpuRows):
+            if choice.schedule.by_rows:
                 parameters = f"by rows of n×n matrices, {parameters}"
             elif tile_program(self.operator, direction, resumed=self.of.resumed).by_token:
                 parameters = f"a token at a time, {parameters}"
@@ -237,7 +236,7 @@ def choose(problem: Problem, target: targets.Target, variant: Problem | None = N
     reason = found.reason
     if found.record is not None:
         schedule = kernels.Schedule.from_json(found.record.schedule)
-        states = isinstance(schedule, CpuRows) and variant is not None and variant.resumed
+        states = schedule.by_rows and variant is not None and variant.resumed
         if variant in (None, problem) or not (schedule.kind == trace.KIND or states):
             return Choice(schedule, reason)
         reason = f"the record's {'rows of matrices are' if states else 'trace is'} of plain calls"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import ml_dtypes
 import numpy as np
 
-from dtn_codegen.tensorir.cuda.schedule import CudaSchedule
+from dtn_codegen.tensorir.cuda.schedule import CudaRows, CudaSchedule
 from dtn_core.interpret import interpret
 from dtn_core.notation import parse
 from dtn_core.operators import Operator, as_operator, catalogue, tensor_attention, tensor_interaction
@@ -132,6 +132,21 @@ NUMBERS_OF_A_PAIR = as_operator(
     u[t]   = q[t,a] * k[i,a] * l[j,a] * v[i,c] * w[j,c]   where i <= t, j <= t"""
 )
 
+SOFTMAX = as_operator(
+    """softmax(q[n,d], k[n,d], v[n,e]) -> o[n,e]:
+    z[i,j] = q[i,a] * k[j,a]
+    s[i,j] = exp(z[i,j])
+    r[i]   = s[i,j]                  where j <= i
+    o[i,c] = s[i,j] * v[j,c] / r[i]  where j <= i"""
+)
+ELEMENTS = as_operator(
+    """elements(q[n,d], k[n,d], v[n,e], g[n]) -> o[n,e], u[n]:
+    z[i,j] = q[i,a] * k[j,a] * g[j]
+    s      = z[i,j] * z[i,j] * z[j,i]
+    u[i]   = z[j,i] * g[j] * s + g[i]
+    o[i,c] = z[i,j] * z[i,j] * v[j,c] * u[i]"""
+)
+
 CASES: dict[str, Case] = {
     "order 1, float16": Case(causal(order=1), "float16", 150, 64, 64),
     "order 1, bfloat16, wide": Case(causal(order=1), "bfloat16", 70, 128, 128, CudaSchedule(warps=8)),
@@ -249,6 +264,30 @@ CASES: dict[str, Case] = {
     "gradient, row, float32": Case(
         causal(normalize="row"), "float32", 40, 16, 16, CudaSchedule(chunk=16, warps=8), "backward"
     ),
+    "softmax, float16": Case(SOFTMAX, "float16", 100, 32, 64, CudaRows(chunk=32)),
+    "softmax, padded, heads inside, bfloat16": Case(
+        Operator(pad(SOFTMAX.program)), "bfloat16", 70, 32, 32, CudaRows(chunk=32, stages=3), layout="... n h d"
+    ),
+    "gradient of softmax, bfloat16": Case(SOFTMAX, "bfloat16", 100, 32, 32, CudaRows(chunk=32), "backward"),
+    "gradient of softmax, float32": Case(SOFTMAX, "float32", 40, 16, 32, CudaRows(chunk=16, stages=1), "backward"),
+    "relu, float16, split": Case(
+        tensor_attention(activation="relu"), "float16", 70, 16, 32, CudaRows(chunk=16, split=6)
+    ),
+    "relu, causal, float16": Case(causal(activation="relu", normalize="trace"), "float16", 70, 16, 16, CudaRows(16)),
+    "gradient of exp, float16": Case(
+        causal(activation="exp", scale=0.5), "float16", 70, 16, 16, CudaRows(chunk=16), "backward"
+    ),
+    "gradient of relu, float32": Case(
+        tensor_attention(activation="relu"), "float32", 40, 16, 16, CudaRows(chunk=16), "backward"
+    ),
+    "hadamard by rows, row, decay, float16": Case(
+        causal(product="hadamard", normalize="row", decay=0.9), "float16", 70, 16, 16, CudaRows(chunk=16)
+    ),
+    "gradient of hadamard by rows, decay of each head, bfloat16": Case(
+        causal(product="hadamard", decay=0.9), "bfloat16", 70, 16, 16, CudaRows(chunk=16), "backward", free=True
+    ),
+    "rows of one's own, float32": Case(ELEMENTS, "float32", 40, 16, 16, CudaRows(chunk=16)),
+    "gradient of rows of one's own, float16": Case(ELEMENTS, "float16", 40, 16, 16, CudaRows(chunk=16), "backward"),
     "gradient without order": Case(tensor_attention(normalize=None), "float16", 40, 16, 16, direction="backward"),
 }
 """Small enough for the emulator."""
@@ -262,6 +301,11 @@ VARIANTS = frozenset(
         "hadamard, float32",
         "hadamard, unmasked, float32",
         "hadamard, row, resumed, split",
+        "softmax, padded, heads inside, bfloat16",
+        "gradient of softmax, float32",
+        "relu, float16, split",
+        "gradient of relu, float32",
+        "rows of one's own, float32",
     }
 )
 """Cases of a family of which another runs by default."""

@@ -11,6 +11,7 @@ from emulator import Emulated, available
 from emulator.program import EmulatedProgram
 
 from dtn_codegen.tensorir.cuda.schedule import CudaSchedule
+from dtn_tvm import cuda
 from oracle.cuda_cases import CASES, KINDS, VARIANTS, Case, causal
 
 pytestmark = pytest.mark.skipif(bool(available()), reason=available() or "can be emulated")
@@ -18,7 +19,8 @@ pytestmark = pytest.mark.skipif(bool(available()), reason=available() or "can be
 
 def emulated(case: Case, folder) -> EmulatedProgram:
     problem = case.problem
-    return EmulatedProgram(problem.tiles, case.schedule, problem.sizes, case.dtype, folder, case.layout)
+    program = cuda.program_of(problem, type(case.schedule))
+    return EmulatedProgram(program, case.schedule, problem.sizes, case.dtype, folder, case.layout)
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,14 @@ pytest.importorskip("tvm", reason="apache-tvm is not installed")
 from dtn_codegen.tensorir.cuda.cost import check_fits
 from dtn_codegen.tensorir.cuda.lower import launches
 from dtn_codegen.tensorir.cuda.passes import levels
-from dtn_codegen.tensorir.cuda.schedule import CudaSchedule
+from dtn_codegen.tensorir.cuda.schedule import CudaRows, CudaSchedule
 from dtn_codegen.tensorir.schedule import CpuSchedule, Schedule
 from dtn_core.errors import CompileError
 from dtn_core.operators import as_operator, tensor_attention
 from dtn_tvm import cuda, kernels
 from dtn_tvm.problem import Problem
 from dtn_tvm.targets import target
-from oracle.cuda_cases import CASES, Case, causal
+from oracle.cuda_cases import CASES, SOFTMAX, Case, causal
 
 H100, A100 = target("nvidia/h100"), target("nvidia/a100")
 
@@ -109,6 +109,28 @@ def test_loading_is_what_is_moved():
 def test_what_has_no_kernel_says_why(operator, d, message):
     with pytest.raises(CompileError, match=message):
         kernels.space(problem(d=d, operator=operator), H100)
+
+
+def test_rows_of_matrices_where_there_are_no_states_or_too_large_ones():
+    """Both kinds compete where both fit; a walk over rows has a thread block for each chunk of them."""
+    hadamard = causal(product="hadamard")
+    assert {type(s) for s in kernels.space(problem(operator=SOFTMAX), H100)} == {CudaRows}
+    assert {type(s) for s in kernels.space(problem(operator=hadamard, n=2048, d=64), H100)} == {CudaRows}
+    assert {type(s) for s in kernels.space(problem(operator=hadamard, n=128, d=16), H100)} == {CudaRows, CudaSchedule}
+    assert {type(s) for s in kernels.space(problem(n=128, d=16), H100)} == {CudaSchedule}
+
+
+@pytest.mark.parametrize(("n", "has_one"), [(2048, True), (1 << 20, False)])
+def test_a_gradient_by_rows_only_as_long_as_that_is_less_work(n, has_one):
+    hadamard = problem(operator=causal(product="hadamard"), n=n, d=64)
+    why = cuda.lacks(hadamard.operator, hadamard.sizes, resumed=False)
+    assert (why == "") == has_one
+    assert has_one or "one feature of a pair" in why
+
+
+def test_no_rows_where_the_native_source_does_without():
+    with pytest.raises(CompileError, match="the native source does without n×n matrices"):
+        kernels.space(problem(operator=tensor_attention(product="hadamard", normalize="row"), n=1 << 20, d=64), H100)
 
 
 def test_a_schedule_that_does_not_fit_is_refused_when_it_is_compiled():

@@ -10,9 +10,13 @@ from dtn_core.errors import CompileError
 
 
 class Schedule:
-    """A member of a family of schedules; each family is a frozen dataclass that names its ``kind`` of device."""
+    """A member of a family of schedules; each family is a frozen dataclass that names its ``kind`` of device.
+
+    Those that are ``by_rows`` go through n×n matrices by chunks of their rows, in place of states.
+    """
 
     kind: ClassVar[str]
+    by_rows: ClassVar[bool] = False
     families: ClassVar[dict[str, type[Schedule]]] = {}
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -107,3 +111,4 @@ class CpuRows(CpuSchedule):
     """Parameters of a CPU kernel that goes through n×n matrices by chunks of their rows, in place of states."""
 
     kind: ClassVar[str] = "cpu-rows"
+    by_rows: ClassVar[bool] = True

@@ -74,7 +74,8 @@ class EmulatedProgram:
         self.conflicts = 0
         for name, stage in zip(self.emulated.launches, self.launches.stages, strict=True):
             if isinstance(stage, Plan):
-                grid = (sequences, stage.blocks, segments if stage.part.segmented else 1)
+                shares = {"chunks": chunks, "segments": segments, "": 1}
+                grid = (sequences, stage.blocks, shares[stage.part.share])
             else:
                 grid = stage.grid(sequences)
             self.conflicts += self.emulated.run(name, grid, memory, backwards=backwards)

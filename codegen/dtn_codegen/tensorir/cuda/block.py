@@ -13,9 +13,11 @@ from tvm.script.ir_builder import IRBuilder
 from tvm.tirx import all as all_of
 from tvm.tirx.script.builder import ir as tir
 
-from dtn_core.ir.nodes import ONES, Read
+from dtn_core.ir.nodes import ONES
 
+from ..rows import AFTER, ALL, BEFORE
 from ..steps import Step
+from ..zeros import Padding
 from .arguments import Arguments
 from .elements import Values, real
 from .multiply_add import MultiplyAdd
@@ -40,12 +42,13 @@ class Block:
         self.plan = plan
         self.arguments = arguments
         self.length = arguments.length
-        self.segments = arguments.segments if plan.part.segmented else tir.int64(1)
         self.walk = plan.part.walk
+        self.segments = {"chunks": arguments.chunks, "segments": arguments.segments}.get(plan.part.share, tir.int64(1))
         self.axis = plan.program.axis
         self.chunk = plan.chunk
         self.threads = 32 * plan.schedule.warps
         self.values = Values(plan.program.weights, plan.program.constants)
+        self.padding = Padding(plan.program)
         self.incoming: dict[str, Any] = {}
         self.written: set[str] = set()
         self.read: set[str] = set()
@@ -115,7 +118,7 @@ class Block:
         for name, held in self.values.tiles.items():
             if name in self.scales:
                 self.values.tiles[name] = replace(held, inverse=self.scales[name].inverse[0])
-        for name in (*plan.carried, *(p.name for p in plan.given)):
+        for name in (*plan.carried, *(p.name for p in plan.held)):
             shape = plan.shape(name)
             if len(shape) == MATRIX:
                 self.values.fragments[name] = self.engine.fragment(plan.layout(*shape), name)
@@ -127,13 +130,21 @@ class Block:
         for param in self.plan.scalars:
             scalar = self.values.scalars[param.name] = local((1,), "float32", param.name)
             tir.buffer_store(scalar, self.arguments.given(param.name, self.sequence, ()), [0])
-        for weights in self.plan.weights:
-            if isinstance(weights.decay, Read) and weights.decay.tensor in self.values.scalars:
-                logarithm = local((1,), "float32", f"log_{weights.decay.tensor}")
-                tir.buffer_store(logarithm, tir.log2(self.values.scalars[weights.decay.tensor][0]), [0])
-                self.values.log_decays[weights.decay] = logarithm[0]
+        for decay in self.plan.decays:
+            if decay.tensor in self.values.scalars:
+                logarithm = local((1,), "float32", f"log_{decay.tensor}")
+                tir.buffer_store(logarithm, tir.log2(self.values.scalars[decay.tensor][0]), [0])
+                self.values.log_decays[decay] = logarithm[0]
         for param in self.plan.given:
             self.set(param.name, partial(self.given, param.name))
+        if self.walk.rows is not None:
+            self.rows_origin = named("rows_origin", tir.Bind(self.segment * self.chunk))
+            self.values.origins = {self.plan.program.rows: self.rows_origin}
+            remaining = tir.cast(self.length, "int32") - self.rows_origin
+            rows_count = named("rows_count", tir.Bind(tir.min(remaining, self.chunk)))
+            self.values.counts[self.plan.program.rows] = rows_count
+        for param in self.plan.rows:
+            self.set(param.name, partial(self.row, param.name))
         for name, carried in self.plan.carried.items():
             if name in self.plan.part.starts:
                 self.set(name, partial(self.start, name))
@@ -145,6 +156,20 @@ class Block:
     def given(self, name: str, places: tuple[Expression, ...]) -> Expression:
         """An element of what has no tokens and comes from outside."""
         return tir.cast(self.arguments.given(name, self.sequence, self.features(name, places)), "float32")
+
+    def row(self, name: str, places: tuple[Expression, ...]) -> Expression:
+        """An element of what is read along the rows of the thread block."""
+        assert self.walk.rows is not None
+        rows, of = self.plan.program.rows, self.walk.rows.read[name]
+        if of not in {p.name for p in self.plan.program.inputs}:
+            value = tir.cast(self.arguments.buffers[f"{of}_saved"][(self.sequence, self.segment, *places)], "float32")
+            scales = self.arguments.buffers.get(f"{of}_scales")
+            return value if scales is None else value / scales[self.sequence, self.segment]
+        place, *feature = places
+        inside = place < self.values.counts[rows]
+        token = tir.Select(inside, self.rows_origin + place, 0)
+        element = self.arguments.token(of, self.sequence, token, *feature)
+        return tir.Select(inside, tir.cast(element, "float32"), real(0))
 
     def before(self, name: str, first: str, places: tuple[Expression, ...]) -> Expression:
         """An element of a state before the first token."""
@@ -268,10 +293,9 @@ class Block:
     def chunks(self) -> Iterator[None]:
         """A loop over the chunks of the segment, tokens copied ahead."""
         stages = self.plan.schedule.stages
-        total = self.arguments.chunks
-        share = self.arguments.share if self.plan.part.segmented else total
-        first = named("first", tir.Bind(tir.cast(self.segment * share, "int32")))
-        stop = named("stop", tir.Bind(tir.cast(tir.min(self.segment * share + share, total), "int32")))
+        begin, end = self.span()
+        first = named("first", tir.Bind(tir.cast(begin, "int32")))
+        stop = named("stop", tir.Bind(tir.cast(end, "int32")))
 
         def number(turn: Expression) -> Expression:
             return stop - 1 - turn if self.walk.reverse else first + turn
@@ -284,6 +308,9 @@ class Block:
             self.origin = named("origin", tir.Bind(self.at * self.chunk))
             remaining = tir.cast(self.length, "int32") - self.origin
             self.values.count = named("count", tir.Bind(tir.min(remaining, self.chunk)))
+            self.values.counts[self.axis] = self.values.count
+            if self.walk.rows is not None:
+                self.values.origins[self.axis] = self.origin
             if stages == 1:
                 self.barrier()
                 self.fetch(self.at, 0, first, stop)
@@ -296,6 +323,15 @@ class Block:
             if stages > 1:
                 self.fetch(number(turn + (stages - 1)), (turn + (stages - 1)) % stages, first, stop)
             yield
+
+    def span(self) -> tuple[Expression, Expression]:
+        """The chunks that the thread block takes: from the first to before the second."""
+        total = self.arguments.chunks
+        if self.walk.rows is not None:
+            sides = {BEFORE: (0, self.segment + 1), AFTER: (self.segment, total), ALL: (0, total)}
+            return sides[self.walk.rows.side]
+        share = self.arguments.share if self.plan.part.segmented else total
+        return self.segment * share, tir.min(self.segment * share + share, total)
 
     def fetch(self, chunk: Expression, slot: Expression, first: Expression, stop: Expression) -> None:
         """Start copying the tiles of a chunk to shared memory; what is past the end is zero."""
@@ -359,7 +395,8 @@ class Block:
     def leave(self, names: Iterable[str]) -> None:
         """Write states before a chunk, or tensors of its tokens, for a later walk."""
         for name in names:
-            saved = self.arguments.buffers[f"{name}_saved"]
+            memory = self.plan.outgoing[name]
+            saved = self.arguments.buffers[f"{memory}_saved"]
             if name in self.values.fragments:
 
                 def address(row: Expression, column: Expression, name: str = name, saved: Any = saved) -> Expression:
@@ -370,31 +407,31 @@ class Block:
                 self.engine.store(self.values.fragments[name], address, None, self.factor(name))
                 if name in self.scales:
                     with tir.If(self.thread == 0), tir.Then():
-                        scales = self.arguments.buffers[f"{name}_scales"]
+                        scales = self.arguments.buffers[f"{memory}_scales"]
                         tir.buffer_store(scales, self.scales[name].factor[0], [self.sequence, self.at])
             else:
                 self.put(name, saved, partial(self.chunk_at, name))
 
-    def write_result(self, name: str) -> None:
-        """Write a result of the chunk's tokens."""
+    def write_result(self, result: str, name: str) -> None:
+        """Write a result of the chunk's tokens, which is the tensor ``name``."""
         axes = self.plan.program.axes[name]
         if self.plan.program.by_token:
             self.write_token(name)
             return
 
         def inside(row: Expression) -> Expression:
-            return row < self.values.count
+            return row < self.values.counts[axes[0]]
 
         def address(row: Expression, column: Expression) -> Expression:
             place = self.origin + row, self.feature(axes[1], column)
-            return tir.address_of(self.arguments.token(name, self.sequence, *place))
+            return tir.address_of(self.arguments.token(result, self.sequence, *place))
 
         if len(axes) == MATRIX:
             self.engine.store(self.values.fragments[name], address, inside)
             return
         self.read_fence(name)
         with self.each_of(self.chunk) as row, tir.If(inside(row)), tir.Then():
-            self.arguments.write_token(name, self.values.vectors[name][row], self.sequence, self.origin + row)
+            self.arguments.write_token(result, self.values.vectors[name][row], self.sequence, self.origin + row)
 
     def write_token(self, name: str) -> None:
         """Write a result of the one token of the chunk."""

@@ -10,6 +10,7 @@ from math import prod
 
 from dtn_core.errors import CompileError
 
+from ..rows import ALL
 from .layouts import Layout
 from .plan import MATRIX, Plan
 
@@ -96,17 +97,22 @@ def seconds(plans: tuple[Plan, ...], folds: int, device: Device, sequences: int,
 def _seconds(plan: Plan, device: Device, sequences: int, length: int) -> float:
     schedule = plan.schedule
     chunks = -(-length // plan.chunk)
-    segments = 1
-    if schedule.split and plan.part.segmented:
+    segments, turns = 1, chunks
+    if plan.part.walk.rows is not None:
+        segments = chunks
+        turns = chunks if plan.part.walk.rows.side == ALL else -(-chunks // 2)
+    elif schedule.split and plan.part.segmented:
         segments = max(1, min(schedule.split // max(1, sequences), chunks))
+        turns = -(-chunks // segments)
     blocks = sequences * plan.blocks * segments
     together = min(resident(plan, device), max(1, -(-blocks // device.processors)))
     waves = -(-blocks // (device.processors * together))
     products = 2 * plan.multiplications * together / (EFFICIENCY * device.flops / device.processors)
     operands = operand_bytes(plan) * together / (BYTES_PER_CYCLE * CLOCK)
     chunk = max(products, operands, CHAIN * len(plan.part.walk.body))
-    moved = plan.bytes_of_chunk * chunks * sequences * plan.blocks / device.bandwidth
-    return max(waves * -(-chunks // segments) * chunk, moved) + LAUNCH
+    visits = chunks * turns if plan.part.walk.rows is not None else chunks
+    moved = plan.bytes_of_chunk * visits * sequences * plan.blocks / device.bandwidth
+    return max(waves * turns * chunk, moved) + LAUNCH
 
 
 def operand_bytes(plan: Plan) -> int:

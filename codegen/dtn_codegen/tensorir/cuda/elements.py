@@ -88,6 +88,10 @@ class Values:
         log₂ of each decay.
     count : expression
         Tokens of the chunk at hand.
+    counts : dict
+        For the axis of tokens, and that of rows, how many of a chunk there are.
+    origins : dict
+        The first of a chunk along both axes, where a walk is over rows.
     sums : tvm.tirx.Buffer
         What a vector's sums have come to, in shared memory.
     """
@@ -100,6 +104,8 @@ class Values:
     scalars: dict[str, Any] = field(default_factory=dict)
     log_decays: dict[Number | Read, Expression] = field(default_factory=dict)
     count: Expression = None
+    counts: dict[str, Expression] = field(default_factory=dict)
+    origins: dict[str, Expression] = field(default_factory=dict)
     sums: Any = None
 
     def log_decay(self, decay: Number | Read) -> Expression:
@@ -165,7 +171,7 @@ class Values:
         """``value`` where the relation holds, weighted by its decay; 0 elsewhere."""
         if relation is None:
             return value
-        lower, upper = at.indices[relation.lower], at.indices[relation.upper]
+        lower, upper = (at.indices[i] + self.origins.get(i.axis, 0) for i in (relation.lower, relation.upper))
         if relation.decay is not None:
             value = value * self.power(relation.decay, upper - lower)
         return tir.Select(lower <= upper, value, real(0))

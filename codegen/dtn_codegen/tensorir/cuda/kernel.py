@@ -8,10 +8,11 @@ from operator import mul
 
 from tvm.tirx.script.builder import ir as tir
 
-from dtn_core.ir.nodes import ONE, ZERO, Expr, Index, Relation, product, sum_of, terms_of
+from dtn_core.ir.nodes import ONE, ZERO, Expr, Index, product, sum_of, terms_of
 
 from ..pairs import PairIndex
 from ..steps import ACC, Contraction, Step
+from ..walks import Rows
 from .elements import Place, real
 from .matrix_functions import MatrixFunctions
 from .passes import in_place
@@ -33,7 +34,20 @@ class Kernel(MatrixFunctions):
             for step in self.walk.body:
                 self.compute(step)
             self.leave(self.walk.stored)
+        if self.walk.rows is not None:
+            self.end_rows(self.walk.rows)
         self.finish()
+
+    def end_rows(self, rows: Rows) -> None:
+        """What follows from the sums of the rows of the thread block, and what is written of them."""
+        self.at, self.origin = self.segment, self.rows_origin
+        for name in self.plan.carried:
+            self.keep(name)
+        for step in rows.tail:
+            self.compute(step)
+        self.leave(rows.stored)
+        for result, name in rows.results.items():
+            self.write_result(result, name)
 
     def compute(self, step: Step) -> None:
         """One step, and what is kept of its result."""
@@ -43,9 +57,10 @@ class Kernel(MatrixFunctions):
             self.vector_step(step)
         else:
             self.scalar_step(step)
-        self.keep(step.name)
+        if self.walk.rows is None or step.name not in self.plan.carried:  # nothing reads sums before the last chunk
+            self.keep(step.name)
         if step.name in self.walk.results:
-            self.write_result(step.name)
+            self.write_result(step.name, step.name)
 
     # ------------------------------------------------------------------ matrices
 
@@ -58,7 +73,8 @@ class Kernel(MatrixFunctions):
             self.matrix_function(step, self.values.fragments[step.name])
             return
         self.fence_reads(step)
-        if in_place(step):
+        masked = self.must_mask(step)
+        if in_place(step) and not masked:
             rest = sum_of(*(term for term in terms_of(step.finish) if term != ACC))
             target = own or self.engine.fragment(layout, step.name)
             self.set_matrix(target, step, rest)
@@ -68,8 +84,8 @@ class Kernel(MatrixFunctions):
             if step.groups:
                 self.set_matrix(target, step, ZERO)
                 self.accumulate(target, step)
-            if not step.groups or step.finish != ACC or step.order is not None:
-                self.set_matrix(target, step, step.finish, step.order)
+            if not step.groups or step.finish != ACC or step.order is not None or masked:
+                self.set_matrix(target, step, step.finish, final=True)
         if own and target is not own:
             with self.engine.each(layout) as element:
                 own.put(element, target.at(element))
@@ -83,13 +99,26 @@ class Kernel(MatrixFunctions):
             if group.factor != ONE:
                 self.set_matrix(target, step, _times(group.factor))
 
-    def set_matrix(self, target: Fragment, step: Step, value: Expr, order: Relation | None = None) -> None:
-        """Set every element; ``ACC`` in ``value`` is what it was."""
+    def set_matrix(self, target: Fragment, step: Step, value: Expr, *, final: bool = False) -> None:
+        """Set every element; ``ACC`` in ``value`` is what it was.  A ``final`` value is ordered and masked."""
         row, column = step.indices
         with self.engine.each(target.layout) as element:
             places = {row: element.row, column: element.column}
             at = Place(self.taken_apart(places), step.indices, element, target.at(element))
-            target.put(element, self.values.ordered(self.values.evaluate(value, at), order, at))
+            found = self.values.evaluate(value, at)
+            if final:
+                found = self.masked(step, self.values.ordered(found, step.order, at), at)
+            target.put(element, found)
+
+    def must_mask(self, step: Step) -> tuple[Index, ...]:
+        """The indices along tokens past the end of which a step has to see to it that its value is 0."""
+        return tuple(i for i in step.indices if i.axis in self.values.counts and self.padding.must_mask(step, i))
+
+    def masked(self, step: Step, value: Expression, at: Place) -> Expression:
+        """``value``, 0 at tokens past the end."""
+        for index in self.must_mask(step):
+            value = tir.Select(at.indices[index] < self.values.counts[index.axis], value, real(0))
+        return value
 
     def taken_apart(self, places: Mapping[Index, Expression]) -> dict[Index, Expression]:
         """Places, and for an index over pairs those of the two that it is made of."""
@@ -149,7 +178,7 @@ class Kernel(MatrixFunctions):
         self.write_fence(step.name)
         with self.each_of(self.plan.shape(step.name)[0]) as place:
             at = Place({index: place}, step.indices, None, self.values.sums[place] if step.groups else None)
-            tir.buffer_store(vector, self.values.evaluate(step.finish, at), [place])
+            tir.buffer_store(vector, self.masked(step, self.values.evaluate(step.finish, at), at), [place])
 
     def scalar_step(self, step: Step) -> None:
         """A scalar, the same in every thread."""

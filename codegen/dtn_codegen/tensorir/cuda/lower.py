@@ -71,7 +71,7 @@ def launches(program: TileProgram, schedule: CudaSchedule, sizes: Mapping[str, i
         plan = Plan(part, program, schedule, dtype, sizes)
         plan.check()
         stages.append(plan)
-        for name in plan.outgoing:
+        for name in plan.outgoing.values():
             axes = program.axes[name]
             remember(f"{name}_saved", "chunks", axes, dtype if len(axes) == MATRIX else "float32")
             if plan.scaled and len(axes) == MATRIX:

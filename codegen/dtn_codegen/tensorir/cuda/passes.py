@@ -4,6 +4,8 @@ A walk is one pass: chunk after chunk, one thread block a sequence.  For few seq
 run side by side.  A segment begins with the states that all segments before it leave, so these are computed first,
 level by level: those that tokens alone make up, then those that read them, and so on.  A pass for each level writes
 what each segment adds; a fold over the segments makes the values that they begin with; then the walk itself runs.
+
+A walk that is repeated for the rows of an n×n matrix has a thread block for each chunk of rows instead.
 """
 
 from __future__ import annotations
@@ -43,7 +45,12 @@ class Pass:
     def segmented(self) -> bool:
         """Whether several thread blocks may share a sequence."""
         states = {c.name for c in self.walk.carried if not c.total}
-        return states <= {*self.starts, *self.ends}
+        return self.walk.rows is None and states <= {*self.starts, *self.ends}
+
+    @property
+    def share(self) -> str:
+        """What of a sequence a thread block is for: one of its ``"segments"`` or ``"chunks"``; empty for all of it."""
+        return "chunks" if self.walk.rows is not None else "segments" if self.segmented else ""
 
 
 def passes(program: TileProgram, *, split: bool) -> tuple[Pass, ...]:
@@ -62,8 +69,6 @@ def passes(program: TileProgram, *, split: bool) -> tuple[Pass, ...]:
     """
     if program.by_token and split:
         raise CompileError(f"{program.name} takes its tokens one at a time; its sequences are not cut into segments")
-    if program.rows:
-        raise CompileError(f"{program.name} goes through n×n matrices by their rows; that has no CUDA kernel")
     if any(walk.replay for walk in program.walks):
         raise CompileError(f"{program.name} goes back through its tokens one at a time; that has no CUDA kernel")
     if any(step.takes_apart for step in program.steps):
@@ -76,6 +81,9 @@ def passes(program: TileProgram, *, split: bool) -> tuple[Pass, ...]:
     made: list[Pass] = []
     for number in range(len(program.walks)):
         walk = _prepared(program, number)
+        if walk.rows is not None:
+            made.append(Pass(f"walk_{number}", walk))
+            continue
         totals = tuple(c.name for c in walk.carried if c.total)
         states = tuple(c.name for c in walk.carried if not c.total)
         if split and states:

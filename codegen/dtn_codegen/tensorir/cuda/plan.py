@@ -104,14 +104,20 @@ class Plan:
     @cached_property
     def scalars(self) -> tuple[Param, ...]:
         """The arguments without axes that are read."""
-        decays = {w.decay.tensor for w in self.weights if isinstance(w.decay, Read)}
+        decays = {decay.tensor for decay in self.decays}
         return tuple(p for p in self.program.inputs if not p.axes and p.name in self.used | decays)
+
+    @cached_property
+    def decays(self) -> tuple[Read, ...]:
+        """The decays that are tensors: of states, and of orders."""
+        found = [w.decay for w in self.weights] + [s.order.decay for s in self.steps if s.order is not None]
+        return tuple(dict.fromkeys(decay for decay in found if isinstance(decay, Read)))
 
     @cached_property
     def given(self) -> tuple[Param, ...]:
         """What is read that has no tokens and comes from outside: arguments with axes, and totals of earlier walks."""
         own = {c.name for c in self.part.walk.carried} | {step.name for step in self.steps}
-        totals = {c.name for walk in self.program.walks for c in walk.carried if c.total} - own
+        totals = {c.name for walk in self.program.walks if walk.rows is None for c in walk.carried if c.total} - own
         inputs = [p for p in self.program.inputs if p.axes and self.program.axis not in p.axes]
         found = [*inputs, *(Param(name, self.program.axes[name]) for name in sorted(totals))]
         return tuple(p for p in found if p.name in self.used)
@@ -122,9 +128,23 @@ class Plan:
         return tuple(Param(name, self.program.axes[name]) for name in self.part.walk.loaded if name in self.used)
 
     @property
-    def outgoing(self) -> tuple[str, ...]:
-        """What a later walk reads of each chunk: states before it, and tensors of its tokens."""
-        return (*self.part.walk.saved, *self.part.walk.stored)
+    def outgoing(self) -> dict[str, str]:
+        """What a later walk reads of each chunk, and its name there: states before it, and tensors of its tokens."""
+        walk = self.part.walk
+        stored = walk.rows.stored if walk.rows is not None else {}
+        return {name: name for name in (*walk.saved, *walk.stored)} | dict(stored)
+
+    @cached_property
+    def rows(self) -> tuple[Param, ...]:
+        """What is read of the rows of an n×n matrix that the thread block is for."""
+        rows = self.part.walk.rows
+        names = rows.read if rows is not None else ()
+        return tuple(Param(name, self.program.axes[name]) for name in names if name in self.used)
+
+    @cached_property
+    def held(self) -> tuple[Param, ...]:
+        """What is in registers and shared memory from before the first chunk, and stays as it is."""
+        return (*self.given, *self.rows)
 
     @cached_property
     def incoming(self) -> tuple[Param, ...]:
@@ -150,7 +170,7 @@ class Plan:
         candidates = {p.axes[-1] for p in self.program.outputs if len(p.axes) == MATRIX}
         # What is left for later walks has one scale, so all of a tensor is in one thread block.
         whole = self.scaled and bool(self.outgoing)
-        if not self.schedule.block or len(candidates) != 1 or whole:
+        if not self.schedule.block or len(candidates) != 1 or whole or self.part.walk.rows is not None:
             return None
         axis = candidates.pop()
         names = {step.name for step in self.steps} | self.used
@@ -168,7 +188,7 @@ class Plan:
         if axis in self.program.pairs:
             first, second = self.program.pairs[axis]
             return self.sizes[first] * self.sizes[second]
-        return self.chunk if axis == self.program.axis else self.sizes[axis]
+        return self.chunk if axis in (self.program.axis, self.program.rows) else self.sizes[axis]
 
     def extent(self, axis: str) -> int:
         """The size of an axis in one thread block."""
@@ -285,7 +305,7 @@ class Plan:
     def vectors(self) -> tuple[str, ...]:
         """Values with one axis; they live in shared memory."""
         weights = {name for w in self.program.weights for name in (w.rise, w.fall)}
-        names = dict.fromkeys([*(p.name for p in (*self.tokens, *self.given, *self.loaded)), *self.carried])
+        names = dict.fromkeys([*(p.name for p in (*self.tokens, *self.held, *self.loaded)), *self.carried])
         names.update(dict.fromkeys(step.name for step in self.steps))
         return tuple(name for name in names if len(self.program.axes[name]) == 1 and name not in weights)
 
@@ -336,7 +356,7 @@ class Plan:
         """About how many registers a thread needs."""
         steps = self.steps
         last = {read.tensor: place for place, step in enumerate(steps) for read in step.reads}
-        most = live = sum(self.count(name) for name in self.carried)
+        most = live = sum(self.count(name) for name in (*self.carried, *self.held_in_registers))
         held: dict[str, int] = {}
         for place, step in enumerate(steps):
             if step.name not in self.carried:
@@ -344,6 +364,14 @@ class Plan:
             most = max(most, live + sum(held.values()) + self.function_registers(step))
             held = {name: count for name, count in held.items() if last.get(name, place) > place}
         return most + OVERHEAD
+
+    @cached_property
+    def held_in_registers(self) -> tuple[str, ...]:
+        """What is held and read from registers in every chunk; of the rest a copy in shared memory is enough."""
+        body = self.part.walk.body
+        read = {r.tensor for s in body for r in self.elementwise(s) if not self.crosses(r, self.tile_of(s))}
+        read |= {f.tensor for s in body for c in s.contractions for f in c.factors} & self.left_in_registers
+        return tuple(p.name for p in self.held if len(p.axes) == MATRIX and p.name in read)
 
     def function_registers(self, step: Step) -> int:
         """Registers a thread of the two accumulators of a function of a matrix."""
@@ -373,7 +401,8 @@ class Plan:
     def bytes_of_chunk(self) -> int:
         """Bytes that a thread block moves to and from memory in one chunk."""
         results = [p for p in self.program.outputs if p.name in self.part.walk.results]
-        names = [p.name for p in (*self.tokens, *self.loaded, *results)] + list(self.outgoing)
+        names = [p.name for p in (*self.tokens, *self.loaded, *results)]
+        names += self.outgoing if self.part.walk.rows is None else ()  # rows are written once
         total = 0
         for name in names:
             elements = 1
@@ -394,7 +423,7 @@ class Plan:
         """
         if self.dtype not in BYTES:
             raise CompileError(f"dtype {self.dtype} has no CUDA kernel; there are {', '.join(BYTES)}")
-        known = {p.name for p in (*self.tokens, *self.scalars, *self.given, *self.loaded)} | set(self.carried)
+        known = {p.name for p in (*self.tokens, *self.scalars, *self.held, *self.loaded)} | set(self.carried)
         known |= set(self.program.constants)
         known |= {name for w in self.program.weights for name in (w.rise, w.fall, w.whole)} | {ONES}
         for step in self.steps:

@@ -57,6 +57,14 @@ class CudaSchedule(Schedule):
                 raise CompileError(f"{name}={value} is no CUDA schedule; {_EXPECTED[name]}")
 
 
+@dataclass(frozen=True)
+class CudaRows(CudaSchedule):
+    """Parameters of a CUDA kernel that goes through n×n matrices by chunks of their rows, in place of states."""
+
+    kind: ClassVar[str] = "cuda-rows"
+    by_rows: ClassVar[bool] = True
+
+
 _EXPECTED = {
     "chunk": f"expected a positive multiple of {TILE}",
     "warps": f"expected a power of two up to {MOST_WARPS}",

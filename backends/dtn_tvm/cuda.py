@@ -100,8 +100,9 @@ def _candidates(
 
 
 def program_of(problem: Problem, family: type[Schedule]) -> TileProgram:
-    """What schedules of a family are of."""
-    return tile_program(problem.operator, problem.direction, resumed=problem.resumed, rows=family.by_rows)
+    """What schedules of a family are of; rows of matrices are computed side by side."""
+    rows = family.by_rows
+    return tile_program(problem.operator, problem.direction, split=rows, resumed=problem.resumed, rows=rows)
 
 
 def default(problem: Problem, target: Target) -> CudaSchedule:

@@ -281,7 +281,7 @@ ROW = """row(q[n,d], k[n,d], v[n,e]) -> o[n,e]:
 def test_no_matrix_is_there_whole(order, side, other):
     """Each has one axis along a chunk of rows, the other along a chunk of the tokens that a row takes part with."""
     lowered = form(as_operator(ROW.format(order=order).removesuffix("   where ")))
-    forth, back = forward_by_rows(lowered), backward_by_rows(lowered)
+    forth, back = forward_by_rows(lowered), backward_by_rows(lowered, split=True)
     for walk in (*forth.walks, *back.walks):
         assert {tuple(sorted(index.axis for index in step.indices)) for step in walk.body} <= {
             ("n", "n_row"), ("d", "n_row"), ("e", "n_row"),
@@ -293,6 +293,17 @@ def test_no_matrix_is_there_whole(order, side, other):
         assert results == {"all": {"d_q", "d_k", "d_v"}}
     else:
         assert results == {side: {"d_q"}, other: {"d_k", "d_v"}}
+
+
+@pytest.mark.parametrize(("order", "side"), [("j <= i", "after"), ("i <= j", "before"), ("", "all")])
+def test_matrices_that_are_summed_both_ways_are_computed_once(order, side):
+    """Scores, their gradient, and dQ, dK and dV: five products, where parts of the rows side by side take seven."""
+    lowered = form(as_operator(ROW.format(order=order).removesuffix("   where ")))
+    (walk,) = backward_by_rows(lowered).walks
+    assert (walk.rows.side, set(walk.rows.results), walk.rows.gathered) == (side, {"d_k", "d_v"}, ("d_q",))
+    assert sum(len(step.contractions) for step in walk.body) == 5
+    apart = backward_by_rows(lowered, split=True).walks
+    assert sum(len(step.contractions) for walk in apart for step in walk.body) == 7
 
 
 def test_what_a_token_sums_up_is_computed_once_for_all_rows():

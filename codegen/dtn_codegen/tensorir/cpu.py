@@ -22,6 +22,7 @@ from dtn_core.ir.nodes import Param
 from .buffers import FLOAT, working_set
 from .memory import Memory
 from .prefetch import Prefetch, Tokens
+from .rows import AFTER, BEFORE
 from .schedule import CpuSchedule
 from .steps import RANK, Step
 from .walks import Carried, Rows, TileProgram, Walk
@@ -239,6 +240,8 @@ class _Kernel(Memory):
             self.save(walk, head, chunk)
             for name in walk.loaded:
                 self.hand_over(self.kept, name, head * self.chunks + chunk, load=True)
+            if walk.rows is not None:
+                self.gather(walk.rows, head, chunk)
             states = [c for c in walk.carried if not (c.total or c.partial)]
             if self.schedule.parallel != "split":  # parts start from what is before them
                 empty = sorted(c.name for c in states if not c.first)
@@ -254,6 +257,8 @@ class _Kernel(Memory):
             self.empty, self.prefetch = {}, None
             for name in walk.stored:
                 self.hand_over(self.kept, name, head * self.chunks + chunk, load=False)
+            if walk.rows is not None:
+                self.gathered(walk.rows, head, chunk)
             for param in self.program.outputs:
                 if param.name in walk.results:
                     self.write(param, head, first)
@@ -265,6 +270,7 @@ class _Kernel(Memory):
         outputs = {param.name: param for param in self.program.outputs}
         with T.serial(T.ceildiv(T.max(self.chunks - begin, T.int64(0)), stride)) as turn:
             chunk = T.bind(begin + T.cast(turn, "int64") * stride)
+            self.row_chunk = chunk
             self.row_first = T.bind(chunk * self.chunk)
             self.row_tokens = T.bind(T.min(self.length - self.row_first, T.int64(self.chunk)))
             self.tokens = self.row_tokens
@@ -286,6 +292,29 @@ class _Kernel(Memory):
             for of, name in rows.results.items():
                 self.write(outputs[of], head, self.row_first, name)
         self.tokens = self.length
+
+    def gather(self, rows: Rows, head: Any, chunk: Any) -> None:
+        """What the rows so far have added to the sums of a chunk of tokens."""
+        first = self.row_chunk == (chunk if rows.side == BEFORE else 0)
+        for name in rows.gathered:
+            with T.If(first):
+                with T.Then():
+                    self.clear(name)
+                with T.Else():
+                    self.hand_over(self.kept, name, head * self.chunks + chunk, load=True)
+
+    def gathered(self, rows: Rows, head: Any, chunk: Any) -> None:
+        """Keep these sums for the next rows; after the last of them, results are written."""
+        last = self.row_chunk == (chunk if rows.side == AFTER else self.chunks - 1)
+        results = {param.name: param for param in self.program.outputs}
+        for name in rows.gathered:
+            with ExitStack() as where:
+                if name in results:
+                    with T.If(last), T.Then():
+                        self.write(results[name], head, self.first)
+                    where.enter_context(T.If(T.Not(last)))
+                    where.enter_context(T.Then())
+                self.hand_over(self.kept, name, head * self.chunks + chunk, load=False)
 
     def save(self, walk: Walk, head: Any, chunk: Any) -> None:
         """Write the states before a chunk to memory; where chunks are single tokens, before a segment of them."""

@@ -77,8 +77,10 @@ class Memory(Loops):
         self.segments = T.ceildiv(self.length, self.segment)
         count = self.batch * self.heads
         for walk in self.program.walks:
-            stored = walk.rows.stored if walk.rows is not None else {}
-            for name, of in (*((name, name) for name in (*walk.saved, *walk.stored)), *stored.items()):
+            handed = {name: name for name in (*walk.saved, *walk.stored)}
+            if walk.rows is not None:
+                handed |= {name: name for name in walk.rows.gathered} | dict(walk.rows.stored)
+            for name, of in handed.items():
                 rows, columns = self.shape(name, transposed=self.native(name))
                 self.kept[of] = T.alloc_buffer((count * self.segments * rows, columns), FLOAT)
             for carried in walk.carried:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import combinations
 
 from dtn_core.errors import CompileError
 from dtn_core.ir.nodes import (
@@ -37,6 +38,11 @@ from .steps import fuse
 from .walks import Rows, TileProgram, Walk
 
 BEFORE, AFTER, ALL = "before", "after", "all"
+MIRRORED = {BEFORE: AFTER, AFTER: BEFORE, ALL: ALL}
+GATHERING = 0.5
+"""What reading and writing the sums of a chunk of tokens costs, in products."""
+MOST_GATHERED = 2
+"""Of more sums than these nothing is gained."""
 
 
 def by_rows(
@@ -79,7 +85,7 @@ class _ByRows(Staged):
             self.place(statement)
         found = {stage: self.gathered(stage) for stage in sorted({stage for stage, _ in self.targets})}
         every = [each for group in found.values() for each in group]
-        self.elsewhere = {name for each in every for name in each.results}
+        self.elsewhere = {name for each in every for name in (*each.results, *each.gathered)}
         last = max((self.stages[o.name] for o in self.outputs if self.axis in o.axes), default=0)
         count = 1 + max([last, *(stage for stage, _ in self.sums), *found])
         targets = {statement.name for _, statement in self.targets}
@@ -155,16 +161,36 @@ class _ByRows(Staged):
     # -------------------------------------------------------------- walks over rows
 
     def gathered(self, stage: int) -> list[_RowStatements]:
-        """What the walks over rows of a stage have to compute, one for each side of the rows that tokens are on."""
+        """What the walks over rows of a stage have to compute: one walk for each side of the rows that tokens are on.
+
+        A matrix that one token sums along its rows and another along its columns, as in ``dQ = dS K, dK = dSᵀ Q``, is
+        computed once if the sums of one of them are gathered along the tokens.  Where parts of the rows are computed
+        side by side none are, as both would write to the same memory.
+        """
         targets = [statement for at, statement in self.targets if at == stage]
         sides = {statement.name: self.side(statement) for statement in targets}
+        best: list[_RowStatements] = []
+        for count in range(1 if self.split else min(len(targets), MOST_GATHERED) + 1):
+            for names in combinations(sides, count):
+                found = self.grouped(
+                    targets, {name: MIRRORED[s] if name in names else s for name, s in sides.items()}, names
+                )
+                if not best or sum(each.cost for each in found) < sum(each.cost for each in best):
+                    best = found
+        for each in best:
+            self.finish(each, stage, sides.keys(), each.sums.values())
+        return best
+
+    def grouped(
+        self, targets: Sequence[Statement], sides: Mapping[str, str], gathered: Collection[str]
+    ) -> list[_RowStatements]:
+        """Targets by the side of the rows that tokens are on."""
         found = []
         for side in dict.fromkeys(sides.values()):
             made = _RowStatements(self.axis, self.rows, self.matrices, self.axes, side)
             for statement in targets:
                 if sides[statement.name] == side:
-                    made.add(statement)
-            self.finish(made, stage, sides.keys(), {name for name in sides if sides[name] == side})
+                    made.add(statement, gathered=statement.name in gathered)
             found.append(made)
         return found
 
@@ -210,24 +236,26 @@ class _ByRows(Staged):
 
     def repeated(self, stage: int, found: _RowStatements, stored: set[str]) -> Walk:
         """The walk over the rows of a stage."""
-        sums = [total(name, indices, self.axes) for name, indices in found.carried.items()]
+        sums = [total(name, indices, self.axes) for name, indices in (found.carried | found.gathered).items()]
         renewals = [renewal for _, renewal, _ in sums]
+        names = (*found.sums, *found.gathered)
         rows = Rows(
             {name: of for name, of in found.rows.items() if name not in found.sums},
             found.sums,
             found.results,
             fuse(list(found.tail.values()), found.results.values()),
             found.side,
+            tuple(found.gathered),
         )
         read = {r.tensor for s in found.body.values() for r in statement_reads(s)}
         return Walk(
             self.setup(stage),
             fuse(
                 [*found.body.values(), *renewals],
-                found.sums,
-                {renewal.name: name for renewal, name in zip(renewals, found.sums, strict=True)},
+                names,
+                {renewal.name: name for renewal, name in zip(renewals, names, strict=True)},
             ),
-            tuple(carried for _, _, carried in sums),
+            tuple(carried for _, _, carried in sums[: len(found.carried)]),
             loaded=tuple(sorted(read & stored)),
             rows=rows,
         )
@@ -256,6 +284,7 @@ class _RowStatements:
     tokens: set[str] = field(default_factory=set)
     sums: dict[str, str] = field(default_factory=dict)  # the same for what is carried
     carried: dict[str, tuple[Index, ...]] = field(default_factory=dict)
+    gathered: dict[str, tuple[Index, ...]] = field(default_factory=dict)
     results: dict[str, str] = field(default_factory=dict)
 
     def named(self, tensor: str) -> str:
@@ -264,15 +293,29 @@ class _RowStatements:
         self.axes[name] = tuple(self.axis_of_rows if axis == self.axis else axis for axis in self.axes[tensor])
         return name
 
-    def add(self, statement: Statement) -> None:
-        """A sum over the other tokens."""
+    @property
+    def cost(self) -> float:
+        """What a chunk of rows costs with one of tokens, in products; the half of it where tokens are on one side."""
+        products = sum(
+            any(index not in statement.indices for index in indices_of(term))
+            for statement in self.body.values()
+            for term in terms_of(statement.value)
+        )
+        return (products + GATHERING * len(self.gathered)) * (1 if self.side == ALL else 0.5)
+
+    def add(self, statement: Statement, *, gathered: bool = False) -> None:
+        """A sum over the other tokens: of those along the rows if it is gathered, else of those along the tokens."""
         (own,) = (index for index in statement.indices if index.axis == self.axis)
-        roles = {own: self.row(own)}
-        name = self.named(statement.name)
+        others = [i for i in dict.fromkeys(indices_of(statement.value)) if i.axis == self.axis and i != own]
+        roles = {index: self.row(index) for index in (others if gathered else [own])}
+        name = statement.name if gathered else self.named(statement.name)
         indices = tuple(roles.get(index, index) for index in statement.indices)
         value = map_reads(statement.value, self.reader(roles))
         self.body[f"{name}_added"] = Statement(f"{name}_added", indices, value)
-        self.carried[name], self.sums[name] = indices, statement.name
+        if gathered:
+            self.gathered[name] = indices
+        else:
+            self.carried[name], self.sums[name] = indices, statement.name
 
     def finish(self, output: str, statements: Sequence[Statement]) -> None:
         """Results that follow from the sums of their rows."""

@@ -53,6 +53,8 @@ class Rows:
         For each tensor along the rows that is written to memory, the tensor along the tokens that it becomes.
     results
         For each result along the tokens, the tensor along the rows.
+    gathered
+        Tensors along the tokens that are sums over all rows: each chunk of rows adds its part to what is in memory.
     tail
         Steps after the last chunk of tokens.
     side
@@ -65,11 +67,12 @@ class Rows:
     results: Mapping[str, str]
     tail: tuple[Step, ...]
     side: str = "all"
+    gathered: tuple[str, ...] = ()
 
     @property
     def names(self) -> frozenset[str]:
         """Its tensors that are read from memory or written there, as they are."""
-        return frozenset({*self.read, *self.stored, *self.results.values()})
+        return frozenset({*self.read, *self.stored, *self.results.values(), *self.gathered})
 
 
 @dataclass(frozen=True)

@@ -140,11 +140,20 @@ SOFTMAX = as_operator(
     o[i,c] = s[i,j] * v[j,c] / r[i]  where j <= i"""
 )
 ELEMENTS = as_operator(
-    """elements(q[n,d], k[n,d], v[n,e], g[n]) -> o[n,e], u[n]:
+    """elements(q[n,d], k[n,d], v[n,e], g[n]) -> o[n,e], s, u[n]:
     z[i,j] = q[i,a] * k[j,a] * g[j]
     s      = z[i,j] * z[i,j] * z[j,i]
     u[i]   = z[j,i] * g[j] * s + g[i]
     o[i,c] = z[i,j] * z[i,j] * v[j,c] * u[i]"""
+)
+
+WHOLE = as_operator(
+    """whole(q[n,d], k[n,d], v[n,e]) -> o[n,e], m[d,e], g[d], r:
+    m[a,c] = k[j,a] * v[j,c]
+    w[a,b] = q[i,a] * k[i,b]
+    g[a]   = w[a,b] * m[b,c]
+    r      = w[a,b] * w[a,b]
+    o[i,c] = q[i,a] * m[a,c] / r"""
 )
 
 CASES: dict[str, Case] = {
@@ -288,6 +297,10 @@ CASES: dict[str, Case] = {
     ),
     "rows of one's own, float32": Case(ELEMENTS, "float32", 40, 16, 16, CudaRows(chunk=16)),
     "gradient of rows of one's own, float16": Case(ELEMENTS, "float16", 40, 16, 16, CudaRows(chunk=16), "backward"),
+    "results without tokens, bfloat16, split": Case(WHOLE, "bfloat16", 70, 16, 32, CudaSchedule(chunk=16, split=6)),
+    "gradient of results without tokens, float32": Case(
+        WHOLE, "float32", 40, 16, 16, CudaSchedule(chunk=16), "backward"
+    ),
     "gradient without order": Case(tensor_attention(normalize=None), "float16", 40, 16, 16, direction="backward"),
 }
 """Small enough for the emulator."""

@@ -75,6 +75,6 @@ class Arguments:
 
     def given(self, name: str, sequence: Expression, places: tuple[Expression, ...]) -> Any:
         """An element of an argument or a total without tokens."""
-        if name in self.scratch:
-            return self.buffers[name][(sequence, *places)]
+        if f"{name}_total" in self.scratch:
+            return self.buffers[f"{name}_total"][(sequence, *places)]
         return self.buffers[name][(sequence // self.heads, sequence % self.heads, *places)]

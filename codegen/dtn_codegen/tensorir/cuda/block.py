@@ -197,17 +197,21 @@ class Block:
             tir.buffer_store(self.values.scalars[name], value(()), [0])
 
     def put(self, name: str, target: Any, at: Callable[[tuple[Expression, ...]], tuple[Expression, ...]]) -> None:
-        """Write a carried tensor of any rank, in float32."""
+        """Write a value without tokens, of any rank, in the dtype of ``target``."""
+
+        def store(value: Expression, *places: Expression) -> None:
+            tir.buffer_store(target, tir.cast(value, target.dtype), list(at(places)))
+
         if name in self.values.fragments:
             fragment = self.values.fragments[name]
             with self.engine.each(fragment.layout) as element:
-                tir.buffer_store(target, fragment.at(element), list(at((element.row, element.column))))
+                store(fragment.at(element), element.row, element.column)
         elif name in self.values.vectors:
             self.read_fence(name)
             with self.each_of(self.plan.shape(name)[0]) as place:
-                tir.buffer_store(target, self.values.vectors[name][place], list(at((place,))))
+                store(self.values.vectors[name][place], place)
         else:
-            tir.buffer_store(target, self.values.scalars[name][0], list(at(())))
+            store(self.values.scalars[name][0])
 
     def loaded_matrices(self) -> list[str]:
         """The matrices that an earlier walk left."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import reduce
+from functools import partial, reduce
 from operator import mul
 
 from tvm.tirx.script.builder import ir as tir
@@ -29,6 +29,10 @@ class Kernel(MatrixFunctions):
         self.begin()
         for step in self.walk.setup:
             self.compute(step)
+        for name in self.plan.part.written:
+            self.put(name, self.arguments.buffers[name], partial(self.sequence_at, name))
+        if self.plan.part.written:
+            return
         with self.chunks():
             self.leave(self.walk.saved)
             for step in self.walk.body:

@@ -82,7 +82,7 @@ def launches(program: TileProgram, schedule: CudaSchedule, sizes: Mapping[str, i
             stages.append(fold)
             remember(fold.source, "segments", carried.axes, "float32")
             if carried.total:
-                remember(name, "", carried.axes, "float32")
+                remember(f"{name}_total", "", carried.axes, "float32")
     return Launches(tuple(stages), tuple(scratch.values()))
 
 
@@ -142,7 +142,7 @@ def _fold(fold: Fold, program: TileProgram, arguments: Arguments) -> None:
         return tir.decl_buffer((arguments.sequences, fold.elements), "float32", data=data, scope="global")
 
     first = whole(fold.carried.first) if fold.carried.first else None
-    target = whole(fold.carried.name) if fold.carried.total else None
+    target = whole(f"{fold.carried.name}_total") if fold.carried.total else None
 
     weights = fold.carried.weights
     values = Values((), program.constants)

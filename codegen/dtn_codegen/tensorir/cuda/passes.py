@@ -34,18 +34,21 @@ class Pass:
         The states that begin with a given value in each segment; the others begin at zero.
     ends : tuple[str, ...]
         The carried tensors whose value after each segment is written.
+    written : tuple[str, ...]
+        The results without tokens that it writes; such a pass takes no tokens.
     """
 
     name: str
     walk: Walk
     starts: tuple[str, ...] = ()
     ends: tuple[str, ...] = ()
+    written: tuple[str, ...] = ()
 
     @property
     def segmented(self) -> bool:
         """Whether several thread blocks may share a sequence."""
         states = {c.name for c in self.walk.carried if not c.total}
-        return self.walk.rows is None and states <= {*self.starts, *self.ends}
+        return self.walk.rows is None and not self.written and states <= {*self.starts, *self.ends}
 
     @property
     def share(self) -> str:
@@ -73,14 +76,9 @@ def passes(program: TileProgram, *, split: bool) -> tuple[Pass, ...]:
         raise CompileError(f"{program.name} goes back through its tokens one at a time; that has no CUDA kernel")
     if any(step.takes_apart for step in program.steps):
         raise CompileError(f"{program.name} sums over one feature of a pair; that has no CUDA kernel")
-    if program.tail:
-        raise CompileError(f"{program.name}: what follows its last walk has no CUDA kernel")
-    for output in program.outputs:
-        if program.axis not in output.axes and output.name not in program.states:
-            raise CompileError(f"{program.name}: {output.name} has no axis {program.axis}; that has no CUDA kernel")
     made: list[Pass] = []
     for number in range(len(program.walks)):
-        walk = _prepared(program, number)
+        walk = _prepared(program, number, program.walks[number])
         if walk.rows is not None:
             made.append(Pass(f"walk_{number}", walk))
             continue
@@ -92,13 +90,17 @@ def passes(program: TileProgram, *, split: bool) -> tuple[Pass, ...]:
                 made.append(_states(walk, f"walk_{number}_states_{level}", names, done))
                 done += names
         made.append(Pass(f"walk_{number}", walk, states if split else (), totals))
+    short = (p.name for p in program.outputs if program.axis not in p.axes)
+    written = tuple(name for name in short if name not in program.states)
+    if written:
+        last = Walk(program.tail, ())
+        made.append(Pass("last", _prepared(program, len(program.walks), last, written), written=written))
     return tuple(made)
 
 
-def _prepared(program: TileProgram, number: int) -> Walk:
+def _prepared(program: TileProgram, number: int, walk: Walk, wanted: Iterable[str] = ()) -> Walk:
     """A walk that begins with what earlier ones computed without tokens and it reads: each pass computes that anew."""
-    walk = program.walks[number]
-    names = {read.tensor for step in walk.steps for read in step.reads} - {step.name for step in walk.steps}
+    names = {*wanted, *(read.tensor for step in walk.steps for read in step.reads)} - {step.name for step in walk.steps}
     before: list[Step] = []
     for step in reversed([step for earlier in program.walks[:number] for step in earlier.setup]):
         if step.name in names:

@@ -93,8 +93,8 @@ class Plan:
 
     @cached_property
     def used(self) -> frozenset[str]:
-        """The tensors that some step reads."""
-        return frozenset(read.tensor for step in self.steps for read in step.reads)
+        """The tensors that some step reads, or that are written as they are."""
+        return frozenset({*self.part.written, *(read.tensor for step in self.steps for read in step.reads)})
 
     @cached_property
     def tokens(self) -> tuple[Param, ...]:
@@ -170,7 +170,7 @@ class Plan:
         candidates = {p.axes[-1] for p in self.program.outputs if len(p.axes) == MATRIX}
         # What is left for later walks has one scale, so all of a tensor is in one thread block.
         whole = self.scaled and bool(self.outgoing)
-        if not self.schedule.block or len(candidates) != 1 or whole or self.part.walk.rows is not None:
+        if not self.schedule.block or len(candidates) != 1 or whole or self.part.walk.rows or self.part.written:
             return None
         axis = candidates.pop()
         names = {step.name for step in self.steps} | self.used

@@ -8,7 +8,7 @@ from typing import Any
 from tvm.tirx.script.builder import ir as tir
 
 from ..walks import TileProgram
-from .plan import MATRIX
+from .placement import MATRIX
 from .schedule import CudaSchedule
 from .tiles import Expression, named
 

@@ -21,7 +21,8 @@ from ..zeros import Padding
 from .arguments import Arguments
 from .elements import Values, real
 from .multiply_add import MultiplyAdd
-from .plan import BYTES, MATRIX, PADDING, Plan
+from .placement import BYTES, MATRIX, PADDING
+from .plan import Plan
 from .scaling import Scale, largest_of_block, largest_of_warp
 from .tensorcore import TensorCores
 from .tiles import Engine, Expression, SharedTile, local, named, ptx

@@ -12,7 +12,8 @@ from dtn_core.errors import CompileError
 
 from ..rows import ALL
 from .layouts import Layout
-from .plan import MATRIX, Plan
+from .placement import MATRIX
+from .plan import Plan
 
 MOST_REGISTERS = 255
 """Registers that a thread can have.  Plans below it have been seen to compile without spills, plans above with some."""

@@ -15,7 +15,7 @@ from dtn_core.ir.nodes import ONES, Apply, Expr, Index, Number, Product, Read, R
 from dtn_core.passes.stream import Weights
 
 from ..steps import ACC
-from .plan import MATRIX
+from .placement import MATRIX
 from .tiles import Element, Expression, Fragment, SharedTile
 
 

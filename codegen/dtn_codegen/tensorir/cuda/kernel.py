@@ -16,7 +16,7 @@ from ..walks import Rows
 from .elements import Place, real
 from .matrix_functions import MatrixFunctions
 from .passes import in_place
-from .plan import MATRIX, Product
+from .placement import MATRIX, Product
 from .tiles import Expression, Fragment, SharedTile, local
 
 

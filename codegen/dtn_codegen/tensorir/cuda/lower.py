@@ -19,7 +19,8 @@ from .elements import Values
 from .fold import Fold
 from .kernel import Kernel
 from .passes import passes
-from .plan import MATRIX, Plan
+from .placement import MATRIX
+from .plan import Plan
 from .schedule import CudaSchedule
 
 

@@ -213,6 +213,15 @@ BY_ROWS = {
     "hadamard, relu": causal(product="hadamard", normalize=None, activation="relu"),
     "own operator": ELEMENTS,
 }
+BOTH_WAYS = as_operator(
+    """both_ways(q[n,d], k[n,d], v[n,e], w[n,e]) -> o[n,e], p[n,e], u[n]:
+    z[i,j] = q[i,a] * k[j,a]
+    s[i,j] = exp(z[i,j])
+    o[i,c] = s[i,j] * v[j,c]           where j <= i
+    p[j,c] = s[i,j] * w[i,c]           where j <= i
+    u[i]   = o[i,c] * v[i,c]"""
+)
+BY_ROWS["both ways"] = BOTH_WAYS
 ROWS = CpuRows(chunk=16, tokens=(8, 16), features=(8, 16))
 
 

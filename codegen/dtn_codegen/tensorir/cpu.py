@@ -308,13 +308,10 @@ class _Kernel(Memory):
         last = self.row_chunk == (chunk if rows.side == AFTER else self.chunks - 1)
         results = {param.name: param for param in self.program.outputs}
         for name in rows.gathered:
-            with ExitStack() as where:
-                if name in results:
-                    with T.If(last), T.Then():
-                        self.write(results[name], head, self.first)
-                    where.enter_context(T.If(T.Not(last)))
-                    where.enter_context(T.Then())
-                self.hand_over(self.kept, name, head * self.chunks + chunk, load=False)
+            if name in results:
+                with T.If(last), T.Then():
+                    self.write(results[name], head, self.first)
+            self.hand_over(self.kept, name, head * self.chunks + chunk, load=False)
 
     def save(self, walk: Walk, head: Any, chunk: Any) -> None:
         """Write the states before a chunk to memory; where chunks are single tokens, before a segment of them."""

@@ -172,9 +172,8 @@ class _ByRows(Staged):
         best: list[_RowStatements] = []
         for count in range(1 if self.split else min(len(targets), MOST_GATHERED) + 1):
             for names in combinations(sides, count):
-                found = self.grouped(
-                    targets, {name: MIRRORED[s] if name in names else s for name, s in sides.items()}, names
-                )
+                turned = {name: MIRRORED[side] if name in names else side for name, side in sides.items()}
+                found = self.grouped(targets, turned, names)
                 if not best or sum(each.cost for each in found) < sum(each.cost for each in best):
                     best = found
         for each in best:

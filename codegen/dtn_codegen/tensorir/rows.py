@@ -7,7 +7,7 @@ does, and what is carried along is its results.  Time is n², memory that of a c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 
@@ -25,6 +25,7 @@ from dtn_core.ir.nodes import (
     Sum,
     indices_of,
     map_reads,
+    map_statement,
     reads,
     statement_reads,
     sum_of,
@@ -34,7 +35,7 @@ from dtn_core.ir.nodes import (
 from .dependencies import needed
 from .staged import Staged
 from .states import total
-from .steps import fuse
+from .steps import RANK, fuse
 from .walks import Rows, TileProgram, Walk
 
 BEFORE, AFTER, ALL = "before", "after", "all"
@@ -65,7 +66,24 @@ def by_rows(
     CompileError
         If it multiplies n×n matrices with each other, or has no tile form for another reason.
     """
-    return _ByRows(program, axis, params, outputs, split=split).build(())
+    return _ByRows(tokens_first(program, axis), axis, params, outputs, split=split).build(())
+
+
+def tokens_first(program: Program, axis: str) -> Program:
+    """``program`` whose tensors of tokens and features have the tokens first, as arguments and results do."""
+    swapped = {s.name for s in program.statements if s.axes.count(axis) == 1 and s.axes[0] != axis}
+    swapped -= {output.name for output in program.outputs}
+    if any(len(s.axes) != RANK or isinstance(s.value, MatrixFunction) for s in program.statements if s.name in swapped):
+        return program
+
+    def change(read: Read) -> Read:
+        return Read(read.tensor, read.indices[::-1]) if read.tensor in swapped else read
+
+    made = []
+    for statement in program.statements:
+        changed = map_statement(statement, change)
+        made.append(replace(changed, indices=changed.indices[::-1]) if statement.name in swapped else changed)
+    return replace(program, statements=tuple(made))
 
 
 class _ByRows(Staged):
@@ -340,7 +358,7 @@ class _RowStatements:
         def change(read: Read) -> Read:
             indices = tuple(roles.get(index, index) for index in read.indices)
             if read.tensor in self.matrices:
-                return Read(self.matrix(read, roles), indices)
+                return Read(self.matrix(read, roles), self.rows_first(indices))
             long = [index for index in indices if index.axis in (self.axis, self.axis_of_rows)]
             if read.tensor == ONES or not long:
                 return Read(read.tensor, indices)
@@ -352,6 +370,10 @@ class _RowStatements:
             return Read(name, indices)
 
         return change
+
+    def rows_first(self, indices: Iterable[Index]) -> tuple[Index, ...]:
+        """The indices of a matrix as all have them: what rows sum of it is a product with it on the left."""
+        return tuple(sorted(indices, key=lambda index: index.axis != self.axis_of_rows))
 
     def matrix(self, read: Read, roles: Mapping[Index, Index]) -> str:
         """The tensor of a matrix, or of the matrix turned, as it is read."""
@@ -372,7 +394,7 @@ class _RowStatements:
 
         value = map_reads(statement.value, self.reader(inner))
         order = tuple(replace(r, lower=at(r.lower), upper=at(r.upper)) for r in statement.order)
-        indices = tuple(map(at, statement.indices))
+        indices = self.rows_first(map(at, statement.indices))
         self.axes[name] = tuple(index.axis for index in indices)
         self.body[name] = Statement(name, indices, value, order)
         return name

@@ -221,9 +221,12 @@ class Placement:
         )
 
     def in_registers(self, product: Product) -> bool:
-        """Whether the left factor of a product is read from the registers that it was computed in."""
+        """Whether the left factor of a product is read from the registers that it was computed in.
+
+        What is held for all chunks is read from shared memory instead: registers are for what is computed.
+        """
         name = product.left.name
-        outside = {p.name for p in (*self.tokens, *self.loaded)}
+        outside = {p.name for p in (*self.tokens, *self.loaded, *self.rows)}
         return not product.left.transposed and name not in outside and self.layout(*self.shape(name)).whole_rows
 
     @cached_property

@@ -65,6 +65,8 @@ class Plan(Placement):
                 held[step.name] = self.count(step.name)
             most = max(most, live + sum(held.values()) + self.function_registers(step))
             held = {name: count for name, count in held.items() if last.get(name, place) > place}
+        if self.part.walk.rows is not None:  # where an element is in its matrix says whether it counts
+            most += max(self.count(step.name) for step in steps) // 4
         return most + OVERHEAD
 
     @cached_property

@@ -7,6 +7,7 @@ from dataclasses import replace
 from itertools import product
 from typing import Any
 
+from dtn_codegen.tensorir.rows import ALL
 from dtn_codegen.tensorir.schedule import CpuRows, CpuSchedule, Schedule
 from dtn_core.errors import CompileError
 from dtn_core.operators import Operator
@@ -18,6 +19,8 @@ from .targets import Target
 CHUNK = 32
 PAIRS = 64
 """Tokens of a chunk whose states are over pairs of features: it goes through each of them several times."""
+SQUARE = 64
+"""Rows of a chunk of matrices without order: no half of a chunk of theirs is computed in vain."""
 WHOLE = 64
 """Tokens up to which a sequence is one chunk, without states."""
 CHUNKS = (16, 32, 64, 128)
@@ -89,13 +92,21 @@ def _measured(problem: Problem, target: Target, whole: int) -> CpuSchedule:
     widest = max((problem.sizes[axis] for axis in problem.tiles.features), default=1)
     is_paired = bool(problem.tiles.pairs) and not problem.by_rows
     costly = problem.by_rows or problem.direction == "backward" or widest > WIDE
-    chunk = PAIRS if is_paired else CHUNK if costly else CHUNKS[0]
+    chunk = PAIRS if is_paired else SQUARE if _is_square(problem) else CHUNK if costly else CHUNKS[0]
     chunk = whole if whole <= WHOLE and not problem.by_rows else min(whole, chunk)
     if registers < MANY:
         return family(chunk, accumulator(4), accumulator(4), 1, lanes)
     if is_paired or costly:
         return family(chunk, accumulator(16), accumulator(8), 2, lanes)
     return family(chunk, accumulator(16), accumulator(4), 1, lanes)
+
+
+def _is_square(problem: Problem) -> bool:
+    """Whether its default goes through the rows of matrices, and every row through all tokens."""
+    if not problem.by_rows:
+        return False
+    walks = tile_program(problem.operator, problem.direction, rows=True).walks
+    return all(walk.rows is None or walk.rows.side == ALL for walk in walks)
 
 
 def lacks(operator: Operator, sizes: Mapping[str, int], *, resumed: bool) -> str:

@@ -9,11 +9,12 @@ from typing import Any
 
 from dtn_codegen.tensorir.rows import ALL
 from dtn_codegen.tensorir.schedule import CpuRows, CpuSchedule, Schedule
+from dtn_codegen.tensorir.walks import TileProgram
 from dtn_core.errors import CompileError
 from dtn_core.operators import Operator
 
 from . import threads
-from .problem import Problem, check_rows, rows_below, tile_program
+from .problem import Problem, check_rows, gradient_lacks, tile_program
 from .targets import Target
 
 CHUNK = 32
@@ -113,14 +114,10 @@ def lacks(operator: Operator, sizes: Mapping[str, int], *, resumed: bool) -> str
     """Why the gradient has no kernel at these sizes; empty where it has one."""
     from dtn_codegen.tensorir.cpu import check_fits
 
-    program = tile_program(operator, "backward", resumed=resumed)
-    try:
-        check_rows(operator, "backward", sizes, resumed=resumed)
+    def check(program: TileProgram) -> None:
         check_fits(program, CpuSchedule(PAIRS if program.pairs else CHUNK), sizes)
-    except CompileError as error:
-        below = 0 if program.rows else rows_below(operator, "backward", sizes, resumed=resumed)
-        return "" if sizes[program.axis] < below else str(error)
-    return ""
+
+    return gradient_lacks(operator, sizes, check, resumed=resumed)
 
 
 def lower(problem: Problem, schedule: Schedule, target: Target) -> Any:

@@ -11,7 +11,7 @@ of a call); and every number of ``dtn_codegen.tensorir.cuda.cost``, which is est
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from itertools import product
 from typing import Any
@@ -25,7 +25,7 @@ from dtn_codegen.tensorir.walks import TileProgram
 from dtn_core.errors import CompileError
 from dtn_core.operators import Operator
 
-from .problem import Problem, check_rows, rows_below, tile_program
+from .problem import Problem, check_rows, gradient_lacks, tile_program
 from .targets import Target
 
 CHUNKS = (64, 32, 128, 16)
@@ -56,28 +56,16 @@ def device(target: Target, dtype: str) -> Device:
 def space(problem: Problem, target: Target) -> tuple[CudaSchedule, ...]:
     """Candidates that fit the device, the best predicted first."""
     check_rows(problem.operator, problem.direction, problem.sizes, resumed=problem.resumed)
-    found: dict[CudaSchedule, float] = {}
-    reasons: list[CompileError] = []
-    if not problem.tiles.rows:
-        found.update(_candidates(problem, CudaSchedule, target, reasons))
-    if problem.by_rows:
-        found.update(_candidates(problem, CudaRows, target, reasons))
-    if not found:
-        raise reasons[0] if reasons else CompileError(f"{problem.operator.name} has no CUDA kernel for {target.name}")
-    return tuple(sorted(found, key=lambda schedule: found[schedule]))
-
-
-def _candidates(
-    problem: Problem, family: type[CudaSchedule], target: Target, reasons: list[CompileError]
-) -> Iterator[tuple[CudaSchedule, float]]:
-    """Schedules of a family that fit, each with the seconds that it is expected to take; else ``reasons`` why not."""
     limits = device(target, problem.dtype)
     sequences = problem.sizes["batch"] * problem.sizes["heads"]
     length = problem.sizes[problem.axis]
-    program = program_of(problem, family)
-    blocks = (*BLOCKS, NARROW) if program.pairs else BLOCKS
-    for chunk, warps, stages, block in product(CHUNKS, WARPS, STAGES, blocks):
-        if chunk > max(16, 2 * length):
+    found: dict[CudaSchedule, float] = {}
+    reason: CompileError | None = None
+    there = {CudaSchedule: not problem.tiles.rows, CudaRows: problem.by_rows}
+    families = [family for family, has_program in there.items() if has_program]
+    for family, chunk, warps, stages, block in product(families, CHUNKS, WARPS, STAGES, (*BLOCKS, NARROW)):
+        program = program_of(problem, family)
+        if chunk > max(16, 2 * length) or (block == NARROW and not program.pairs):
             continue
         if program.by_token and (chunk, stages) != (CHUNKS[-1], STAGES[0]):  # a token a chunk, copied by nobody
             continue
@@ -88,15 +76,18 @@ def _candidates(
                 for plan in made.plans:
                     check_fits(plan, limits)
             except CompileError as error:
-                reasons.append(error)
+                reason = reason or error
                 break
             if block and all(plan.blocked is None for plan in made.plans):
                 break
             folds = len(made.stages) - len(made.plans)
-            yield schedule, seconds(made.plans, folds, limits, sequences, length)
+            found[schedule] = seconds(made.plans, folds, limits, sequences, length)
             enough = sequences * max(plan.blocks for plan in made.plans) >= limits.processors * max(FULL)
             if split == 0 and (enough or all(plan.part.walk.rows is not None for plan in made.plans)):
                 break
+    if not found:
+        raise reason or CompileError(f"{problem.operator.name} has no CUDA kernel for {target.name}")
+    return tuple(sorted(found, key=lambda schedule: found[schedule]))
 
 
 def program_of(problem: Problem, family: type[Schedule]) -> TileProgram:
@@ -112,14 +103,7 @@ def default(problem: Problem, target: Target) -> CudaSchedule:
 
 def lacks(operator: Operator, sizes: Mapping[str, int], *, resumed: bool) -> str:
     """Why a gradient has no kernel on any device; empty where it has one."""
-    program = tile_program(operator, "backward", resumed=resumed)
-    try:
-        check_rows(operator, "backward", sizes, resumed=resumed)
-        passes(program, split=False)
-    except CompileError as error:
-        below = 0 if program.rows else rows_below(operator, "backward", sizes, resumed=resumed)
-        return "" if sizes[program.axis] < below else str(error)
-    return ""
+    return gradient_lacks(operator, sizes, lambda program: passes(program, split=False), resumed=resumed)
 
 
 def lower(problem: Problem, schedule: Schedule, target: Target) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import prod
@@ -195,6 +195,23 @@ def check_rows(operator: Operator, direction: str, sizes: Mapping[str, int], *, 
     except CompileError as error:
         said = f"{said}: {error}"
     raise CompileError(said)
+
+
+def gradient_lacks(
+    operator: Operator, sizes: Mapping[str, int], check: Callable[[TileProgram], object], *, resumed: bool
+) -> str:
+    """Why there is no kernel of a gradient at these sizes, with states nor by rows; empty where there is one.
+
+    ``check`` raises CompileError for a program that a kind of device has none for.
+    """
+    program = tile_program(operator, "backward", resumed=resumed)
+    try:
+        check_rows(operator, "backward", sizes, resumed=resumed)
+        check(program)
+    except CompileError as error:
+        below = 0 if program.rows else rows_below(operator, "backward", sizes, resumed=resumed)
+        return "" if sizes[program.axis] < below else str(error)
+    return ""
 
 
 def rows_below(operator: Operator, direction: str, sizes: Mapping[str, int], *, resumed: bool = False) -> int:

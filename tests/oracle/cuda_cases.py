@@ -19,6 +19,7 @@ from dtn_core.passes.differentiate import differentiate
 from dtn_core.passes.padding import MASK, pad
 from dtn_tvm.problem import Problem
 
+from .by_rows import ELEMENTS, SOFTMAX
 from .resumed import resumed
 
 KINDS = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16, "float32": np.float32}
@@ -130,21 +131,6 @@ NUMBERS_OF_A_PAIR = as_operator(
     """pair(q[n,d], k[n,d], l[n,d], v[n,e], w[n,e], g[n]) -> o[n,e], u[n]:
     o[t,c] = g[t] * q[t,a] * k[i,a] * l[j,a] * v[i,c] * w[j,c]   where i <= t, j <= t
     u[t]   = q[t,a] * k[i,a] * l[j,a] * v[i,c] * w[j,c]   where i <= t, j <= t"""
-)
-
-SOFTMAX = as_operator(
-    """softmax(q[n,d], k[n,d], v[n,e]) -> o[n,e]:
-    z[i,j] = q[i,a] * k[j,a]
-    s[i,j] = exp(z[i,j])
-    r[i]   = s[i,j]                  where j <= i
-    o[i,c] = s[i,j] * v[j,c] / r[i]  where j <= i"""
-)
-ELEMENTS = as_operator(
-    """elements(q[n,d], k[n,d], v[n,e], g[n]) -> o[n,e], s, u[n]:
-    z[i,j] = q[i,a] * k[j,a] * g[j]
-    s      = z[i,j] * z[i,j] * z[j,i]
-    u[i]   = z[j,i] * g[j] * s + g[i]
-    o[i,c] = z[i,j] * z[i,j] * v[j,c] * u[i]"""
 )
 
 WHOLE = as_operator(

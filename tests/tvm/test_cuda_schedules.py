@@ -18,7 +18,8 @@ from dtn_core.operators import as_operator, tensor_attention
 from dtn_tvm import cuda, kernels
 from dtn_tvm.problem import Problem
 from dtn_tvm.targets import target
-from oracle.cuda_cases import CASES, SOFTMAX, Case, causal
+from oracle.by_rows import SOFTMAX
+from oracle.cuda_cases import CASES, Case, causal
 
 H100, A100 = target("nvidia/h100"), target("nvidia/a100")
 

@@ -23,6 +23,7 @@ from dtn_core.passes.padding import pad
 from dtn_tvm import kernels, targets, threads
 from dtn_tvm.kernels import Problem
 from dtn_tvm.problem import tile_program
+from oracle.by_rows import BOTH_WAYS, ELEMENTS, SOFTMAX
 from oracle.resumed import resumed
 
 CPU = targets.target("cpu")
@@ -186,20 +187,6 @@ def test_sums_over_pairs_of_the_whole_sequence():
     check(problem, CpuSchedule(chunk=16), tolerance=5e-5)
 
 
-SOFTMAX = as_operator(
-    """softmax(q[n,d], k[n,d], v[n,e]) -> o[n,e]:
-    z[i,j] = q[i,a] * k[j,a]
-    s[i,j] = exp(z[i,j])
-    r[i]   = s[i,j]                  where j <= i
-    o[i,c] = s[i,j] * v[j,c] / r[i]  where j <= i"""
-)
-ELEMENTS = as_operator(
-    """elements(q[n,d], k[n,d], v[n,e], g[n]) -> o[n,e], s, u[n]:
-    z[i,j] = q[i,a] * k[j,a] * g[j]
-    s      = z[i,j] * z[i,j] * z[j,i]
-    u[i]   = z[j,i] * g[j] * s + g[i]
-    o[i,c] = z[i,j] * z[i,j] * v[j,c] * u[i]"""
-)
 BY_ROWS = {
     "relu": tensor_attention(activation="relu"),
     "relu, causal": causal(activation="relu"),
@@ -212,16 +199,8 @@ BY_ROWS = {
     "hadamard, decay": causal(product="hadamard", normalize="row", decay=0.9),
     "hadamard, relu": causal(product="hadamard", normalize=None, activation="relu"),
     "own operator": ELEMENTS,
+    "both ways": BOTH_WAYS,
 }
-BOTH_WAYS = as_operator(
-    """both_ways(q[n,d], k[n,d], v[n,e], w[n,e]) -> o[n,e], p[n,e], u[n]:
-    z[i,j] = q[i,a] * k[j,a]
-    s[i,j] = exp(z[i,j])
-    o[i,c] = s[i,j] * v[j,c]           where j <= i
-    p[j,c] = s[i,j] * w[i,c]           where j <= i
-    u[i]   = o[i,c] * v[i,c]"""
-)
-BY_ROWS["both ways"] = BOTH_WAYS
 ROWS = CpuRows(chunk=16, tokens=(8, 16), features=(8, 16))
 
 

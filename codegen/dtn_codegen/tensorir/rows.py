@@ -196,6 +196,7 @@ class _ByRows(Staged):
                     best = found
         for each in best:
             self.finish(each, stage, sides.keys(), each.sums.values())
+            self.axes.update(each.axes)
         return best
 
     def grouped(
@@ -204,7 +205,7 @@ class _ByRows(Staged):
         """Targets by the side of the rows that tokens are on."""
         found = []
         for side in dict.fromkeys(sides.values()):
-            made = _RowStatements(self.axis, self.rows, self.matrices, self.axes, side)
+            made = _RowStatements(self.axis, self.rows, self.matrices, dict(self.axes), side)
             for statement in targets:
                 if sides[statement.name] == side:
                     made.add(statement, gathered=statement.name in gathered)

@@ -48,7 +48,7 @@ class Block:
         self.axis = plan.program.axis
         self.chunk = plan.chunk
         self.threads = 32 * plan.schedule.warps
-        self.values = Values(plan.program.weights, plan.program.constants)
+        self.values = Values(plan.program.axis, plan.program.weights, plan.program.constants)
         self.padding = Padding(plan.program)
         self.incoming: dict[str, Any] = {}
         self.written: set[str] = set()
@@ -312,8 +312,7 @@ class Block:
             self.at = named("chunk", tir.Bind(number(turn)))
             self.origin = named("origin", tir.Bind(self.at * self.chunk))
             remaining = tir.cast(self.length, "int32") - self.origin
-            self.values.count = named("count", tir.Bind(tir.min(remaining, self.chunk)))
-            self.values.counts[self.axis] = self.values.count
+            self.values.counts[self.axis] = named("count", tir.Bind(tir.min(remaining, self.chunk)))
             if self.walk.rows is not None:
                 self.values.origins[self.axis] = self.origin
             if stages == 1:

@@ -78,6 +78,8 @@ class Values:
 
     Attributes
     ----------
+    axis : str
+        Of the tokens.
     weights : tuple[Weights, ...]
         The decays of the program.
     constants : Mapping[str, float]
@@ -86,8 +88,6 @@ class Values:
         Where values live: tiles in shared memory and in registers, vectors in shared memory, scalars in registers.
     log_decays : dict
         log₂ of each decay.
-    count : expression
-        Tokens of the chunk at hand.
     counts : dict
         For the axis of tokens, and that of rows, how many of a chunk there are.
     origins : dict
@@ -96,6 +96,7 @@ class Values:
         What a vector's sums have come to, in shared memory.
     """
 
+    axis: str
     weights: tuple[Weights, ...]
     constants: Mapping[str, float]
     tiles: dict[str, SharedTile] = field(default_factory=dict)
@@ -103,10 +104,14 @@ class Values:
     vectors: dict[str, Any] = field(default_factory=dict)
     scalars: dict[str, Any] = field(default_factory=dict)
     log_decays: dict[Number | Read, Expression] = field(default_factory=dict)
-    count: Expression = None
     counts: dict[str, Expression] = field(default_factory=dict)
     origins: dict[str, Expression] = field(default_factory=dict)
     sums: Any = None
+
+    @property
+    def count(self) -> Expression:
+        """Tokens of the chunk at hand."""
+        return self.counts[self.axis]
 
     def log_decay(self, decay: Number | Read) -> Expression:
         """log₂ of a decay, computed once a thread where it is an argument."""

@@ -146,7 +146,7 @@ def _fold(fold: Fold, program: TileProgram, arguments: Arguments) -> None:
     target = whole(f"{fold.carried.name}_total") if fold.carried.total else None
 
     weights = fold.carried.weights
-    values = Values((), program.constants)
+    values = Values(program.axis, (), program.constants)
 
     def log_decay(sequence: Any) -> Any:
         assert weights is not None

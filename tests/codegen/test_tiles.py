@@ -15,6 +15,7 @@ from dtn_core.notation import parse
 from dtn_core.operators import as_operator, catalogue, tensor_attention, tensor_interaction
 from dtn_core.passes.padding import pad
 from dtn_core.passes.pipeline import candidates
+from oracle.by_rows import BOTH_SIDES
 
 
 def form(operator):
@@ -304,6 +305,13 @@ def test_matrices_that_are_summed_both_ways_are_computed_once(order, side):
     assert sum(len(step.contractions) for step in walk.body) == 5
     apart = backward_by_rows(lowered, split=True).walks
     assert sum(len(step.contractions) for walk in apart for step in walk.body) == 7
+
+
+def test_a_matrix_that_is_a_sum_of_both_sides_is_on_neither():
+    """The cotangent of ``s`` has what is before a token from ``x`` and what is after it from ``y``."""
+    walks = backward_by_rows(form(BOTH_SIDES), split=True).walks
+    sides = {name: walk.rows.side for walk in walks if walk.rows for name in walk.rows.results}
+    assert sides == {"d_q": "all", "d_k": "all", "d_v": "after", "d_w": "before"}
 
 
 def test_what_a_token_sums_up_is_computed_once_for_all_rows():

@@ -142,7 +142,7 @@ FAULTS = (
     Fault("rows that take part with the tokens before them only", "dtn_codegen.tensorir.rows",
           "return BEFORE if own[relation.upper] == row else AFTER", "return BEFORE", (TILES,)),
     Fault("both sides of the diagonal taken for one", "dtn_codegen.tensorir.rows",
-          'self.side = side if self.side in ("", side) else ALL', "self.side = side", (TILES,)),
+          'return sides.pop() if len(sides) == 1 else ALL', "return max(sides)", (TILES,)),
     Fault("the causal part of a gradient lost", "dtn_codegen.tensorir.wholes",
           "*([self.causal[name]] if name in self.causal else [])", "*[]", (TILES,)),
     Fault("sums of a part taken for states before it", "dtn_codegen.tensorir.parts",

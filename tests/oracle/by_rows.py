@@ -26,3 +26,11 @@ BOTH_WAYS = as_operator(
     p[j,c] = s[i,j] * w[i,c]           where j <= i
     u[i]   = o[i,c] * v[i,c]"""
 )
+BOTH_SIDES = as_operator(
+    """both_sides(q[n,d], k[n,d], v[n,e], w[n,e]) -> o[n,e]:
+    z[i,j] = q[i,a] * k[j,a]
+    s[i,j] = exp(z[i,j])
+    x[i,j] = s[i,j] * z[j,i]  where j <= i
+    y[i,j] = s[i,j]           where i <= j
+    o[i,c] = x[i,j] * v[j,c] + y[i,j] * w[j,c]"""
+)

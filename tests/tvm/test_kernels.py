@@ -23,7 +23,7 @@ from dtn_core.passes.padding import pad
 from dtn_tvm import kernels, targets, threads
 from dtn_tvm.kernels import Problem
 from dtn_tvm.problem import tile_program
-from oracle.by_rows import BOTH_WAYS, ELEMENTS, SOFTMAX
+from oracle.by_rows import BOTH_SIDES, BOTH_WAYS, ELEMENTS, SOFTMAX
 from oracle.resumed import resumed
 
 CPU = targets.target("cpu")
@@ -200,6 +200,7 @@ BY_ROWS = {
     "hadamard, relu": causal(product="hadamard", normalize=None, activation="relu"),
     "own operator": ELEMENTS,
     "both ways": BOTH_WAYS,
+    "both sides": BOTH_SIDES,
 }
 ROWS = CpuRows(chunk=16, tokens=(8, 16), features=(8, 16))
 

@@ -229,11 +229,8 @@ class _ByRows(Staged):
     def side(self, statement: Statement) -> str:
         """Where the tokens are that a sum over other tokens takes part of, as far as orders say."""
         (own,) = (index for index in statement.indices if index.axis == self.axis)
-        found = set()
-        for term in terms_of(statement.value):
-            (other,) = {index for index in indices_of(term) if index.axis == self.axis} - {own}
-            found.add(self.side_of(term, own, other))
-        return found.pop() if len(found) == 1 else ALL
+        (other,) = {index for index in indices_of(statement.value) if index.axis == self.axis} - {own}
+        return self.side_of(statement.value, own, other)
 
     def side_of(self, value: Expr, row: Index, other: Index) -> str:
         """Where a value that depends on two tokens is not 0, as far as orders say."""

@@ -75,7 +75,7 @@ def _differentiable(
             else x
             for p, x in zip(kernels.outputs, cotangents, strict=True)
         ]
-        if moved.value or kernels.why_no_gradient(full, _device()):
+        if moved.value or kernels.why_no_gradient(full, jnp.dtype(dtype).name, _device()):
             return jax.vjp(native, *values)[1](tuple(cotangents))
         found = _gradient(shapes, native, full, dtype)(*values, *cotangents)
         by_name = dict(zip(kernels.gradients, found, strict=True))

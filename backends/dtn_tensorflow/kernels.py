@@ -95,7 +95,8 @@ def _differentiable(shapes: KernelShapes, native: Callable[..., Any], dtype: Any
     @tf.custom_gradient
     def function(*arrays: Any) -> Any:
         def gradient(*cotangents: Any) -> Any:
-            if moved or kernels.why_no_gradient(shapes.sizes([tuple(x.shape) for x in arrays]), _device(arrays[0])):
+            sizes = shapes.sizes([tuple(x.shape) for x in arrays])
+            if moved or kernels.why_no_gradient(sizes, dtype.name, _device(arrays[0])):
                 return _native_gradient(native, arrays, cotangents)
             return _kernel_gradient(shapes, native, dtype, arrays, cotangents)
 

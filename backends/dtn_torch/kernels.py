@@ -209,7 +209,9 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _backward(ctx: Any, cotangents: Sequence[torch.Tensor]) -> tuple[Any, None]:
     entry, tensors = ENTRIES[ctx.entry], list(ctx.saved_tensors)
-    if ctx.scalars or entry.kernels.why_no_gradient(entry.sizes(tensors).axes, _device(entry.tensor(tensors))):
+    first = entry.tensor(tensors)
+    sizes, dtype = entry.sizes(tensors).axes, dtype_name(first)
+    if ctx.scalars or entry.kernels.why_no_gradient(sizes, dtype, _device(first)):
         return _native_gradient(entry, tensors, cotangents, again=torch.is_grad_enabled()), None
     cotangents = [x.contiguous() for x in cotangents]
     every = (*tensors, *cotangents)

@@ -9,7 +9,6 @@ from typing import Any
 
 from dtn_codegen.tensorir.rows import ALL
 from dtn_codegen.tensorir.schedule import CpuRows, CpuSchedule, Schedule
-from dtn_codegen.tensorir.walks import TileProgram
 from dtn_core.errors import CompileError
 from dtn_core.operators import Operator
 
@@ -110,11 +109,12 @@ def _is_square(problem: Problem) -> bool:
     return all(walk.rows is None or walk.rows.side == ALL for walk in walks)
 
 
-def lacks(operator: Operator, sizes: Mapping[str, int], *, resumed: bool) -> str:
+def lacks(operator: Operator, sizes: Mapping[str, int], dtype: str, target: Target, *, resumed: bool) -> str:
     """Why the gradient has no kernel at these sizes; empty where it has one."""
     from dtn_codegen.tensorir.cpu import check_fits
 
-    def check(program: TileProgram) -> None:
+    def check(rows: bool) -> None:
+        program = tile_program(operator, "backward", resumed=resumed, rows=rows)
         check_fits(program, CpuSchedule(PAIRS if program.pairs else CHUNK), sizes)
 
     return gradient_lacks(operator, sizes, check, resumed=resumed)

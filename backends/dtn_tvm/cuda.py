@@ -11,14 +11,14 @@ of a call); and every number of ``dtn_codegen.tensorir.cuda.cost``, which is est
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from itertools import product
 from typing import Any
 
 from dtn_codegen.tensorir.cuda.cost import PROCESSORS, Device, check_fits, seconds
-from dtn_codegen.tensorir.cuda.lower import launches
-from dtn_codegen.tensorir.cuda.passes import passes
+from dtn_codegen.tensorir.cuda.lower import Launches, launches
 from dtn_codegen.tensorir.cuda.schedule import CudaRows, CudaSchedule
 from dtn_codegen.tensorir.schedule import Schedule
 from dtn_codegen.tensorir.walks import TileProgram
@@ -63,22 +63,19 @@ def space(problem: Problem, target: Target) -> tuple[CudaSchedule, ...]:
     reason: CompileError | None = None
     there = {CudaSchedule: not problem.tiles.rows, CudaRows: problem.by_rows}
     families = [family for family, has_program in there.items() if has_program]
-    for family, chunk, warps, stages, block in product(families, CHUNKS, WARPS, STAGES, (*BLOCKS, NARROW)):
+    candidates = ((family, plain) for family in families for plain in _schedules(program_of(problem, family), family))
+    for family, plain in candidates:
+        if plain.chunk > max(CHUNKS[-1], 2 * length):
+            continue
         program = program_of(problem, family)
-        if chunk > max(16, 2 * length) or (block == NARROW and not program.pairs):
-            continue
-        if program.by_token and (chunk, stages) != (CHUNKS[-1], STAGES[0]):  # a token a chunk, copied by nobody
-            continue
         for split in (0, *(limits.processors * full for full in FULL)):
-            schedule = family(chunk, warps, stages, block, split=split)
+            schedule = replace(plain, split=split)
             try:
-                made = launches(program, schedule, problem.sizes, problem.dtype)
-                for plan in made.plans:
-                    check_fits(plan, limits)
+                made = _fitting(program, schedule, problem.sizes, problem.dtype, limits)
             except CompileError as error:
                 reason = reason or error
                 break
-            if block and all(plan.blocked is None for plan in made.plans):
+            if plain.block and all(plan.blocked is None for plan in made.plans):
                 break
             folds = len(made.stages) - len(made.plans)
             found[schedule] = seconds(made.plans, folds, limits, sequences, length)
@@ -88,6 +85,27 @@ def space(problem: Problem, target: Target) -> tuple[CudaSchedule, ...]:
     if not found:
         raise reason or CompileError(f"{problem.operator.name} has no CUDA kernel for {target.name}")
     return tuple(sorted(found, key=lambda schedule: found[schedule]))
+
+
+def _schedules(program: TileProgram, family: type[CudaSchedule]) -> Iterator[CudaSchedule]:
+    """Schedules of a family that differ in what a program does, none of them split."""
+    chunks, stages, blocks = CHUNKS, STAGES, BLOCKS
+    if program.by_token:  # nothing is copied ahead, and only the way back leaves states once a chunk
+        chunks, stages = CHUNKS if any(walk.replay for walk in program.walks) else CHUNKS[-1:], STAGES[:1]
+    if program.pairs:
+        blocks = (*BLOCKS, NARROW)
+    for chunk, warps, stage, block in product(chunks, WARPS, stages, blocks):
+        yield family(chunk, warps, stage, block)
+
+
+def _fitting(
+    program: TileProgram, schedule: CudaSchedule, sizes: Mapping[str, int], dtype: str, limits: Device
+) -> Launches:
+    """What a program launches under a schedule; CompileError if that does not fit the device."""
+    made = launches(program, schedule, sizes, dtype)
+    for plan in made.plans:
+        check_fits(plan, limits)
+    return made
 
 
 def program_of(problem: Problem, family: type[Schedule]) -> TileProgram:
@@ -101,9 +119,33 @@ def default(problem: Problem, target: Target) -> CudaSchedule:
     return space(problem, target)[0]
 
 
-def lacks(operator: Operator, sizes: Mapping[str, int], *, resumed: bool) -> str:
-    """Why a gradient has no kernel on any device; empty where it has one."""
-    return gradient_lacks(operator, sizes, lambda program: passes(program, split=False), resumed=resumed)
+def lacks(operator: Operator, sizes: Mapping[str, int], dtype: str, target: Target, *, resumed: bool) -> str:
+    """Why a gradient has no kernel on a device; empty where it has one."""
+
+    def check(rows: bool) -> None:
+        program = tile_program(operator, "backward", resumed=resumed, rows=rows)
+        features = tuple((axis, int(sizes[axis])) for axis in program.features)
+        if reason := _unfit(operator, rows, features, dtype, target, resumed):
+            raise CompileError(reason)
+
+    return gradient_lacks(operator, sizes, check, resumed=resumed)
+
+
+@lru_cache(maxsize=256)
+def _unfit(
+    operator: Operator, rows: bool, features: tuple[tuple[str, int], ...], dtype: str, target: Target, resumed: bool
+) -> str:
+    """Why no schedule of a gradient fits a device, however many tokens there are; empty where one does."""
+    program = tile_program(operator, "backward", split=rows, resumed=resumed, rows=rows)
+    limits, reason = device(target, dtype), ""
+    for schedule in _schedules(program, CudaRows if rows else CudaSchedule):
+        try:
+            _fitting(program, schedule, dict(features), dtype, limits)
+        except CompileError as error:
+            reason = reason or str(error)
+        else:
+            return ""
+    return reason
 
 
 def lower(problem: Problem, schedule: Schedule, target: Target) -> Any:
@@ -112,10 +154,8 @@ def lower(problem: Problem, schedule: Schedule, target: Target) -> Any:
 
     if not isinstance(schedule, CudaSchedule):
         raise CompileError(f"a {schedule.kind} schedule cannot be compiled for {target.name}")
-    limits = device(target, problem.dtype)
     program = program_of(problem, type(schedule))
-    for plan in launches(program, schedule, problem.sizes, problem.dtype).plans:
-        check_fits(plan, limits)
+    _fitting(program, schedule, problem.sizes, problem.dtype, device(target, problem.dtype))
     return lower_cuda(program, schedule, problem.sizes, problem.dtype, problem.layout)
 
 

@@ -76,20 +76,20 @@ class TvmKernels:
         """
         return _variant(self.plain, self.layout, variant)
 
-    def why_no_gradient(self, sizes: Mapping[str, int], device: str) -> str:
-        """Why a kind of device has no kernel of the gradient at these sizes; empty where it has one."""
+    def why_no_gradient(self, sizes: Mapping[str, int], dtype: str, device: str) -> str:
+        """Why a device has no kernel of the gradient at these sizes; empty where it has one."""
         if self._why_no_gradient:
             return self._why_no_gradient
-        key = (device, *(size for axis, size in sizes.items() if axis in self._axes))
+        key = (dtype, device, *(size for axis, size in sizes.items() if axis in self._axes))
         if not all(type(part) in (str, int) for part in key):  # symbols of a trace, which no table holds
-            return self._lack(sizes, device)
+            return self._lack(sizes, dtype, device)
         if key not in self._lacks:
-            self._lacks[key] = self._lack(sizes, device)
+            self._lacks[key] = self._lack(sizes, dtype, device)
         return self._lacks[key]
 
-    def _lack(self, sizes: Mapping[str, int], device: str) -> str:
-        family = kernels.FAMILIES[target_of(device).kind]
-        return str(family.lacks(self.operator, sizes, resumed=self.of.resumed))
+    def _lack(self, sizes: Mapping[str, int], dtype: str, device: str) -> str:
+        target = target_of(device)
+        return str(kernels.FAMILIES[target.kind].lacks(self.operator, sizes, dtype, target, resumed=self.of.resumed))
 
     def check(self, dtype: str) -> None:
         """Raise ValueError for a dtype that there is no kernel for."""
@@ -171,7 +171,7 @@ class TvmKernels:
         """The schedules that run at these sizes on this processor, and where they are from."""
         said = []
         directions: tuple[Direction, ...] = ("forward", "backward")
-        lack = self.why_no_gradient(sizes, "cpu")
+        lack = self.why_no_gradient(sizes, dtype, "cpu")
         for direction in directions[: 1 if lack else 2]:
             choice = self.choose(direction, sizes, dtype, targets.target("cpu"))
             found = choice.schedule.to_json()

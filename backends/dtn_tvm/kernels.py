@@ -37,7 +37,7 @@ class Family(Protocol):
     def default(self, problem: Problem, target: Target) -> Schedule:
         """What to take without measuring."""
 
-    def lacks(self, operator: Operator, sizes: Mapping[str, int], *, resumed: bool) -> str:
+    def lacks(self, operator: Operator, sizes: Mapping[str, int], dtype: str, target: Target, *, resumed: bool) -> str:
         """Why a gradient has no kernel at these sizes; empty where it has one."""
 
     def lower(self, problem: Problem, schedule: Schedule, target: Target) -> tvm.IRModule:

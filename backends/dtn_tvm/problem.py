@@ -198,19 +198,25 @@ def check_rows(operator: Operator, direction: str, sizes: Mapping[str, int], *, 
 
 
 def gradient_lacks(
-    operator: Operator, sizes: Mapping[str, int], check: Callable[[TileProgram], object], *, resumed: bool
+    operator: Operator, sizes: Mapping[str, int], check: Callable[[bool], object], *, resumed: bool
 ) -> str:
     """Why there is no kernel of a gradient at these sizes, with states nor by rows; empty where there is one.
 
-    ``check`` raises CompileError for a program that a kind of device has none for.
+    ``check`` raises CompileError where a device has none with states (False), or none by rows (True).
     """
     program = tile_program(operator, "backward", resumed=resumed)
     try:
         check_rows(operator, "backward", sizes, resumed=resumed)
-        check(program)
+        check(bool(program.rows))
+        return ""
     except CompileError as error:
-        below = 0 if program.rows else rows_below(operator, "backward", sizes, resumed=resumed)
-        return "" if sizes[program.axis] < below else str(error)
+        why = str(error)
+    if program.rows or not sizes[program.axis] < rows_below(operator, "backward", sizes, resumed=resumed):
+        return why
+    try:
+        check(True)
+    except CompileError as error:
+        return f"{why}; and by rows of n×n matrices, {error}"
     return ""
 
 

@@ -193,6 +193,15 @@ CASES: dict[str, Case] = {
     "two simplicial, bfloat16, heads inside": Case(
         catalogue["two_simplicial"].build(), "bfloat16", 20, 16, 16, layout="... n h d"
     ),
+    "gradient of two simplicial, float32": Case(
+        catalogue["two_simplicial"].build(), "float32", 40, 16, 32, CudaSchedule(chunk=16, block=16), "backward"
+    ),
+    "gradient of two simplicial, float16, heads inside": Case(
+        catalogue["two_simplicial"].build(), "float16", 37, 16, 16, CudaSchedule(chunk=16), "backward", "... n h d"
+    ),
+    "gradient of two simplicial, resumed, float32": Case(
+        catalogue["two_simplicial"].build(), "float32", 20, 16, 16, CudaSchedule(16), "backward", resumed=True
+    ),
     "a pair of states, decay of each head": Case(PAIR, "float16", 20, 16, 16, free=True),
     "a number a token": Case(NUMBERS, "float32", 40, 16, 16, CudaSchedule(chunk=16)),
     "numbers, a token at a time": Case(NUMBERS_OF_A_PAIR, "float32", 20, 16, 16),

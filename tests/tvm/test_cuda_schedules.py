@@ -124,7 +124,7 @@ def test_rows_of_matrices_where_there_are_no_states_or_too_large_ones():
 @pytest.mark.parametrize(("n", "has_one"), [(2048, True), (1 << 20, False)])
 def test_a_gradient_by_rows_only_as_long_as_that_is_less_work(n, has_one):
     hadamard = problem(operator=causal(product="hadamard"), n=n, d=64)
-    why = cuda.lacks(hadamard.operator, hadamard.sizes, resumed=False)
+    why = cuda.lacks(hadamard.operator, hadamard.sizes, "float32", H100, resumed=False)
     assert (why == "") == has_one
     assert has_one or "one feature of a pair" in why
 

@@ -295,19 +295,28 @@ def test_explain_says_that_matrices_are_gone_through_by_rows():
     assert "backward by rows of n×n matrices, " in form
 
 
-def test_cards_have_no_kernel_of_a_gradient_that_goes_back_one_token_at_a_time():
-    found = IMPLEMENTATION.kernels(catalogue["two_simplicial"].build(), "... n d")
-    sizes = {"batch": 1, "heads": 1, "n": 64, "d": 16, "e": 16}
-    assert not found.why_no_gradient(sizes, "cpu")
-    assert "back through its tokens one at a time" in found.why_no_gradient(sizes, "NVIDIA H100 80GB HBM3")
+@pytest.mark.parametrize(
+    ("operator", "fits", "reason"),
+    [
+        (catalogue["two_simplicial"].build(), 64, "registers"),
+        (tensor_attention(activation="expm"), 32, "shared memory"),
+    ],
+    ids=["two simplicial", "expm"],
+)
+def test_a_gradient_that_does_not_fit_a_card_is_native(operator, fits, reason):
+    found, card = IMPLEMENTATION.kernels(operator, "... n d"), "NVIDIA H100 80GB HBM3"
+    sizes = {"batch": 1, "heads": 1, "n": 64, "d": fits, "e": fits}
+    assert not found.why_no_gradient(sizes, "float32", "cpu")
+    assert not found.why_no_gradient(sizes, "float32", card)
+    assert reason in found.why_no_gradient({**sizes, "d": 2 * fits, "e": 2 * fits}, "float32", card)
 
 
 def test_a_gradient_too_large_for_a_cache_is_native():
     operator = tensor_attention(mask="causal", product="hadamard", normalize=None)
     found = IMPLEMENTATION.kernels(operator, "... n d")
     sizes = {"batch": 1, "heads": 1, "n": 64, "d": 128, "e": 128}
-    assert not found.why_no_gradient(sizes, "cpu"), "by rows"
-    assert "more than the 32 of a cache" in found.why_no_gradient({**sizes, "n": 65_536}, "cpu")
+    assert not found.why_no_gradient(sizes, "float32", "cpu"), "by rows"
+    assert "more than the 32 of a cache" in found.why_no_gradient({**sizes, "n": 65_536}, "float32", "cpu")
 
 
 def test_explain_says_which_schedule_runs():

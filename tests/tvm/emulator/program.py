@@ -69,7 +69,7 @@ class EmulatedProgram:
             poisoned = np.full(shape, np.nan).astype(kind)
             memory[param.name] = np.ascontiguousarray(self.arranged(param.axes, poisoned))
         for scratch in self.launches.scratch:
-            count = {"chunks": (chunks,), "segments": (segments,), "": ()}[scratch.count]
+            count = {"spans": (chunks,), "segments": (segments,), "": ()}[scratch.count]
             memory[scratch.name] = np.full((sequences, *count, *scratch.shape), np.nan).astype(KINDS[scratch.dtype])
         self.conflicts = 0
         for name, stage in zip(self.emulated.launches, self.launches.stages, strict=True):

@@ -44,6 +44,7 @@ class Arguments:
             self.buffers[param.name] = tir.arg(param.name, tir.buffer(full, kind))
         chunk = 1 if program.by_token else schedule.chunk
         self.chunks = (self.length + (chunk - 1)) // chunk
+        self.spans = (self.length + (schedule.chunk - 1)) // schedule.chunk
         self.sequences = self.batch * self.heads
         self.segments: Expression = tir.int64(1)
         if schedule.split:
@@ -53,7 +54,7 @@ class Arguments:
 
     def allocate(self, name: str, count: str, shape: tuple[int, ...], dtype: str) -> None:
         """Memory between passes."""
-        counts = {"chunks": (self.chunks,), "segments": (self.segments,), "": ()}[count]
+        counts = {"spans": (self.spans,), "segments": (self.segments,), "": ()}[count]
         self.buffers[name] = named(name, tir.alloc_buffer((self.sequences, *counts, *shape), dtype, scope="global"))
         self.scratch.add(name)
 

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from tvm.backend.cuda.lang.alloc_pool import SMEMPool
-from tvm.script.ir_builder import IRBuilder
-from tvm.tirx import all as all_of
 from tvm.tirx.script.builder import ir as tir
 
 from dtn_core.ir.nodes import ONES
 
-from ..rows import AFTER, ALL, BEFORE
 from ..steps import Step
 from ..zeros import Padding
 from .arguments import Arguments
 from .elements import Values, real
 from .multiply_add import MultiplyAdd
-from .placement import BYTES, MATRIX, PADDING
+from .placement import MATRIX, PADDING
 from .plan import Plan
 from .scaling import Scale, largest_of_block, largest_of_warp
 from .tensorcore import TensorCores
-from .tiles import Engine, Expression, SharedTile, local, named, ptx
+from .tiles import Engine, Expression, SharedTile, local, named
 
 
 class Block:
@@ -291,162 +288,6 @@ class Block:
             if read.tensor in self.values.vectors or self.plan.crosses(read, tile) or read.tensor in self.incoming:
                 names.add(read.tensor)
         self.read_fence(*(names - {ONES}))
-
-    # ------------------------------------------------------------------ the way along the sequence
-
-    @contextmanager
-    def chunks(self) -> Iterator[None]:
-        """A loop over the chunks of the segment, tokens copied ahead."""
-        stages = self.plan.schedule.stages
-        begin, end = self.span()
-        first = named("first", tir.Bind(tir.cast(begin, "int32")))
-        stop = named("stop", tir.Bind(tir.cast(end, "int32")))
-
-        def number(turn: Expression) -> Expression:
-            return stop - 1 - turn if self.walk.reverse else first + turn
-
-        for ahead in range(stages - 1):
-            self.fetch(number(ahead), ahead, first, stop)
-        with tir.serial(tir.max(stop - first, 0)) as turn:
-            IRBuilder.name("turn", turn)
-            self.at = named("chunk", tir.Bind(number(turn)))
-            self.origin = named("origin", tir.Bind(self.at * self.chunk))
-            remaining = tir.cast(self.length, "int32") - self.origin
-            self.values.counts[self.axis] = named("count", tir.Bind(tir.min(remaining, self.chunk)))
-            if self.walk.rows is not None:
-                self.values.origins[self.axis] = self.origin
-            if stages == 1:
-                self.barrier()
-                self.fetch(self.at, 0, first, stop)
-            ptx("cp.async.wait_group", max(0, stages - 2))
-            self.barrier()
-            for name, buffer in self.incoming.items():
-                inverse = self.scales[name].inverse[0] if name in self.scales else None
-                self.values.tiles[name] = SharedTile(buffer, turn % stages if stages > 1 else 0, 1, inverse)
-            self.load_narrow()
-            if stages > 1:
-                self.fetch(number(turn + (stages - 1)), (turn + (stages - 1)) % stages, first, stop)
-            yield
-
-    def span(self) -> tuple[Expression, Expression]:
-        """The chunks that the thread block takes: from the first to before the second."""
-        total = self.arguments.chunks
-        if self.walk.rows is not None:
-            sides = {BEFORE: (0, self.segment + 1), AFTER: (self.segment, total), ALL: (0, total)}
-            return sides[self.walk.rows.side]
-        share = self.arguments.share if self.plan.part.segmented else total
-        return self.segment * share, tir.min(self.segment * share + share, total)
-
-    def fetch(self, chunk: Expression, slot: Expression, first: Expression, stop: Expression) -> None:
-        """Start copying the tiles of a chunk to shared memory; what is past the end is zero."""
-        width = 16 // BYTES[self.plan.dtype]
-        exists = all_of(first <= chunk, chunk < stop)
-        for name, buffer in self.incoming.items():
-            rows, columns = self.plan.shape(name)
-            is_token = name not in self.walk.loaded
-            with self.strided(rows * columns // width) as place:
-                row, column = place // (columns // width), place % (columns // width) * width
-                if is_token:
-                    token = chunk * self.chunk + row
-                    inside = all_of(exists, token < tir.cast(self.length, "int32"))
-                    axes = self.plan.program.axes[name]
-                    token = tir.Select(inside, token, 0)
-                    element = self.arguments.token(name, self.sequence, token, self.feature(axes[1], column))
-                else:
-                    inside = exists
-                    places = self.features(name, (row, column))
-                    element = self.arguments.buffers[f"{name}_saved"][
-                        (self.sequence, tir.Select(inside, chunk, 0), *places)
-                    ]
-                size = tir.Select(inside, tir.uint32(16), tir.uint32(0))
-                target = tir.address_of(buffer[slot, row, column])
-                ptx("cp.async.cg.shared.global", target, tir.address_of(element), 16, size)
-        ptx("cp.async.commit_group")
-
-    def load_narrow(self) -> None:
-        """Tokens, and what an earlier walk left, without a row: read directly."""
-        for param in self.plan.tokens:
-            if param.name not in self.incoming:
-                if not self.plan.program.axes[param.name]:
-                    self.values.scalars[param.name] = local((1,), "float32", param.name)
-                self.set(param.name, partial(self.narrow, param.name))
-        for name in self.loaded_matrices() if self.scales else ():
-            factor = self.arguments.buffers[f"{name}_scales"][self.sequence, self.at]
-            tir.buffer_store(self.scales[name].inverse, real(1) / factor, [0])
-            tir.buffer_store(self.scales[name].factor, factor, [0])
-        for param in self.plan.loaded:
-            if len(param.axes) < MATRIX:
-                if not param.axes:
-                    self.values.scalars[param.name] = local((1,), "float32", param.name)
-                self.set(param.name, partial(self.saved, param.name))
-
-    def narrow(self, name: str, places: tuple[Expression, ...]) -> Expression:
-        """An element of the chunk's tokens, where they are no matrix: one of each token, or one token's features."""
-        if self.plan.program.by_token:
-            element = self.arguments.token(name, self.sequence, self.origin, *self.features(name, places))
-            return tir.cast(element, "float32")
-        inside = places[0] < self.values.count
-        element = self.arguments.token(name, self.sequence, tir.Select(inside, self.origin + places[0], 0))
-        return tir.Select(inside, tir.cast(element, "float32"), real(0))
-
-    def saved(self, name: str, places: tuple[Expression, ...]) -> Expression:
-        """An element of what an earlier walk left of the chunk."""
-        return self.arguments.buffers[f"{name}_saved"][self.chunk_at(name, places)]
-
-    def chunk_at(self, name: str, places: tuple[Expression, ...]) -> tuple[Expression, ...]:
-        return (self.sequence, self.at, *self.features(name, places))
-
-    def leave(self, names: Iterable[str]) -> None:
-        """Write states before a chunk, or tensors of its tokens, for a later walk."""
-        for name in names:
-            memory = self.plan.outgoing[name]
-            saved = self.arguments.buffers[f"{memory}_saved"]
-            if name in self.values.fragments:
-
-                def address(row: Expression, column: Expression, name: str = name, saved: Any = saved) -> Expression:
-                    return tir.address_of(saved[self.chunk_at(name, (row, column))])
-
-                if name not in self.plan.staged:
-                    self.measure(name)
-                self.engine.store(self.values.fragments[name], address, None, self.factor(name))
-                if name in self.scales:
-                    with tir.If(self.thread == 0), tir.Then():
-                        scales = self.arguments.buffers[f"{memory}_scales"]
-                        tir.buffer_store(scales, self.scales[name].factor[0], [self.sequence, self.at])
-            else:
-                self.put(name, saved, partial(self.chunk_at, name))
-
-    def write_result(self, result: str, name: str) -> None:
-        """Write a result of the chunk's tokens, which is the tensor ``name``."""
-        axes = self.plan.program.axes[name]
-        if self.plan.program.by_token:
-            self.write_token(name)
-            return
-
-        def inside(row: Expression) -> Expression:
-            return row < self.values.counts[axes[0]]
-
-        def address(row: Expression, column: Expression) -> Expression:
-            place = self.origin + row, self.feature(axes[1], column)
-            return tir.address_of(self.arguments.token(result, self.sequence, *place))
-
-        if len(axes) == MATRIX:
-            self.engine.store(self.values.fragments[name], address, inside)
-            return
-        self.read_fence(name)
-        with self.each_of(self.chunk) as row, tir.If(inside(row)), tir.Then():
-            self.arguments.write_token(result, self.values.vectors[name][row], self.sequence, self.origin + row)
-
-    def write_token(self, name: str) -> None:
-        """Write a result of the one token of the chunk."""
-        if name not in self.values.vectors:
-            with tir.If(self.thread == 0), tir.Then():
-                self.arguments.write_token(name, self.values.scalars[name][0], self.sequence, self.origin)
-            return
-        self.read_fence(name)
-        with self.each_of(self.plan.shape(name)[0]) as place:
-            value = self.values.vectors[name][place]
-            self.arguments.write_token(name, value, self.sequence, self.origin, *self.features(name, (place,)))
 
     # ------------------------------------------------------------------ loops
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial, reduce
 from operator import mul
 
@@ -13,6 +13,7 @@ from dtn_core.ir.nodes import ONE, ZERO, Expr, Index, product, sum_of, terms_of
 from ..pairs import PairIndex
 from ..steps import ACC, Contraction, Step
 from ..walks import Rows
+from .along import Along
 from .elements import Place, real
 from .matrix_functions import MatrixFunctions
 from .passes import in_place
@@ -20,7 +21,7 @@ from .placement import MATRIX, Product
 from .tiles import Expression, Fragment, SharedTile, local
 
 
-class Kernel(MatrixFunctions):
+class Kernel(Along, MatrixFunctions):
     """Emits the kernel of one pass, step by step, into the current builder."""
 
     def run(self) -> None:
@@ -33,14 +34,34 @@ class Kernel(MatrixFunctions):
             self.put(name, self.arguments.buffers[name], partial(self.sequence_at, name))
         if self.plan.part.written:
             return
+        if self.plan.part.replayed:
+            self.walk_back(self.plan.part.replayed)
+            self.finish()
+            return
         with self.chunks():
-            self.leave(self.walk.saved)
+            self.leave_states(self.walk.saved)
             for step in self.walk.body:
                 self.compute(step)
             self.leave(self.walk.stored)
         if self.walk.rows is not None:
             self.end_rows(self.walk.rows)
         self.finish()
+
+    def walk_back(self, states: Collection[str]) -> None:
+        """A pass from the last token to the first; the states before each are computed anew from those of its span."""
+        with self.spans() as count:
+            for name in states:
+                self.set(name, partial(self.saved, name))
+            with self.tokens(count, self.walk.replay) as token:
+                for name in states:
+                    self.put(name, self.arguments.buffers[f"{name}_replayed"], partial(self.token_at, name, token))
+                for step in self.walk.replay:
+                    self.compute(step)
+            with self.tokens(count, self.walk.body, reverse=True) as token:
+                for name in states:
+                    self.set(name, partial(self.recalled, name, token))
+                for step in self.walk.body:
+                    self.compute(step)
 
     def end_rows(self, rows: Rows) -> None:
         """What follows from the sums of the rows of the thread block, and what is written of them."""

@@ -26,7 +26,7 @@ from .schedule import CudaSchedule
 
 @dataclass(frozen=True)
 class Scratch:
-    """Memory between passes: ``[sequences, count, *shape]``, where ``count`` are chunks, segments, or nothing."""
+    """Memory between passes: ``[sequences, count, *shape]``, where ``count`` are spans, segments, or nothing."""
 
     name: str
     count: str
@@ -74,9 +74,12 @@ def launches(program: TileProgram, schedule: CudaSchedule, sizes: Mapping[str, i
         stages.append(plan)
         for name in plan.outgoing.values():
             axes = program.axes[name]
-            remember(f"{name}_saved", "chunks", axes, dtype if len(axes) == MATRIX else "float32")
+            remember(f"{name}_saved", "spans", axes, plan.tile_dtype if len(axes) == MATRIX else "float32")
             if plan.scaled and len(axes) == MATRIX:
-                remember(f"{name}_scales", "chunks", (), "float32")
+                remember(f"{name}_scales", "spans", (), "float32")
+        for name in part.replayed:
+            memory = f"{name}_replayed"
+            scratch[memory] = Scratch(memory, "", (plan.span, *map(plan.size, program.axes[name])), "float32")
         for name in part.ends:
             carried = plan.carried[name]
             fold = Fold(carried, part.walk.reverse, plan.chunk, prod(map(plan.size, carried.axes)))

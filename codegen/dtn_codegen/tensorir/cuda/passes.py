@@ -36,6 +36,8 @@ class Pass:
         The carried tensors whose value after each segment is written.
     written : tuple[str, ...]
         The results without tokens that it writes; such a pass takes no tokens.
+    replayed : tuple[str, ...]
+        The states that it computes once more for each span of tokens, from what they were before it.
     """
 
     name: str
@@ -43,6 +45,13 @@ class Pass:
     starts: tuple[str, ...] = ()
     ends: tuple[str, ...] = ()
     written: tuple[str, ...] = ()
+    replayed: tuple[str, ...] = ()
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """All that happens, in order."""
+        walk = self.walk
+        return (*walk.setup, *walk.replay, *walk.steps[len(walk.setup) :])
 
     @property
     def segmented(self) -> bool:
@@ -72,13 +81,14 @@ def passes(program: TileProgram, *, split: bool) -> tuple[Pass, ...]:
     """
     if program.by_token and split:
         raise CompileError(f"{program.name} takes its tokens one at a time; its sequences are not cut into segments")
-    if any(walk.replay for walk in program.walks):
-        raise CompileError(f"{program.name} goes back through its tokens one at a time; that has no CUDA kernel")
     if any(step.takes_apart for step in program.steps):
         raise CompileError(f"{program.name} sums over one feature of a pair; that has no CUDA kernel")
     made: list[Pass] = []
     for number in range(len(program.walks)):
         walk = _prepared(program, number, program.walks[number])
+        if walk.replay:
+            made.append(_replaying(program, f"walk_{number}", walk))
+            continue
         if walk.rows is not None:
             made.append(Pass(f"walk_{number}", walk))
             continue
@@ -100,13 +110,23 @@ def passes(program: TileProgram, *, split: bool) -> tuple[Pass, ...]:
 
 def _prepared(program: TileProgram, number: int, walk: Walk, wanted: Iterable[str] = ()) -> Walk:
     """A walk that begins with what earlier ones computed without tokens and it reads: each pass computes that anew."""
-    names = {*wanted, *(read.tensor for step in walk.steps for read in step.reads)} - {step.name for step in walk.steps}
+    steps = (*walk.replay, *walk.steps)
+    names = {*wanted, *(read.tensor for step in steps for read in step.reads)} - {step.name for step in steps}
     before: list[Step] = []
     for step in reversed([step for earlier in program.walks[:number] for step in earlier.setup]):
         if step.name in names:
             before.append(step)
             names |= {read.tensor for read in step.reads}
     return replace(walk, setup=(*before[::-1], *walk.setup))
+
+
+def _replaying(program: TileProgram, name: str, walk: Walk) -> Pass:
+    """A pass back that also carries the states forward, within each span of tokens."""
+    before = (carried for earlier in program.walks for carried in earlier.carried)
+    states = tuple(replace(carried, first="", last="") for carried in before if carried.name in walk.loaded)
+    part = replace(walk, carried=(*walk.carried, *states), loaded=())
+    totals = tuple(carried.name for carried in walk.carried if carried.total)
+    return Pass(name, part, ends=totals, replayed=walk.loaded)
 
 
 def levels(walk: Walk) -> tuple[tuple[str, ...], ...]:

@@ -78,9 +78,14 @@ class Placement:
         return 1 if self.program.by_token else self.schedule.chunk
 
     @property
+    def span(self) -> int:
+        """Chunks from one that the states before are left in memory of to the next."""
+        return self.schedule.chunk // self.chunk
+
+    @property
     def steps(self) -> tuple[Step, ...]:
         """What happens before the first chunk, and in each."""
-        return self.part.walk.steps
+        return self.part.steps
 
     @cached_property
     def used(self) -> frozenset[str]:

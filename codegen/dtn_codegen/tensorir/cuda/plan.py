@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 
 from dtn_core.errors import CompileError
 from dtn_core.ir.nodes import ONES, Apply, Expr, MatrixFunction, factors_of, terms_of
@@ -105,15 +106,11 @@ class Plan(Placement):
     def bytes_of_chunk(self) -> int:
         """Bytes that a thread block moves to and from memory in one chunk."""
         results = [p for p in self.program.outputs if p.name in self.part.walk.results]
-        names = [p.name for p in (*self.tokens, *self.loaded, *results)]
-        names += self.outgoing if self.part.walk.rows is None else ()  # rows are written once
-        total = 0
-        for name in names:
-            elements = 1
-            for extent in self.shape(name):
-                elements *= extent
-            total += elements * BYTES[self.dtype]
-        return total
+        each = [p.name for p in (*self.tokens, *self.loaded, *results)]
+        left = self.outgoing if self.part.walk.rows is None else ()  # rows are written once
+        total = BYTES[self.dtype] * sum(prod(self.shape(name)) for name in each)
+        total += BYTES[self.tile_dtype] * sum(prod(self.shape(name)) for name in left) // self.span
+        return total + 2 * BYTES["float32"] * sum(prod(self.shape(name)) for name in self.part.replayed)
 
     # ------------------------------------------------------------------ what there is no kernel for
 

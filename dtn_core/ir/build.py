@@ -27,6 +27,15 @@ from .verify import verify
 MAX_COMMUTED = 4
 
 
+def fresh_index(hint: str, axis: str, taken: set[str]) -> Index:
+    """An index over ``axis`` whose name, ``hint`` if that is free, is not ``taken``; from now on it is."""
+    stem = hint.rstrip("0123456789")
+    names = itertools.chain([hint], (f"{stem}{number}" for number in itertools.count(2)))
+    name = next(name for name in names if name not in taken)
+    taken.add(name)
+    return Index(name, axis)
+
+
 class Builder:
     """Collects statements; a statement equal to an earlier one up to index names is not repeated."""
 

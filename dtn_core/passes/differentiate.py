@@ -23,6 +23,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ..errors import CompileError
+from ..ir.build import fresh_index
 from ..ir.functions import FUNCTIONS
 from ..ir.nodes import (
     MINUS_ONE,
@@ -41,6 +42,7 @@ from ..ir.nodes import (
     Relation,
     Statement,
     Sum,
+    all_indices,
     children,
     factors_of,
     indices_of,
@@ -98,6 +100,7 @@ class _Reverse:
             raise CompileError(f"{program.name} has no parameter {unknown[0]!r} to differentiate by")
         self.statements: list[Statement] = list(program.statements)
         self.taken = {p.name for p in program.params} | {s.name for s in program.statements} | set(program.axes)
+        self.indices = {index.name for statement in program.statements for index in all_indices(statement)}
         self.cotangents: dict[str, list[tuple[tuple[Index, ...], Expr]]] = {}
 
     def run(self) -> Program:
@@ -154,11 +157,12 @@ class _Reverse:
 
     def add(self, read: Read, value: Expr, order: tuple[Relation, ...], present: Iterable[Index]) -> None:
         """Contribute ``value`` to the cotangent of what ``read`` reads."""
+        taken = set(self.indices)
         left: list[Index] = []
         extra: list[Relation] = []
         for index in read.indices:
             if index in left:  # a diagonal: the cotangent lives on the diagonal only
-                twin = Index(f"{index.name}_{len(left)}", index.axis)
+                twin = fresh_index(f"{index.name}_{len(left)}", index.axis, taken)
                 extra.append(Relation(index, twin, equal=True))
                 left.append(twin)
             else:
@@ -274,13 +278,13 @@ class _Reverse:
 
     def matrix_function(self, value: MatrixFunction, bar: Read) -> None:
         size = len(value.grid)
-        *batch, row, column = value.indices
-        turned = (*batch, column, row)
+        row, column = value.indices[-2:]
+        turned = {row: column, column: row}
         adjoint: list[list[Read | None]] = [[None] * size for _ in range(size)]
         for r, cells in enumerate(value.grid):
             for c, cell in enumerate(cells):
                 if cell is not None:
-                    transposed = Read(cell.tensor, turned)
+                    transposed = Read(cell.tensor, tuple(turned.get(index, index) for index in cell.indices))
                     adjoint[c][r] = self.define(f"{cell.tensor}_h", value.indices, Apply("conj", (transposed,)))
         seed: list[list[Read | None]] = [[None] * size for _ in range(size)]
         seed[value.block[0]][value.block[1]] = self.define("seed", value.indices, bar)
@@ -292,14 +296,14 @@ class _Reverse:
                 if cell is not None:
                     frechet = replace(value, grid=grid, block=(r, size + c))
                     made = self.define(f"d_{cell.tensor}_part", value.indices, frechet)
-                    self.cotangents.setdefault(cell.tensor, []).append((value.indices, made))
+                    self.cotangents.setdefault(cell.tensor, []).append((cell.indices, made))
 
     def decay(self, statement: Statement, term: Expr, bar: Read, place: int) -> None:
         """``d g^k = k g^k / g``, with k + 1 the number of tokens s between: ``i <= s <= t``."""
         order = restrict(statement.order, {*indices_of(term), *statement.indices})
         relation = order[place]
         assert isinstance(relation.decay, Read)
-        between = Index(f"{relation.upper.name}_between", relation.upper.axis)
+        between = fresh_index(f"{relation.upper.name}_between", relation.upper.axis, set(self.indices))
         split = (
             Relation(relation.lower, between, relation.decay),
             Relation(between, relation.upper, relation.decay),

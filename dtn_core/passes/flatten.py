@@ -11,7 +11,7 @@ from collections import Counter
 from itertools import product as cartesian
 
 from ..ir.axes import sequence_axes
-from ..ir.build import Builder
+from ..ir.build import Builder, fresh_index
 from ..ir.nodes import (
     ONES,
     Apply,
@@ -71,8 +71,10 @@ class Flattener:
         value = statement.value
         if isinstance(value, MatrixFunction):
             grid = tuple(tuple(None if cell is None else self.tensor_read(cell) for cell in row) for row in value.grid)
-            made = MatrixFunction(value.function, grid, value.block, value.indices)
-            self.store(statement.name, statement.indices, made)
+            made = _straight(MatrixFunction(value.function, grid, value.block, value.indices))
+            self.builder.alias(
+                statement.name, statement.indices, self.builder.define(statement.name, made.indices, made)
+            )
             return
         terms: list[Term] = []
         for term in terms_of(value):
@@ -183,12 +185,7 @@ class Flattener:
         ordered = (index for relation in piece.order for index in (relation.lower, relation.upper))
         for index in dict.fromkeys((*piece.indices(), *ordered)):
             if index not in names:
-                fresh, number = index.name, 1
-                while fresh in taken:
-                    number += 1
-                    fresh = f"{index.name.rstrip('0123456789')}{number}"
-                taken.add(fresh)
-                names[index] = Index(fresh, index.axis)
+                names[index] = fresh_index(index.name, index.axis, taken)
         taken.update(index.name for index in actual)
         return piece.rename(names)
 
@@ -233,6 +230,15 @@ def _plain(term: Term, out: tuple[Index, ...]) -> bool:
         return False
     own = term.indices()
     return all(index in out for index in own) and all(len(set(f.indices)) == len(f.indices) for f in term.factors)
+
+
+def _straight(value: MatrixFunction) -> MatrixFunction:
+    """``f(Aᵀ)`` as ``f(A)``, read the other way round: the indices turned, and the grid of its blocks."""
+    *batch, row, column = value.indices
+    turned = (*batch, column, row)
+    if any(cell is not None and cell.indices != turned for cells in value.grid for cell in cells):
+        return value
+    return MatrixFunction(value.function, tuple(zip(*value.grid, strict=True)), value.block[::-1], turned)
 
 
 def _name_of(expr: Expr, default: str) -> str:

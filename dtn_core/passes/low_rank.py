@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..ir.axes import sequence_axes
-from ..ir.build import Builder
+from ..ir.build import Builder, fresh_index
 from ..ir.nodes import ONES, Expr, Index, MatrixFunction, Program, Read, Relation, Statement, product, sum_of
 from ..ir.terms import Term, single_term
 
@@ -62,14 +62,16 @@ def _split(defined: dict[str, Statement], statement: Statement) -> tuple[Term, I
     """The matrix as one term over the exponential's indices, with the index that joins U and W; or why not."""
     value = statement.value
     assert isinstance(value, MatrixFunction)
-    assert value.grid[0][0] is not None
-    source = defined.get(value.grid[0][0].tensor)
+    cell = value.grid[0][0]
+    assert cell is not None
+    source = defined.get(cell.tensor)
     term = None if source is None else single_term(source)
     if source is None or term is None:
         return "its matrix is not a product of tensors"
     if term.order:
         return "its matrix is masked, and a masked matrix is not of low rank"
-    row, column = source.indices
+    places = dict(zip(cell.indices, source.indices, strict=True))
+    row, column = (places[index] for index in value.indices)  # the matrix may be read transposed
     right = tuple(factor for factor in term.factors if column in factor.indices)
     left = tuple(factor for factor in term.factors if column not in factor.indices)
     if any(row in factor.indices for factor in right):
@@ -78,9 +80,12 @@ def _split(defined: dict[str, Statement], statement: Statement) -> tuple[Term, I
     if len(shared) != 1:
         axes = " × ".join(sorted(index.axis for index in shared)) or "1"
         return f"its rank is the product of several axes ({axes})"
-    bond = shared.pop()
     names = {row: value.indices[0], column: value.indices[1]}
-    return Term(term.coefficient, term.factors).rename(names), bond
+    taken = {index.name for index in value.indices}
+    for index in term.indices():
+        if index not in names:
+            names[index] = fresh_index(index.name, index.axis, taken)
+    return Term(term.coefficient, term.factors).rename(names), names[shared.pop()]
 
 
 def _rewrite(builder: Builder, statement: Statement, term: Term, bond: Index) -> None:
@@ -90,8 +95,8 @@ def _rewrite(builder: Builder, statement: Statement, term: Term, bond: Index) ->
     left = Term(term.coefficient, tuple(factor for factor in term.factors if column not in factor.indices))
     right = Term((), tuple(factor for factor in term.factors if column in factor.indices))
     name = statement.name
-    other = Index(f"{bond.name}_", bond.axis)
-    token = Index(f"{column.name}_", column.axis)
+    names = {index.name for index in (*term.indices(), *value.indices)}
+    other, token = (fresh_index(f"{index.name}_", index.axis, names) for index in (bond, column))
     # U and W stay products here: of Wᵀ U much may exist already, and neither may be worth having whole
     gram = product(_value(right, {column: token}), _value(left, {row: token, bond: other}))
     inner = builder.define(f"{name}_gram", (bond, other), gram)

@@ -1,4 +1,4 @@
-"""What random programs found, shrunk: each was wrong, or refused, once."""
+"""What random programs and readers found, shrunk: each was wrong, or refused, once."""
 
 from __future__ import annotations
 
@@ -186,6 +186,45 @@ FOUND = {
         f(x[d,n]) -> o[d,n]:
             o[a,t] = x[a,i] * x[b,i] * x[b,t]   where i <= t""",
         {"d": 2, "n": 7},
+    ),
+    "exponentials of a product and of its transpose": case(
+        """
+        f(x[n,d], z[n,d]) -> o[n,d]:
+            p[i,j] = x[i,a] * z[j,a]
+            q[i,j] = z[i,a] * x[j,a]
+            e[i,j] = expm(p[i,j])
+            f[i,j] = expm(q[i,j])
+            o[i,a] = e[i,j] * x[j,a] + 2 * f[i,j] * x[j,a]""",
+        {"n": 40, "d": 1},
+    ),
+    "exponentials of a matrix of features and of its transpose": case(
+        """
+        f(x[n,d], z[n,d]) -> o[n,d]:
+            p[a,b] = x[i,a] * z[i,b] / n
+            e[a,b] = expm(p[a,b])
+            f[a,b] = expm(p[b,a])
+            o[i,a] = e[a,b] * x[i,b] + 2 * f[a,b] * x[i,b]""",
+        {"n": 9, "d": 3},
+    ),
+    "an index of the name that the twin of a diagonal would have": case(
+        """
+        f(x[n,d], w[n,d,d,d]) -> o[n,d]:
+            o[t,c] = w[t,a,a,a_2] * x[i,a_2] * x[i,c]   where i <= t""",
+        {"n": 9, "d": 2},
+    ),
+    "an index of the name of those that a decay lies between": case(
+        """
+        f(x[n,d], g) -> o[n,d]:
+            o[t,a] = x[t,b] * x[t_between,b] * x[t_between,a]   where t_between <= t decay g""",
+        {"n": 9, "d": 2},
+    ),
+    "an index of the name of a bond": case(
+        """
+        f(x[n,d], m[d,d]) -> o[n,d]:
+            p[i,j] = x[i,a_] * m[a_,a] * x[j,a]
+            e[i,j] = expm(p[i,j])
+            o[i,a] = e[i,j] * x[j,a]""",
+        {"n": 40, "d": 1},
     ),
 }
 

@@ -6,6 +6,7 @@ sixth-order stencil, real and complex.  A cotangent of a complex tensor is ``∂
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -15,6 +16,7 @@ from dtn_core.errors import CompileError
 from dtn_core.interpret import interpret
 from dtn_core.ir.functions import FUNCTIONS
 from dtn_core.ir.nodes import Read
+from dtn_core.ir.verify import verify
 from dtn_core.notation import parse
 from dtn_core.operators import catalogue, tensor_attention, tensor_interaction
 from dtn_core.passes.differentiate import differentiate
@@ -77,6 +79,8 @@ CASES = {
     "a transpose": "f(x[n,d]) -> s[d,n]: s[a,i] = x[i,a]",
     "a trace": "f(q[n,d], k[n,d]) -> r: T[i,j] = q[i,a]*k[j,a]; r = T[x,x]",
     "a diagonal of an argument": "f(m[n,n], w[n]) -> s: s = m[i,i] * w[i]",
+    "a diagonal of three, and an index of the name that its second would have": "f(m[d,d,d,d], w[d]) -> s: s = m[a,a,a,a_2] * w[a_2]",
+    "a decay, and an index of the name of those between": "f(x[n], w[n], g) -> y[n]: y[t] = x[t_between] * w[t] where t_between <= t decay g",
     "a matrix read both ways": "f(m[n,n]) -> s[n,n]: s[i,j] = m[i,j] * m[j,i]",
     "a scalar": "f(x[n], g) -> s[n]: s[i] = g * g * x[i]",
     "a scalar alone": "f(x[n], g) -> s[n]: s[i] = x[i] + g",
@@ -240,6 +244,24 @@ class TestMatrixFunctions:
     def test_a_block_of_a_grid(self, rng):
         text = "f(m[d,d], w[d,d], v[d]) -> o[d]: F[a,b] = expm(m[a,b], w[a,b]; 0, m[a,b])[0,1]; o[a] = F[a,b]*v[b]"
         assert_close_in_floats(parse(text), [*rng.normal(size=(2, 3, 3)), rng.normal(size=3)], rng)
+
+    @pytest.mark.parametrize("kind", ["real", "complex"])
+    def test_a_matrix_and_its_transpose(self, rng, kind):
+        text = (
+            "f(m[d,d], v[d]) -> o[d]: E[a,b] = expm(m[a,b]); F[a,b] = expm(m[b,a]); o[a] = E[a,b]*v[b] + 2*F[a,b]*v[b]"
+        )
+        m, v = rng.normal(size=(3, 3)), rng.normal(size=3)
+        assert_close_in_floats(parse(text), [m + 0.3j * m.T if kind == "complex" else m, v], rng)
+
+    def test_a_block_of_a_grid_of_transposed_blocks(self, rng):
+        text = "f(m[d,d], w[d,d], v[d]) -> o[d]: F[a,b] = expm(m[a,b], w[a,b]; 0, m[a,b])[0,1]; o[a] = F[a,b]*v[b]"
+        program = parse(text)
+        value = program.statements[0].value
+        (first, second), last = value.grid
+        turned = Read(first.tensor, first.indices[::-1])
+        mixed = replace(value, grid=((turned, second), last))
+        program = replace(program, statements=(replace(program.statements[0], value=mixed), *program.statements[1:]))
+        assert_close_in_floats(verify(program), [*rng.normal(size=(2, 3, 3)), rng.normal(size=3)], rng)
 
 
 class TestClosure:

@@ -55,6 +55,34 @@ def test_the_rewritten_operator_has_the_same_value(rng, order, normalize, kind):
     assert np.allclose(interpret(rewritten, q, k, v, **operator.scalars), expected, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "T[i,j] = q[i,a]*k[j,a]; E[i,j] = expm(T[j,i]); o[i,c] = E[i,j]*v[j,c]",
+        (
+            "A[i,j] = q[i,a]*k[j,a]; B[i,j] = k[i,a]*q[j,a]; E[i,j] = expm(A[i,j]); F[i,j] = expm(B[i,j])\n"
+            " o[i,c] = E[i,j]*v[j,c] + 2*F[i,j]*v[j,c]"
+        ),
+        "T[i,j] = q[i,a_]*m[a_,a]*k[j,a]; E[i,j] = expm(T[i,j]); o[i,c] = E[i,j]*v[j,c]",
+        "T[i,i_] = q[i,a]*k[i_,a]; E[i,i_] = expm(T[i,i_]); o[i,c] = E[i,i_]*v[i_,c]",
+        "T[s,t] = q[s,i]*k[t,i]; E[i,j] = expm(T[i,j]); o[i,c] = E[i,j]*v[j,c]",
+    ],
+    ids=["transposed", "both", "the name of the bond", "the name of the column", "a feature with the name of a row"],
+)
+def test_however_its_indices_are_called_and_ordered(rng, text):
+    program = parse(f"f(q[n,d], k[n,d], v[n,e], m[d,d]) -> o[n,e]: {text}")
+    q, k, v, m = (
+        0.5 * rng.normal(size=(6, 3)),
+        rng.normal(size=(6, 3)),
+        rng.normal(size=(6, 2)),
+        rng.normal(size=(3, 3)),
+    )
+    rewritten = low_rank(flatten(program))
+    assert ("d", "d") in axes_of_exponentials(rewritten)
+    assert ("n", "n") not in axes_of_exponentials(rewritten)
+    np.testing.assert_allclose(interpret(rewritten, q, k, v, m), interpret(program, q, k, v, m), rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize("order", ORDERS)
 def test_the_exponential_left_is_of_a_d_by_d_matrix(order):
     program = low_rank(flatten(tensor_attention(order=order, activation="expm").program))

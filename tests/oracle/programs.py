@@ -44,8 +44,9 @@ PARAMS = (
 DECAY = "g"
 """The scalar parameter that may be a decay; whoever draws arguments keeps it in (0, 1]."""
 
-NAMES = {"n": ("i", "j", "t"), "d": ("a", "b"), "e": ("c",)}
-MORE_NAMES = {"n": ("i", "j", "k", "t"), "d": ("a", "b", "f"), "e": ("c", "p")}
+NAMES = {"n": ("i", "j", "t"), "d": ("a", "a_1"), "e": ("c",)}
+MORE_NAMES = {"n": ("i", "j", "t_between", "t"), "d": ("a", "a_1", "a_"), "e": ("c", "i_")}
+"""Of indices, those among them that a pass would call its own."""
 SIZES = {"n": 3, "d": 2, "e": 2}
 EXACT = ("conj", "real", "relu", "step", "abs", "recip")
 SMOOTH = ("conj", "real", "tanh", "sigmoid", "silu", "gelu", "erf")
@@ -98,7 +99,8 @@ def _wild(draw, name, known, words):
     if words.matrices and square and draw(st.integers(0, 4)) == 0:
         tensor = draw(st.sampled_from(square))
         pair = tuple(Index(n, known[tensor][0]) for n in ("i", "j"))
-        return Statement(name, pair, MatrixFunction("expm", ((Read(tensor, pair),),), (0, 0), pair))
+        cell = Read(tensor, pair if draw(st.booleans()) else pair[::-1])
+        return Statement(name, pair, MatrixFunction("expm", ((cell,),), (0, 0), pair))
     value = sum_of(*draw(st.lists(_term(known, words), min_size=1, max_size=2)))
     found = list(indices_of(value))
     left = tuple(draw(st.permutations(found))[: draw(st.integers(0, min(3, len(found))))])

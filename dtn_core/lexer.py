@@ -60,7 +60,8 @@ class Cursor:
             match = _TOKEN.match(text, position)
             here = Token("", text[position], line, position - start + 1)
             if match is None:
-                self.fail(f"unexpected character {text[position]!r}", here)
+                hint = "; indices are ordered by <= and ==" if text[position] in "<>" else ""
+                self.fail(f"unexpected character {text[position]!r}{hint}", here)
             kind, word = str(match.lastgroup), match.group()
             if kind == "newline":
                 if not brackets:

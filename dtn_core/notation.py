@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from fractions import Fraction
 
 from .errors import VerificationError
@@ -25,6 +26,7 @@ from .ir.functions import FUNCTIONS, MATRIX_FUNCTIONS
 from .ir.nodes import (
     MINUS_ONE,
     ONES,
+    ZERO,
     Apply,
     Expr,
     Extent,
@@ -38,6 +40,7 @@ from .ir.nodes import (
     Relation,
     Statement,
     Sum,
+    factors_of,
     product,
     reads,
     reciprocal,
@@ -50,6 +53,7 @@ from .lexer import Cursor, Token
 
 MAX_DEPTH = 40
 MAX_TERMS = 1_000
+TINIEST, LARGEST = Fraction(math.ulp(0.0)), Fraction(sys.float_info.max)
 
 
 def parse(text: str) -> Program:
@@ -124,11 +128,7 @@ class _Parser(Cursor):
         self.skip_lines()
         while self.here.kind != "end":
             statements.append(self.statement())
-            if self.here.kind not in ("newline", "end") and self.here.text != ";":
-                self.fail(
-                    f"expected an operator or the end of the statement, got {self.shown(self.here)}",
-                    self.here,
-                )
+            self.end_of_statement()
             self.skip_lines()
         for token, output in outputs:
             axes = None if output.name in self.params else self.defined.get(output.name)
@@ -170,11 +170,13 @@ class _Parser(Cursor):
         self.expect("=", f" after {target.text}")
         self.ranges = {}
         value = self.sum()
+        if self.here.text != "where":
+            self.end_of_statement()
         after = self.position
         self.skip_lines()
         order: list[Relation] = []
         if self.accept("where"):
-            order = self.order()
+            order = self.order({token.text for token in left})
         else:
             self.position = after
         indices = []
@@ -185,7 +187,12 @@ class _Parser(Cursor):
         self.defined[target.text] = tuple(index.axis for index in indices)
         return Statement(target.text, tuple(indices), value, tuple(order))
 
-    def order(self) -> list[Relation]:
+    def end_of_statement(self) -> None:
+        """Refuse anything but what ends a statement."""
+        if self.here.kind not in ("newline", "end") and self.here.text != ";":
+            self.fail(f"expected an operator or the end of the statement, got {self.shown(self.here)}", self.here)
+
+    def order(self, left: set[str]) -> list[Relation]:
         relations: list[Relation] = []
         while True:
             words = [self.expect_name("an index")]
@@ -197,8 +204,11 @@ class _Parser(Cursor):
                 self.fail(f"expected '<=' after index {words[0].text}, got {self.shown(self.here)}", self.here)
             decay = self.decay() if self.accept("decay") else None
             known = [word for word in words if word.text in self.ranges]
-            if not known:
-                self.fail(f"unknown index {words[0].text}", words[0])
+            unknown = [word for word in words if word.text not in self.ranges and word.text not in left]
+            if unknown or not known:
+                word = (unknown or words)[0]
+                hint = f"one[{word.text}:axis] sums over an index that nothing else has"
+                self.fail(f"unknown index {word.text}; {hint}", word)
             axis = self.ranges[known[0].text]
             chain = [self.index(word, axis) for word in words]
             for lower, upper, equal in zip(chain, chain[1:], operators, strict=False):
@@ -215,8 +225,11 @@ class _Parser(Cursor):
     def decay(self) -> Number | Read:
         token = self.take()
         if token.kind == "number":
-            return self.number(token)
-        if token.kind == "name" and self.defined.get(token.text) == ():
+            value = self.number(token)
+            if not 0 < value.value <= 1:
+                self.fail(f"decay {token.text} is outside (0, 1]", token)
+            return value
+        if token.kind == "name" and token.text in self.params and self.defined[token.text] == ():
             return Read(token.text)
         return self.fail(f"decay takes a number or a scalar parameter, got {self.shown(token)}", token)
 
@@ -242,7 +255,11 @@ class _Parser(Cursor):
         """Product of two expressions, distributed over sums: each term sums its own indices."""
         if len(terms_of(left)) * len(terms_of(right)) > MAX_TERMS:
             self.fail(f"more than {MAX_TERMS} terms after expanding the brackets", self.here)
-        return sum_of(*(product(a, b) for a in terms_of(left) for b in terms_of(right)))
+        made = [product(a, b) for a in terms_of(left) for b in terms_of(right)]
+        for first in (factors_of(term)[0] for term in made):
+            if isinstance(first, Number) and first.value and not TINIEST <= abs(first.value) <= LARGEST:
+                self.fail("a product of numbers that is outside the range of float64", self.here)
+        return sum_of(*made)
 
     def term(self) -> Expr:
         value = self.factor()
@@ -285,7 +302,9 @@ class _Parser(Cursor):
 
     def number(self, token: Token) -> Number:
         value = float(token.text)
-        if math.isinf(value) or (value == 0 and re.search(r"[1-9]", token.text.lower().split("e")[0])):
+        if value == 0 and not re.search(r"[1-9]", token.text.lower().split("e")[0]):
+            return ZERO  # whatever its exponent, which may be long
+        if math.isinf(value) or value == 0:
             self.fail(f"{token.text} is outside the range of float64", token)
         return Number(Fraction(token.text))
 

@@ -330,5 +330,6 @@ def _is_inverse_size(expr: Expr) -> bool:
 
 
 def constant(value: Fraction) -> ast.expr:
-    """A number as an integer where it is one, else as a float."""
-    return ast.Constant(value.numerator if value.denominator == 1 else float(value))
+    """A number as an integer where it is one that every framework has, else as a float."""
+    exact = value.denominator == 1 and abs(value) < 2**53
+    return ast.Constant(value.numerator if exact else float(value))

@@ -128,6 +128,12 @@ def test_a_number_beyond_floating_point_is_refused():
     refuse(HEAD + "1e400 * x[i]")
 
 
+@pytest.mark.parametrize("zero", ["0e999999999", "0.0e-999999999"])
+def test_a_zero_with_a_long_exponent_is_zero(zero):
+    with bounded(2):
+        assert parse(f"{HEAD}x[i] + {zero}") == parse(f"{HEAD}x[i] + 0")
+
+
 def test_powers_of_brackets_are_refused_when_they_expand_too_far():
     assert f"more than {MAX_TERMS} terms" in refuse(HEAD + "*".join(["(a + b)"] * 30)).message
 
@@ -147,7 +153,8 @@ def diamonds(count):
     relations = []
     for place in range(count):
         relations += [f"c{place} <= u{place} <= c{place + 1}", f"c{place} <= w{place} <= c{place + 1}"]
-    return f"f(x[n]) -> y[n]: y[c{count}] = x[c0] * x[c{count}] where " + ", ".join(relations)
+    between = ",".join(f"{name}{place}:n" for name in "cuw" for place in range(name == "c", count))
+    return f"f(x[n]) -> y[n]: y[c{count}] = x[c0] * one[{between}] * x[c{count}] where " + ", ".join(relations)
 
 
 def test_an_order_with_exponentially_many_chains_is_read_in_bounded_time():

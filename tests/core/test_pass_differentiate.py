@@ -93,7 +93,7 @@ CASES = {
     "an order": "f(x[n], w[n]) -> y[n]: y[t] = x[i] * w[t] where i <= t",
     "a mirrored order": "f(x[n], w[n]) -> y[n]: y[t] = x[i] * w[t] where t <= i",
     "a chain": "f(x[n], w[n]) -> y[n]: y[t] = x[j] * w[i] where j <= i <= t",
-    "an order of an absent index": "f(x[n]) -> y[n]: y[t] = x[t] where i <= t",
+    "an order of an absent index": "f(x[n]) -> y[n]: y[t] = x[t] * one[i:n] where i <= t",
     "an equality": "f(x[n], w[n]) -> y: y = x[i] * w[j] where i == j",
     "a decay that is a number": "f(x[n], w[n]) -> y[n]: y[t] = x[i] * w[t] where i <= t decay 0.5",
     "a decay that is an argument": "f(x[n], g) -> y[n]: y[t] = x[i] * x[t] where i <= t decay g",

@@ -59,7 +59,7 @@ class JaxFunction(Function):
     target = TARGET
     arrays = JaxArrays()
 
-    def convert(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
+    def convert(self, tensors: Sequence[Any], names: Sequence[str] = ()) -> tuple[Any, ...]:
         """Arguments as JAX arrays."""
         return tuple(tensor if hasattr(tensor, "dtype") else jnp.asarray(tensor) for tensor in tensors)
 

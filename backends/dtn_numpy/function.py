@@ -48,7 +48,7 @@ class NumpyFunction(Function):
     target = TARGET
     arrays = NumpyArrays()
 
-    def convert(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
+    def convert(self, tensors: Sequence[Any], names: Sequence[str] = ()) -> tuple[Any, ...]:
         """Arguments as arrays."""
         return tuple(np.asarray(tensor) for tensor in tensors)
 

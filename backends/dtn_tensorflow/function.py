@@ -62,7 +62,7 @@ class TensorFlowFunction(Function):
         """As :meth:`dtn_codegen.function.Function.__call__`; nothing in it is for AutoGraph to convert."""
         return super().__call__(*tensors, **named)
 
-    def convert(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
+    def convert(self, tensors: Sequence[Any], names: Sequence[str] = ()) -> tuple[Any, ...]:
         """Arguments as tensors."""
         return tuple(tf.convert_to_tensor(tensor) for tensor in tensors)
 

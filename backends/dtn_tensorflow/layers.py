@@ -62,7 +62,9 @@ class _Ops:
         return keras.ops.reshape(x, (*keras.ops.shape(x)[:-count], *shape))
 
     def constant(self, values: Sequence[float], like: tf.Tensor) -> tf.Tensor:
-        return tf.constant(values, like.dtype)
+        return tf.constant(
+            values, like.dtype.real_dtype if like.dtype.size >= 4 else tf.float32
+        )  # 0.999 is 1 in bfloat16
 
     def take(self, own: Layer, name: str, places: tf.Tensor) -> tf.Tensor:
         return tf.gather(self.value(own, name), places)

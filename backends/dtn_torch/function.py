@@ -72,9 +72,9 @@ class TorchFunction(Function):
         if self.kernels is not None:
             self.enter(PLAIN)
 
-    def convert(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
+    def convert(self, tensors: Sequence[Any], names: Sequence[str] = ()) -> tuple[Any, ...]:
         """The tensors themselves; anything else is refused."""
-        for name, tensor in zip((*self.signature.tensors, "padding_mask"), tensors, strict=False):
+        for name, tensor in zip(names or self.signature.tensors, tensors, strict=True):
             if not isinstance(tensor, torch.Tensor):
                 raise TypeError(f"{self.__name__}: {name} is a {type(tensor).__name__}, expected a torch.Tensor")
         return tuple(tensors)
@@ -84,7 +84,7 @@ class TorchFunction(Function):
         wide = torch.float32
         for tensor in tensors:
             wide = torch.promote_types(wide, tensor.dtype)
-        return value.to(wide)
+        return torch.as_tensor(value, device=tensors[0].device).to(wide)  # an array of NumPy, or a number of it
 
     def scalar_values(
         self, named: Mapping[str, Any], tensors: Sequence[Any], shapes: Sequence[tuple[Any, ...]] | None = None

@@ -10,6 +10,7 @@ from typing import Any
 from dtn_core.errors import CompileError
 from dtn_core.explain import Explanation, explain
 from dtn_core.operators import Operator
+from dtn_core.passes.padding import MASK
 from dtn_core.passes.pipeline import Lowered, choose
 
 from . import tokens
@@ -90,7 +91,9 @@ class Function:
         *tensors
             ``[..., *axes]`` in the operator's order (or by name); leading axes broadcast.
         padding_mask
-            ``[..., n]``, True at real tokens; padded tokens count for nothing and give 0.
+            Booleans ``[..., n]``, True at real tokens; padded tokens count for nothing and give 0. Its leading axes
+            are those of the tensors: for ``q[batch, heads, n, d]``, one of ``[batch, n]`` is given as
+            ``mask[:, None]``. A decay is of places, not of tokens: it goes on over padded ones.
         cu_seqlens
             Where each of N sequences packed one after another along the tokens' axis starts, and where the last
             ends: integers ``[N + 1]`` from 0 to n, a list or a concrete vector.  Each is computed by itself.
@@ -126,8 +129,8 @@ class Function:
         if plan is None:
             tensors, named = self.signature.bind(tensors, named)
             tensors = self.convert(tensors)
-            given = tensors if padding_mask is None else (*tensors, *self.convert((padding_mask,)))
-            plan = self.plan(given, padding_mask is not None, initial_state, return_state, chunk_size)
+            given = tensors if padding_mask is None else (*tensors, self.convert_mask(padding_mask))
+            plan = self.plan(given, named, padding_mask is not None, initial_state, return_state, chunk_size)
             scalars = self.scalar_values(named, tensors, shapes_of(tensors))
             self.plans.remember(key, plan)
         else:
@@ -179,7 +182,7 @@ class Function:
             self.tokens.check_streams(resuming=True)
             tensors, named = self.signature.bind(tensors, named)
             tensors = self.convert(tensors)
-            plan = self.plan_step(tensors, state)
+            plan = self.plan_step(tensors, named, state)
             if plan is None:
                 return tokens.step(self, state, tensors, named)
             scalars = self.scalar_values(named, tensors, self.tokens.with_one(tensors))
@@ -204,7 +207,13 @@ class Function:
     # ---------------------------------------------------------------------------- planning
 
     def plan(
-        self, arrays: Sequence[Any], padded: bool, initial_state: Any, return_state: bool, chunk_size: int | None
+        self,
+        arrays: Sequence[Any],
+        named: Mapping[str, Any],
+        padded: bool,
+        initial_state: Any,
+        return_state: bool,
+        chunk_size: int | None,
     ) -> Plan:
         """Check shapes, dtypes, states and options, and choose the form that is cheapest at these sizes."""
         resuming = initial_state is not None or return_state
@@ -220,19 +229,19 @@ class Function:
                 streams,
                 initial_state,
                 sizes,
-                self.signature.leading(shapes_of(arrays)) if sizes else None,
+                self.signature.leadings(shapes_of(arrays), named) if sizes else None,
             )
         if not return_state:
             return Plan(generated, options, None)
         return Plan(generated, {**options, "return_state": True}, streams.kind)
 
-    def plan_step(self, arrays: Sequence[Any], state: Any) -> Plan | None:
+    def plan_step(self, arrays: Sequence[Any], named: Mapping[str, Any], state: Any) -> Plan | None:
         """As :meth:`plan`, for tensors without an axis of tokens; None where a step is a call with one token."""
         if self.kernels is not None or self.tracing():
             return None
         program = self.operator.program
         shapes = self.tokens.with_one(arrays)
-        sizes, leading = axis_sizes(program, shapes, self.layout), leading_axes(program, shapes, self.layout)
+        sizes, leading = axis_sizes(program, shapes, self.layout), self.signature.leadings(shapes, named)
         complex_input = self.check_dtypes(arrays)
         form = self.choose(self.forms.candidates(complex_input=complex_input), None)
         streams = self.tokens.streams(complex_input=complex_input)
@@ -302,9 +311,25 @@ class Function:
         """Whether shapes may be symbolic just now, and must not be remembered."""
         return False
 
-    def convert(self, tensors: Sequence[Any]) -> tuple[Any, ...]:
-        """Arguments as the framework's tensors."""
+    def convert(self, tensors: Sequence[Any], names: Sequence[str] = ()) -> tuple[Any, ...]:
+        """Arguments as the framework's tensors; ``names`` are theirs, by default those of the operator's tensors."""
         return tuple(tensors)
+
+    def convert_mask(self, padding_mask: Any) -> Any:
+        """A padding mask as the framework's tensor.
+
+        Raises
+        ------
+        TypeError
+            For floating numbers, which elsewhere are added to scores: 0 for a real token, there, and -inf for none.
+        """
+        (mask,) = self.convert((padding_mask,), (MASK,))
+        dtype = dtype_name(mask)
+        if dtype.startswith(("float", "bfloat", "complex")):
+            raise TypeError(
+                f"{self.__name__}: {MASK} has dtype {dtype}; expected booleans (or integers), true at real tokens"
+            )
+        return mask
 
     def is_complex(self, names: Sequence[str], arrays: Sequence[Any]) -> bool:
         """Whether any array is complex; refuses dtypes that are neither floating nor complex.

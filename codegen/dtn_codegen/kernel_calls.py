@@ -69,8 +69,8 @@ def call_kernels(
         bound, named = function.signature.bind(tensors, named)
         tensors = function.convert(bound)
         if padding_mask is not None:
-            (padding_mask,) = function.convert((padding_mask,))
-        checked = _check(function, tensors, padding_mask, initial_state, return_state, chunk_size)
+            padding_mask = function.convert_mask(padding_mask)
+        checked = _check(function, tensors, named, padding_mask, initial_state, return_state, chunk_size)
         function.plans.remember(key, checked)
     kernels, leading, sizes, kind = checked
     if 0 in leading or 0 in sizes.values():  # there is nothing to walk along
@@ -95,6 +95,7 @@ def call_kernels(
 def _check(
     function: Function,
     tensors: Sequence[Any],
+    named: Mapping[str, Any],
     padding_mask: Any,
     initial_state: Any,
     return_state: bool,
@@ -117,7 +118,8 @@ def _check(
     streams = function.tokens.streams(complex_input=False)
     if streams is not None and initial_state is not None:
         known = not function.tracing()
-        check_state(function.__name__, streams, initial_state, sizes if known else None, leading if known else None)
+        leadings = function.signature.leadings(shapes, named) if known else None
+        check_state(function.__name__, streams, initial_state, sizes if known else None, leadings)
     return Checked(kernels, leading, sizes, streams.kind if streams is not None and return_state else None)
 
 

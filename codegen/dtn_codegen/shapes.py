@@ -108,6 +108,20 @@ def broadcasts(shape: Sequence[Any], leading: Sequence[Any]) -> bool:
     return all(a is None or b is None or 1 in (a, b) or a == b for a, b in pairs)
 
 
+def broadcasts_to(shape: Sequence[Any], wholes: Sequence[Sequence[Any]]) -> bool:
+    """Whether ``shape`` broadcasts to what ``wholes`` broadcast to, which it then does not make larger.
+
+    Examples
+    --------
+    >>> broadcasts_to((1, 4), [(3, 1), (4,)]), broadcasts_to((3, 4), [(1, 4)])
+    (True, False)
+    """
+    known = [[whole[-1 - place] for whole in wholes if place < len(whole)] for place in range(len(shape))]
+    return all(
+        size in (1, None) or size in sizes or None in sizes for size, sizes in zip(reversed(shape), known, strict=True)
+    )
+
+
 def flat_leading(leading: Sequence[Any]) -> tuple[Any, Any]:
     """Leading axes as two: everything but the last, and the last (the heads).
 

@@ -108,6 +108,11 @@ class Signature:
         """The leading axes of the operator's tensors, whose shapes come first in ``shapes``."""
         return leading_axes(self.program, shapes[: len(self.tensors)], self.layout)
 
+    def leadings(self, shapes: Sequence[tuple[Any, ...]], named: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """The same, and those of the scalar arguments among ``named``."""
+        scalars = (named.get(name) for name in self.scalars)
+        return [self.leading(shapes), *(tuple(getattr(scalar, "shape", ())) for scalar in scalars)]
+
     def typed(self, arrays: Sequence[Any]) -> tuple[list[str], list[Any]]:
         """Names and arrays of the tensors that are not masks."""
         pairs = [(n, a) for n, a in zip(self.tensors, arrays, strict=False) if n not in self.masks]

@@ -13,7 +13,7 @@ from dtn_core.ir.nodes import Program
 from dtn_core.passes.stream import Stream
 
 from .python import ir_hash
-from .shapes import broadcasts
+from .shapes import broadcasts_to
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,26 @@ def streamed(operator: Program, stream: Stream) -> Streamed:
 @lru_cache(maxsize=1024)
 def _kind(operator: str, names: tuple[str, ...], hashed: str) -> Any:
     kind = namedtuple(f"{operator}_state", names, rename=True)  # type: ignore[misc]
-    setattr(kind, "_operator", hashed)  # noqa: B010 - mypy; no field has this name, rename sees to it
+
+    def reduced(state: Any) -> tuple[Any, ...]:
+        return _restored, (operator, names, hashed, tuple(state))
+
+    for name, value in {"_operator": hashed, "__reduce__": reduced}.items():  # no fields: rename sees to it
+        setattr(kind, name, value)
     return kind
 
 
+def _restored(operator: str, names: tuple[str, ...], hashed: str, state: tuple[Any, ...]) -> Any:
+    """A state from its pickle."""
+    return _kind(operator, names, hashed)(*state)
+
+
 def check_state(
-    operator: str, streamed: Streamed, given: Any, sizes: Mapping[str, Any] | None, leading: Sequence[Any] | None
+    operator: str,
+    streamed: Streamed,
+    given: Any,
+    sizes: Mapping[str, Any] | None,
+    leading: Sequence[Sequence[Any]] | None,
 ) -> None:
     """Refuse a state that is not this operator's.
 
@@ -69,7 +83,8 @@ def check_state(
     given
         The state.
     sizes, leading
-        The sizes of the axes and the tensors' leading axes; None where they may not be looked at.
+        The sizes of the axes, and the leading axes of the tensors and of each scalar; None where they may not be looked
+        at.
 
     Raises
     ------
@@ -99,8 +114,8 @@ def check_state(
         shape = tuple(tensor.shape)
         places = len(shape) - len(expected)
         wrong = places < 0 or any(None not in (a, b) and a != b for a, b in zip(shape[places:], expected, strict=True))
-        if wrong or not broadcasts(shape[:places], leading):
-            wanted = ", ".join(map(str, (*(leading or ["..."]), *expected)))
+        if wrong or not broadcasts_to(shape[:places], leading):
+            wanted = ", ".join(map(str, (*(leading[0] or ["..."]), *expected)))
             raise ShapeError(
                 f"{operator}: state {name} has shape {shape}, expected [{wanted}] ({', '.join(('...', *axes))})"
             )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from dtn_core.operators import Operator
 from dtn_core.passes.pipeline import candidates
 
@@ -54,7 +56,7 @@ class Tokens:
     def check_options(self, resuming: bool, chunk_size: Any) -> None:
         """Refuse a chunk size that is none, and options of another kind of operator."""
         if chunk_size is not None and (
-            isinstance(chunk_size, bool) or not isinstance(chunk_size, int) or chunk_size < 1
+            isinstance(chunk_size, bool) or not isinstance(chunk_size, int | np.integer) or chunk_size < 1
         ):
             raise ValueError(f"{self.operator.name}: chunk_size={chunk_size!r} is not an integer >= 1")
         if resuming or chunk_size is not None:

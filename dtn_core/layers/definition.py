@@ -67,7 +67,7 @@ class Ops(Protocol):
         """``x`` with its last ``count`` axes replaced by ``shape``."""
 
     def constant(self, values: Sequence[float], like: Array) -> Array:
-        """A vector of the type of ``like``."""
+        """A vector of real numbers, as wide as those of ``like`` and at least float32."""
 
     def step(self, own: Any, name: str, state: State, *tokens: Array, **keywords: Any) -> tuple[Array, State]:
         """One token more of the compiled operator ``name`` of the layer, and the state after it."""

@@ -17,6 +17,7 @@ from .validation import positive_int, refuse
 Tokens = NDArray[np.int32]
 Advance = Callable[[Tokens, State], tuple[NDArray[Any], State]]
 
+NUMBERS = (int, float, np.integer, np.floating)
 LONGEST_PIECE = 512  # tokens of a prompt read at a time: bounds the memory, whatever the prompt's length
 
 
@@ -47,13 +48,13 @@ class Sampler:
     """
 
     def __init__(self, temperature: float = 1.0, top_k: int | None = None, seed: int | None = 0) -> None:
-        if isinstance(temperature, bool) or not isinstance(temperature, int | float) or not 0 <= temperature < math.inf:
+        if isinstance(temperature, bool) or not isinstance(temperature, NUMBERS) or not 0 <= temperature < math.inf:
             raise refuse("temperature", temperature, "a finite number of at least 0")
-        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
+        if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0):
             raise refuse("seed", seed, "None or an integer of at least 0")
         self.temperature = float(temperature)
         self.top_k = None if top_k is None else positive_int("top_k", top_k)
-        self.random = np.random.Generator(np.random.Philox(np.random.SeedSequence(seed)))
+        self.random = np.random.Generator(np.random.Philox(np.random.SeedSequence(None if seed is None else int(seed))))
 
     def __call__(self, logits: NDArray[Any]) -> Tokens:
         """Tokens ``[...]`` for ``logits[..., vocab]``."""
@@ -134,7 +135,7 @@ class LanguageModel:
         Returns
         -------
         Array
-            ``[..., n + max_new_tokens]``.
+            ``[..., n + max_new_tokens]`` of the prompt's dtype, or int32 where that does not hold every token.
 
         Raises
         ------
@@ -149,8 +150,9 @@ class LanguageModel:
             raise refuse("max_new_tokens", max_new_tokens, "an integer of at least 0")
         given = self.tokens_to_numpy(prompt)
         drawn = list(islice(self.stream(prompt, temperature, top_k, seed), count))
-        added = [np.stack(drawn, axis=-1).astype(given.dtype)] if drawn else []
-        return self.tokens_from_numpy(np.concatenate([given, *added], axis=-1))
+        last = self.definition.config()["vocab_size"] - 1
+        kind = given.dtype if last <= np.iinfo(given.dtype).max else np.int32  # bytes do not hold every token
+        return self.tokens_from_numpy(np.concatenate([given, *(token[..., None] for token in drawn)], -1).astype(kind))
 
     def stream(
         self, prompt: Any, temperature: float = 1.0, top_k: int | None = None, seed: int | None = 0

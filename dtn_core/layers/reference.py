@@ -99,7 +99,7 @@ class _DenseOps:
         return x.reshape(*x.shape[: x.ndim - count], *shape)
 
     def constant(self, values: Sequence[float], like: Any) -> Any:
-        return np.asarray(values, like.dtype)
+        return np.asarray(values, np.float64)
 
     def take(self, own: _Layer, name: str, places: Any) -> Any:
         return own.weights[name][places]

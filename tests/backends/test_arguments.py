@@ -198,6 +198,13 @@ class TestScalars:
         with pytest.raises(ValueError, match="decay=.* is outside"):
             backend.dtn.tensor_attention(*tensors, mask="causal", decay=decay)
 
+    @pytest.mark.parametrize("value", [np.float32(0.5), np.array([0.5, 0.5], np.float32)], ids=["number", "array"])
+    def test_what_numpy_has(self, backend, rng, value):
+        tensors = [backend.array(x) for x in rng.normal(size=(3, 2, N, D))]
+        for name, knobs in {"scale": {}, "decay": {"mask": "causal"}}.items():
+            found, expected = (backend.dtn.tensor_attention(*tensors, **knobs, **{name: x}) for x in (value, 0.5))
+            assert_close(backend.numpy(found), backend.numpy(expected))
+
     @pytest.mark.parametrize("value", ["0.5", None, [0.5]])
     def test_a_scale_that_is_not_a_number_is_refused(self, backend, rng, value):
         tensors = [backend.array(x) for x in rng.normal(size=(3, N, D))]

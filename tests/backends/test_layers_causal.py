@@ -64,6 +64,23 @@ def test_any_two_pieces_are_the_whole(framework, layer, given):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize("layer", ["TensorAttention", "TensorInteraction"])
+def test_decays_of_heads_are_not_rounded_to_the_layer_s_dtype(framework, layer):
+    """0.9997 is 0.9995 in float16."""
+    knobs = {"mask": "causal", "decay": (0.9997, 0.9997), **({"normalize": None, "order": 1} if "Att" in layer else {})}
+    x = 0.5 * sample(1, 2000, 8)
+    made, exact = (make(framework, layer, knobs, dtype) for dtype in ("float16", "float64"))
+    found, expected = framework.call(made, x.astype(np.float16))[:, -9:], framework.call(exact, x)[:, -9:]
+    assert np.linalg.norm(found - expected) <= 0.02 * np.linalg.norm(expected)
+
+
+def test_a_token_that_has_an_axis_of_tokens_is_refused(framework):
+    """Its batch would be broadcast against that of the state."""
+    made, x = make(framework, "TensorAttention", LAYERS["attention"][1]), sample(2, 3, 1, 8)
+    with pytest.raises(ValueError, match="state .* has shape"):
+        framework.steps(made, x)
+
+
 @every_layer
 def test_a_token_changes_nothing_before_it(framework, layer, given):
     made, x = make(framework, layer, given), sample(2, 7, 8)

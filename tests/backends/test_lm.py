@@ -107,6 +107,27 @@ def test_arguments_out_of_range_are_refused_by_name(framework):
             model.generate(**{"prompt": PROMPT, "max_new_tokens": 1} | given)
 
 
+def test_tokens_that_the_prompt_s_dtype_does_not_hold(framework):
+    model = framework.make("DeepTensorLM", **TINY | {"vocab_size": 1000}, dtype="float32")
+    drawn = [np.asarray(model.generate(PROMPT.astype(dtype), 8)) for dtype in (np.uint8, np.int32)]
+    assert drawn[1].max() > 255
+    np.testing.assert_array_equal(*drawn)
+
+
+def test_numbers_of_numpy_are_numbers(framework):
+    model = make(framework, dtype="float32")
+    given = {"temperature": np.float32(1), "top_k": np.int64(11), "seed": np.int64(4)}
+    assert np.asarray(model.generate(PROMPT, np.int64(8), **given))[:, 5:].tolist() == DRAWN
+
+
+def test_the_state_of_another_model_is_refused(framework):
+    model, other = make(framework), make(framework, depth=1)
+    with pytest.raises(ValueError, match="state is of 1 blocks, expected 2"):
+        framework.resume(model, PROMPT, framework.init_state(other, (2,)))
+    with pytest.raises(TypeError, match="state is a tuple, expected what init_state returned"):
+        framework.resume(model, PROMPT, ())
+
+
 def test_a_softmax_model_says_why_it_does_not_stream(framework):
     model = make(framework, dtype="float32", mixer="softmax")
     for wrong in (lambda: model.generate(PROMPT, 1), lambda: model.init_state(1)):

@@ -103,6 +103,13 @@ def test_one_mask_for_the_whole_batch(backend, rng):
     assert np.array_equal(backend.numpy(one), backend.numpy(each))
 
 
+def test_a_mask_of_floating_numbers_is_refused(backend, rng):
+    """Elsewhere such a mask is added to scores, 0 at real tokens."""
+    tensors = [backend.array(x) for x in inputs(rng, D, D, E)]
+    with pytest.raises(TypeError, match="padding_mask has dtype float64; expected booleans"):
+        backend.dtn.tensor_attention(*tensors, padding_mask=backend.array(np.zeros(N)))
+
+
 def test_all_tokens_kept_changes_nothing(backend, rng):
     tensors = [backend.array(x) for x in inputs(rng, D, D, E)]
     kept = backend.dtn.tensor_attention(*tensors, padding_mask=backend.array(np.ones((2, N), bool)))

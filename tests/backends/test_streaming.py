@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from frameworks import chosen
@@ -118,6 +120,41 @@ def test_a_step_from_what_is_no_state_of_the_operator_is_refused_however_many_we
     with pytest.raises(ShapeError, match=r"has shape \(2, 3, 1\)"):
         compiled.step(type(state)(state[0][..., :1], state[1]), *one)
     assert_equal(backend.numpy(compiled.step(state, *one)[0]), backend.numpy(compiled.step(tuple(state), *one)[0]))
+
+
+def test_a_state_does_not_make_the_batch_larger(backend):
+    tensors = positive(1, 6, D, D, E)
+    compiled = backend.dtn.compile(tensor_attention(mask="causal"))
+    state = compiled.init_state(*map(backend.array, tensors))
+    for one in ([x[:1, 0] for x in tensors], [x[:, :1] for x in tensors]):
+        with pytest.raises(ShapeError, match="state .* has shape"):
+            compiled.step(state, *map(backend.array, one))
+    with pytest.raises(ShapeError, match="state .* has shape"):
+        compiled(*(backend.array(x[:1]) for x in tensors), initial_state=state)
+    shared = [x[0] for x in (backend.numpy(part) for part in state)]
+    compiled.step(tuple(map(backend.array, shared)), *(backend.array(x[:, 0]) for x in tensors))
+
+
+def test_a_state_with_the_heads_of_a_decay(backend):
+    q, k, v = (backend.array(x[0]) for x in positive(1, 6, D, D, E))
+    compiled, decay = (
+        backend.dtn.compile(tensor_attention(mask="causal", decay=PARAMETER)),
+        backend.array(np.array([0.9, 0.8])),
+    )
+    whole, _ = compiled(q, k, v, decay=decay, return_state=True)
+    _, state = compiled(q[:4], k[:4], v[:4], decay=decay, return_state=True)
+    end = compiled(q[4:], k[4:], v[4:], decay=decay, initial_state=state)
+    assert_equal(backend.numpy(end), backend.numpy(whole)[:, 4:])
+
+
+def test_a_state_goes_through_a_pickle(backend):
+    tensors = [backend.array(x) for x in positive(1, 6, D, D, E)]
+    compiled = backend.dtn.compile(tensor_attention(mask="causal"))
+    _, state = compiled(*tensors, return_state=True)
+    again = pickle.loads(pickle.dumps(state))  # noqa: S301 - its own
+    assert type(again) is type(state)
+    expected = compiled(*tensors, initial_state=state)
+    assert_equal(backend.numpy(compiled(*tensors, initial_state=again)), backend.numpy(expected))
 
 
 @pytest.mark.parametrize(

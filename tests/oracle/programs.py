@@ -99,8 +99,8 @@ def _wild(draw, name, known, words):
     if words.matrices and square and draw(st.integers(0, 4)) == 0:
         tensor = draw(st.sampled_from(square))
         pair = tuple(Index(n, known[tensor][0]) for n in ("i", "j"))
-        cell = Read(tensor, pair if draw(st.booleans()) else pair[::-1])
-        return Statement(name, pair, MatrixFunction("expm", ((cell,),), (0, 0), pair))
+        read = pair if draw(st.booleans()) else pair[::-1]
+        return Statement(name, pair, MatrixFunction("expm", ((Read(tensor, read),),), (0, 0), read))
     value = sum_of(*draw(st.lists(_term(known, words), min_size=1, max_size=2)))
     found = list(indices_of(value))
     left = tuple(draw(st.permutations(found))[: draw(st.integers(0, min(3, len(found))))])

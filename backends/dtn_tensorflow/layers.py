@@ -67,6 +67,8 @@ class _Ops:
         )  # 0.999 is 1 in bfloat16
 
     def take(self, own: Layer, name: str, places: tf.Tensor) -> tf.Tensor:
+        if places.dtype not in (tf.int32, tf.int64):  # what Keras probes with, as its own Embedding does
+            places = tf.cast(places, tf.int32)
         return tf.gather(self.value(own, name), places)
 
 

@@ -136,7 +136,9 @@ def run_gradient(tensors: Sequence[torch.Tensor], cotangents: Sequence[torch.Ten
     entry = ENTRIES[name]
     kernels = entry.kernels
     results = {
-        p.name: torch.empty_like(x) if p.name in kernels.gradients else torch.zeros_like(x)
+        p.name: torch.empty_like(x, memory_format=torch.contiguous_format)
+        if p.name in kernels.gradients
+        else torch.zeros_like(x, memory_format=torch.contiguous_format)
         for p, x in _named(entry, tensors)
     }
     like = entry.tensor(tensors)
@@ -151,7 +153,7 @@ kernel_gradient = torch.library.custom_op("dtn::kernel_gradient", run_gradient, 
 
 @kernel_gradient.register_fake
 def _(tensors: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor], name: str) -> list[torch.Tensor]:
-    return [torch.empty_like(x) for x in tensors]
+    return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in tensors]
 
 
 def _remembered(known: dict[Any, Found], key: tuple[Shape, ...], find: Callable[[], Found]) -> Found:
@@ -193,6 +195,8 @@ def _has_tangent(tensors: Sequence[torch.Tensor]) -> bool:
 
 def _device(tensor: torch.Tensor) -> str:
     """The name that kernels are chosen by."""
+    if not (tensor.is_cpu or tensor.is_cuda):
+        raise ValueError(f"implementation='tvm' has no kernels for {tensor.device}; implementation='native' has")
     return "cpu" if tensor.is_cpu else torch.cuda.get_device_name(tensor.device)
 
 

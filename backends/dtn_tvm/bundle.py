@@ -187,7 +187,7 @@ def import_results(path: Path, to: Path, family: str = FAMILY) -> list[Record]:
     found = onsite.read_results(path)
     try:
         made = _records(path, found, importlib.import_module(family))
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError, ZeroDivisionError) as error:
         raise onsite.BundleError(f"{path} is damaged: {type(error).__name__} {error}") from None
     records.add(to, made)
     return made
@@ -199,7 +199,7 @@ def _records(path: Path, found: Mapping[str, Any], family: Any) -> list[Record]:
         theirs, ours = _versions(manifest["versions"]), _versions(toolchain())
         raise onsite.BundleError(f"{path} is of another toolchain ({theirs}) than is installed ({ours}); build again")
     target, device = target_from_json(manifest["target"]), found["device"]
-    if target.key != manifest["target"]["key"] or (target.device and target.device not in device):
+    if target.key != manifest["target"]["key"] or (target.device and not onsite.is_named(target.device, device)):
         raise onsite.BundleError(f"{path} was measured on {device}; the bundle is for {manifest['target']['name']}")
     made = []
     for place, entry in enumerate(manifest["problems"]):

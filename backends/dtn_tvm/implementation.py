@@ -16,8 +16,12 @@ from dtn_core.operators import Operator
 from dtn_core.passes.padding import pad
 
 from . import kernels, records, targets, trace  # kernels first: it says what to install
+from .measuring.bundle import is_named
 from .problem import DTYPES, Problem, tile_program
-from .record import shortened
+from .record import shape, shortened
+
+MAX_REMEMBERED = 4096
+"""Shapes of calls that a table holds."""
 
 Direction = Literal["forward", "backward"]
 
@@ -84,7 +88,7 @@ class TvmKernels:
         if not all(type(part) in (str, int) for part in key):  # symbols of a trace, which no table holds
             return self._lack(sizes, dtype, device)
         if key not in self._lacks:
-            self._lacks[key] = self._lack(sizes, dtype, device)
+            _remember(self._lacks, key, self._lack(sizes, dtype, device))
         return self._lacks[key]
 
     def _lack(self, sizes: Mapping[str, int], dtype: str, device: str) -> str:
@@ -123,7 +127,7 @@ class TvmKernels:
         ValueError
             If this kind of device has none, saying why.
         """
-        key = (direction, dtype, device, *sizes.values(), records.sources())
+        key = (direction, dtype, device, *sizes.values(), records.versions())
         found = self._known.get(key)
         if found is None:
             target = target_of(device)
@@ -134,7 +138,7 @@ class TvmKernels:
                 raise ValueError(
                     f"implementation='tvm' cannot run {self.operator.name} on {target.name}: {error}"
                 ) from None
-            self._known[key] = found
+            _remember(self._known, key, found)
         return found
 
     def problem(self, direction: Direction, sizes: Mapping[str, int], dtype: str) -> Problem:
@@ -218,6 +222,13 @@ def _kernels(operator: Operator, layout: str, variant: Variant) -> TvmKernels:
     return TvmKernels(operator, layout, variant)
 
 
+def _remember(table: dict[tuple[object, ...], Any], key: tuple[object, ...], value: Any) -> None:
+    """Note ``value``; a table that has grown large begins anew."""
+    if len(table) >= MAX_REMEMBERED:
+        table.clear()
+    table[key] = value
+
+
 def _spoken(arrays: Sequence[Any], dtype: str) -> Sequence[Any]:
     """``arrays`` as DLPack has them: NumPy's knows no bfloat16, so those are handed over as 16 bits of that type."""
     if dtype != "bfloat16" or not any(isinstance(array, np.ndarray) for array in arrays):
@@ -235,11 +246,19 @@ def choose(problem: Problem, target: targets.Target, variant: Problem | None = N
     found = records.find(problem, target)
     reason = found.reason
     if found.record is not None:
-        schedule = kernels.Schedule.from_json(found.record.schedule)
-        states = schedule.by_rows and variant is not None and variant.resumed
-        if variant in (None, problem) or not (schedule.kind == trace.KIND or states):
+        try:
+            schedule = kernels.Schedule.from_json(found.record.schedule)
+        except (ValueError, CompileError) as error:
+            raise records.RecordsError(f"the record of {shape(found.record.sizes)} is damaged: {error}") from None
+        plain = variant in (None, problem)
+        if schedule.kind == trace.KIND and not plain:
+            reason = "the record's trace is of plain calls"
+        elif schedule.by_rows and variant is not None and variant.resumed:
+            reason = "the record's rows of matrices are of plain calls"
+        elif not found.exact and schedule.by_rows != kernels.default(problem, target).by_rows:
+            reason = f"at the {reason}, rows of matrices or states, whichever is less work there, are more here"
+        else:
             return Choice(schedule, reason)
-        reason = f"the record's {'rows of matrices are' if states else 'trace is'} of plain calls"
     return Choice(kernels.default(variant or problem, target), f"default schedule: {reason}")
 
 
@@ -256,6 +275,6 @@ def target_of(device: str) -> targets.Target:
         return targets.target("cpu")
     known = [targets.target(name) for name in targets.names() if name != "cpu"]
     for found in known:
-        if found.device in device:
+        if is_named(found.device, device):
             return found
     raise ValueError(f"no target for {device!r}; known: {', '.join(found.name for found in known)}")

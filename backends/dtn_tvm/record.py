@@ -10,6 +10,8 @@ from functools import lru_cache
 from importlib import metadata
 from typing import Any
 
+from dtn_core.ir.verify import NAME
+
 FORMAT = 1
 WIDTH = 60
 """Characters of a parameter that are shown."""
@@ -85,6 +87,11 @@ class Record:
         return (self.ir, self.direction, self.target, self.dtype, shape, json.dumps(self.scalars, sort_keys=True))
 
     @property
+    def cost(self) -> float:
+        """Seconds by an element of the axes, which records of one bucket are compared by: their lengths may differ."""
+        return self.receipt.seconds / math.prod(max(1, size) for size in self.sizes.values())
+
+    @property
     def is_for_one_shape(self) -> bool:
         """Whether its kernel is for the tuned shape alone, as MetaSchedule's are; others serve any number of tokens."""
         return self.schedule.get("kind") == "metaschedule"
@@ -113,7 +120,14 @@ def from_json(found: Any) -> Record:
     if found.get("format") != FORMAT:
         raise ValueError(f"format {found.get('format')!r}; this version reads {FORMAT}")
     words = {name: _typed(found, name, str) for name in _WORDS}
+    for name in ("operator", "direction", "dtype"):  # of which files are named
+        if not NAME.fullmatch(words[name]):
+            raise ValueError(f"{name} {words[name]!r} is not a name")
     parts = {name: _typed(found, name, dict) for name in _PARTS}
+    if not all(isinstance(version, str) for version in parts["versions"].values()):
+        raise ValueError(f"versions {parts['versions']!r} are not all text")
+    if not all(map(_number, parts["scalars"].values())):
+        raise ValueError(f"scalars {parts['scalars']!r} are not all numbers")
     if not all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in parts["sizes"].values()):
         raise ValueError(f"sizes {parts['sizes']!r} are not all integers")
     return Record(**words, **parts, receipt=_receipt(_typed(found, "receipt", dict)))
@@ -136,7 +150,7 @@ def _receipt(found: Mapping[str, Any]) -> Receipt:
         raise ValueError(f"the receipt's seconds are {seconds!r}")
     for name, limit in tolerance.items():
         error = errors.get(name)
-        if not _number(error) or not _number(limit):
+        if not _number(error) or not _number(limit) or error < 0:
             raise ValueError(f"the receipt does not say how far off the values were: {name} is {error!r}")
         if error > limit:
             raise ValueError(f"the receipt's {name} error {error:.1e} is above {limit:.1e}")

@@ -10,6 +10,7 @@ import fcntl
 import json
 import math
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -104,11 +105,11 @@ def add(path: Path, records: Iterable[Record]) -> Contents:
 
 
 def merge(records: Iterable[Record]) -> list[Record]:
-    """One record a key, the fastest, in the order of their first appearance."""
+    """One record a key, the fastest by an element, in the order of their first appearance."""
     best: dict[tuple[str, ...], Record] = {}
     for record in records:
         known = best.get(record.key)
-        if known is None or record.receipt.seconds < known.receipt.seconds:
+        if known is None or record.cost < known.cost:
             best[record.key] = record
     return list(best.values())
 
@@ -133,7 +134,7 @@ def prune(path: Path, versions: Mapping[str, str] | None = None) -> tuple[list[R
         best: dict[tuple[str, ...], Record] = {}
         for record in before.records:
             known = best.get(record.kernel)
-            if record.versions == current and (known is None or record.receipt.seconds < known.receipt.seconds):
+            if record.versions == current and (known is None or record.cost < known.cost):
                 best[record.kernel] = record
         kept = list(best.values())
         _write(path, kept, ())
@@ -181,6 +182,11 @@ def sources() -> tuple[Path, ...]:
     return tuple(dict.fromkeys([*named, *_USED]))
 
 
+def versions() -> tuple[tuple[Path, int], ...]:
+    """Those files, and when each was changed."""
+    return tuple((path, path.stat().st_mtime_ns if path.exists() else 0) for path in sources())
+
+
 def find(problem: Problem, target: Target) -> Found:
     """The record to compile ``problem`` by: of its own bucket, else of the nearest one with the same features.
 
@@ -197,7 +203,7 @@ def find(problem: Problem, target: Target) -> Found:
     files = sources()
     if not files:
         return Found(None, f"no records: neither {VARIABLE} nor use_records names a file")
-    records = [record for path in files for record in _cached(path, path.stat().st_mtime_ns if path.exists() else 0)]
+    records = [record for path, changed in versions() for record in _cached(path, changed)]
     what = f"{problem.operator.name} {problem.direction}, {problem.dtype} on {target.key}"
     wanted = (problem.ir_hash, problem.direction, target.key, problem.dtype)  # scalars change no schedule
     same = [record for record in records if (record.ir, record.direction, record.target, record.dtype) == wanted]
@@ -212,14 +218,14 @@ def find(problem: Problem, target: Target) -> Found:
         return Found(None, f"the records of {what} are MetaSchedule's, for {shape(current[0].sizes)} alone")
     exact = [record for record in serving if record.bucket == problem.bucket]
     if exact:
-        best = min(exact, key=lambda record: record.receipt.seconds)
+        best = min(exact, key=lambda record: (dict(record.sizes) != dict(problem.sizes), record.cost))
         return Found(best, f"tuned at {shape(best.sizes)}", exact=True)
     long = {"batch", "heads", *sequence_axes(problem.operator.program)}
     near = [(_distance(record.sizes, problem.sizes, long), record) for record in serving]
     reachable = [(distance, record) for distance, record in near if distance < math.inf]
     if not reachable:
         return Found(None, f"the records of {what} are for other feature sizes: {shape(current[0].sizes)}")
-    best = min(reachable, key=lambda pair: (pair[0], pair[1].receipt.seconds))[1]
+    best = min(reachable, key=lambda pair: (pair[0], pair[1].cost))[1]
     return Found(best, f"nearest tuned shape: {shape(best.sizes)}")
 
 
@@ -232,4 +238,7 @@ def _distance(a: Mapping[str, int], b: Mapping[str, int], long: set[str]) -> flo
 
 @lru_cache(maxsize=16)
 def _cached(path: Path, changed: int) -> tuple[Record, ...]:
-    return read(path).records
+    found = read(path)
+    for bad in found.corrupt:
+        warnings.warn(f"records {path}: line {bad.line} is skipped: {bad.reason}", stacklevel=2)
+    return found.records

@@ -68,11 +68,13 @@ class Search:
         return self._candidates[chosen]
 
     def tell(self, schedule: Mapping[str, Any], seconds: float | None) -> bool:
-        """What a candidate took; None if it is not valid.  False for one that is not of this space."""
+        """What a candidate took; None if it is not valid.  False for one outside this space, or known already."""
         name = canonical(schedule)
         if name not in self._names:
             return False
         place = self._names.index(name)
+        if place in self._measured:
+            return False
         self._open.discard(place)
         self._measured[place] = seconds
         return True

@@ -229,7 +229,8 @@ def from_json(description: Mapping[str, Any]) -> Target:
 
 
 def _described(options: Any) -> Target:
-    if not isinstance(options, dict) or options.get("kind") not in _KINDS:
+    kind = options.get("kind") if isinstance(options, dict) else None
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise ValueError(f'target {options!r}: "kind" has to be one of {", ".join(_KINDS)}')
     if options["kind"] == "cuda" and not options.get("arch"):
         raise ValueError(f'target {options!r}: a cuda target needs "arch", as in "sm_90a"')

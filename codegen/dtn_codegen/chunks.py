@@ -147,7 +147,7 @@ class Chunks:
             ]
         else:
             steps = [*self.chunk_steps(program, (), inner, set()), *(self.carry(scan) for scan in scans)]
-        tiles = [assign(self.name(tile), value) for tile, value in inner.tiles.values()]
+        tiles = [assign(tile, value) for tile, value in inner.tiles.values()]
         body = [*tiles, *steps]
         for weights in self.stream.weights:  # a decay is an array of the dtype that is computed in
             if isinstance(weights.decay, Read) and self.name(weights.decay.tensor) in names_in(body):

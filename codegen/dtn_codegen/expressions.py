@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import keyword
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
@@ -34,11 +33,10 @@ from dtn_core.passes.accumulate import added_product, is_matrix_product
 
 from .maps import merged
 from .matrix_functions import matrix_function
+from .names import python_name
 from .products import einsum, inner, matmul, matvec
 from .target import Target, fill
 from .triangles import masked, masks
-
-_RESERVED = {"np", "torch", "jax", "jnp", "tf", "dtype", "wide", "math"}
 
 
 class Expressions:
@@ -86,7 +84,7 @@ class Expressions:
 
     def name(self, name: str) -> str:
         """The Python name of a tensor, an axis or a scalar."""
-        return f"{name}_" if name in _RESERVED or keyword.iskeyword(name) else name
+        return python_name(name)
 
     def is_loose(self, value: Expr) -> bool:
         """Whether a value is made of numbers, sizes and scalars alone: then it may be a Python number."""

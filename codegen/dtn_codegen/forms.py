@@ -13,6 +13,7 @@ from dtn_core.passes.padding import MASK, pad
 from dtn_core.passes.pipeline import Lowered, candidates
 
 from .loading import loaded
+from .names import python_name
 from .python import emit_program, ir_hash
 from .streaming import emit_chunked
 from .target import Target
@@ -59,8 +60,7 @@ class Forms:
 
     def function(self, form: Lowered, *, widen: bool = True) -> Callable[..., Any]:
         """The Python function of one form, of tensors, a mask and scalars; its source is shown in tracebacks."""
-        name = form.program.name
-        found = self._found(form, widen, name) or self._found(form, widen, f"{name}_")  # a name that Python has
+        found = self._found(form, widen, python_name(form.program.name))
         assert found is not None
         return found
 

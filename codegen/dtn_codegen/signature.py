@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from dtn_core.errors import ShapeError
+from dtn_core.errors import CompileError, ShapeError
 from dtn_core.ir.functions import real_only
 from dtn_core.ir.nodes import Program, Read
 from dtn_core.operators import Operator
 
 from .python import masks_of
 from .shapes import broadcasts, leading_axes
+
+CALLS = {"self", "state", "padding_mask", "cu_seqlens", "initial_state", "return_state", "chunk_size"}
+"""The arguments of calls and steps that are not the operator's."""
 
 
 class Signature:
@@ -28,6 +31,11 @@ class Signature:
     """
 
     def __init__(self, operator: Operator, layout: str) -> None:
+        taken = CALLS & {param.name for param in operator.program.params}
+        if taken:
+            raise CompileError(
+                f"{operator.name}: parameter {min(taken)} has the name of an argument of every call; choose another"
+            )
         self.name = operator.name
         self.program = operator.program
         self.layout = layout

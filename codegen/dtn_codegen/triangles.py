@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from dtn_core.errors import CompileError
 from dtn_core.ir.nodes import Index, Relation
 
+from .names import FALLOFF
 from .target import fill
 
 if TYPE_CHECKING:
@@ -57,5 +58,5 @@ def masks(writer: Expressions, order: tuple[Relation, ...], out: tuple[Index, ..
     key = ast.unparse(tile)
     if key not in writer.tiles:
         number = "" if not writer.tiles else f"_{len(writer.tiles) + 1}"
-        writer.tiles[key] = (f"{'falloff' if lower else 'falloff_t'}{number}", tile)
+        writer.tiles[key] = (f"{FALLOFF}{'' if lower else '_t'}{number}", tile)
     return ast.Name(writer.tiles[key][0], ast.Load())

@@ -23,6 +23,7 @@ def replaced(path: Path) -> Iterator[Path]:
     >>> with replaced(Path("numbers.json")) as beside:   # doctest: +SKIP
     ...     beside.write_text("[1, 2]")
     """
+    path = path.resolve()  # a link goes on pointing to the file
     beside = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}")
     try:
         yield beside

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import builtins
+import keyword
+
 import frameworks
 import numpy as np
 import pytest
 
-from dtn_core.errors import NotationError, ShapeError
+from dtn_codegen.names import RESERVED
+from dtn_codegen.signature import CALLS
+from dtn_core.errors import CompileError, NotationError, ShapeError
 from dtn_core.interpret import interpret
 from dtn_core.operators import PARAMETER, tensor_attention, tensor_interaction
 
@@ -28,6 +33,27 @@ def reference(*tensors, build=tensor_attention, **knobs):
 def assert_close(got, expected, tolerance=1e-9):
     assert got.shape == expected.shape
     assert np.max(np.abs(got - expected), initial=0) <= tolerance * np.max(np.abs(expected), initial=0)
+
+
+class TestNames:
+    @pytest.mark.parametrize(
+        "name",
+        [*sorted(RESERVED - {*dir(builtins), *keyword.kwlist} - CALLS), "getattr", "np_", "_lift", "_chunked", "fall"],
+    )
+    def test_any_of_the_names_that_generated_functions_use(self, backend, rng, name):
+        text = f"{name}({name}[n,d], v[n,e]) -> o[n,e]: o[t,c] = {name}[t,a]*{name}[i,a]*v[i,c] where i <= t decay 0.9"
+        x, v = rng.normal(size=(N, D)), rng.normal(size=(N, E))
+        function = backend.dtn.compile(text)
+        expected = interpret(function.operator.program, x, v)
+        assert_close(backend.numpy(function(backend.array(x), backend.array(v), chunk_size=2)), expected)
+        if backend.differentiable:
+            total = backend.dtn.compile(text.replace("-> o[n,e]", "-> s") + "\n s = o[t,c] * v[t,c]")
+            assert all(np.isfinite(d).all() for d in backend.gradients(total, [x, v]))
+
+    @pytest.mark.parametrize("name", sorted(CALLS))
+    def test_the_name_of_an_argument_of_every_call_is_refused(self, backend, name):
+        with pytest.raises(CompileError, match=f"parameter {name} has the name of an argument of every call"):
+            backend.dtn.compile(f"f({name}[n,d]) -> o[n]: o[t] = {name}[t,a] * {name}[i,a] where i <= t")
 
 
 class TestSizes:

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from dtn_codegen import emit, targets
+from dtn_codegen.names import FALLOFF, RESERVED
 from dtn_core.operators import PARAMETER, catalogue, load, tensor_attention, tensor_interaction
 from dtn_core.passes.differentiate import differentiate
 from oracle.knobs import attention_knobs, interaction_knobs, sample, shown
@@ -146,7 +147,9 @@ class TestText:
         function = ast.parse(emit(tensor_attention(), backend)).body[-1]
         assert len(function.body) <= 20
 
-    @pytest.mark.parametrize("name", ["lambda_", "np", "torch", "jax", "tf", "dtype", "wide", "math", "int", "list"])
+    @pytest.mark.parametrize(
+        "name", ["lambda_", "np", "torch", "jax", "tf", "dtype", "wide", "math", "int", "list", "_lift", "states"]
+    )
     def test_an_argument_may_have_any_name(self, backend, name):
         text = emit(f"f({name}[n,d], x[n,d]) -> y[n,d]: y[i,a] = {name}[i,a] * x[i,a]", backend)
         compile(text, backend, "exec")
@@ -168,6 +171,34 @@ class TestText:
         comment = "f(x[n]) -> y[n]:  # __import__('os').abort()\n    y[i] = x[i]  # exec('0')"
         assert "__import__" not in emit(comment, backend)
         assert "exec" not in emit(comment, backend)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_the_names_that_functions_use_are_reserved(backend):
+    """All that the operator names begins with q here, and so does what passes make of it, or with d_q."""
+    text = """qf(qx[qn,qd], qv[qn,qe], qg) -> qo[qn,qe], qr[qn]:
+        qr[qt] = qx[qi,qa] * qx[qt,qa]   where qi <= qt decay qg
+        qo[qt,qc] = qx[qt,qa] * qx[qi,qa] * qv[qi,qc] / qr[qt]   where qi <= qt decay qg"""
+    functions = [top for top in ast.parse(emit(text, backend)).body if isinstance(top, ast.FunctionDef | ast.ClassDef)]
+    own = set()
+    for nodes in (list(ast.walk(top)) for top in functions):
+        names = {node.id for node in nodes if isinstance(node, ast.Name)}
+        names |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+        if "qx" in names:
+            own |= {name for name in names if not name.startswith(("q", "d_q", "inv_q", "_", FALLOFF))}
+    made_by_passes = {
+        "chain",
+        "fall",
+        "rise",
+        "whole",
+        "slope",
+        "decayed",
+        "one_masked",
+        "d_factor",
+        "d_factor_slope",
+        "d_arg",
+    }
+    assert own - made_by_passes <= RESERVED
 
 
 @pytest.mark.parametrize(

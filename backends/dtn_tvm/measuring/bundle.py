@@ -12,6 +12,7 @@ import re
 import tempfile
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from itertools import zip_longest
@@ -23,6 +24,7 @@ from .process import Child, CrashError, HangError, StartError, runner
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+PARTS = ("bundle", "target", "threads", "versions", "options", "problems")
 CANDIDATE_TIMEOUT = 60.0  # seconds
 REFERENCE_TIMEOUT = 600.0
 
@@ -50,7 +52,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
             manifest = json.loads(archive.read(MANIFEST))
     except FileNotFoundError:
         raise BundleError(f"{path}: no such file") from None
-    except (zipfile.BadZipFile, EOFError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
         raise BundleError(f"{path} is truncated or not a bundle ({error}); copy it again") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else None
@@ -58,6 +60,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"{path} was written by another version (format {found}, expected {FORMAT}); "
             f"run the code that it brings: python {path.name}"
         )
+    missing = [name for name in PARTS if name not in manifest]
+    if missing:
+        raise BundleError(f"{path} is damaged: its manifest lacks {', '.join(missing)}; copy the bundle again")
     unsafe = [name for name in names if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts]
     if unsafe:
         raise BundleError(f"{path}: {unsafe[0]} in it would be written outside of its folder")
@@ -132,9 +137,20 @@ def check_runtime(versions: Mapping[str, str]) -> None:
         )
 
 
+def is_named(model: str, name: str) -> bool:
+    """Whether a driver's name of a device has the model as a word of its own.
+
+    Examples
+    --------
+    >>> is_named("A100", "NVIDIA A100-SXM4-80GB"), is_named("A10", "NVIDIA A100-SXM4-80GB")
+    (True, False)
+    """
+    return re.search(rf"(?<![A-Za-z0-9]){re.escape(model)}(?![A-Za-z0-9])", name) is not None
+
+
 def check_device(target: Mapping[str, Any], device: Mapping[str, Any]) -> None:
     """Refuse a device that the kernels are not for."""
-    if target["device"] and target["device"] not in device["name"]:
+    if target["device"] and not is_named(target["device"], device["name"]):
         raise BundleError(f"the bundle is for {target['name']}, the device here is {device['name']}")
     arch = re.fullmatch(r"sm_(\d+)(\d)([a-z]?)", target["arch"])
     if arch is None or not device["compute_version"]:

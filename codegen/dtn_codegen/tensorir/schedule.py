@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, ClassVar
 
 from dtn_core.errors import CompileError
@@ -44,10 +44,18 @@ class Schedule:
             raise ValueError(f"schedule {dict(found)}: expected {', '.join(sorted(known))}")
         values = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
         del values["kind"]
+        for name, default in ((field.name, field.default) for field in fields(family)):  # type: ignore[arg-type]
+            if _types(default) not in (None, _types(values[name])):
+                raise ValueError(f"schedule {dict(found)}: {name}={values[name]!r} is not like {default!r}")
         try:
             return family(**values)
         except TypeError as error:
             raise ValueError(f"schedule {dict(found)}: {error}") from None
+
+
+def _types(value: Any) -> object:
+    """The type of a parameter, of each of its parts where it is a pair; None where there is no default to be like."""
+    return None if value is MISSING else tuple(map(type, value)) if isinstance(value, tuple) else type(value)
 
 
 MAX_ACCUMULATOR = 1024
@@ -87,10 +95,18 @@ class CpuSchedule(Schedule):
     kind: ClassVar[str] = "cpu"
 
     def __post_init__(self) -> None:
+        for name, value in (("chunk", self.chunk), ("unroll", self.unroll), ("parts", self.parts)):
+            if value < 1:
+                raise CompileError(f"{name}={value}: expected at least 1")
         if self.vector < 1 or self.vector & (self.vector - 1):
             raise CompileError(f"vector={self.vector} is not a power of two")
         for name, (rows, columns) in (("tokens", self.tokens), ("features", self.features)):
-            if rows * columns * 4 > MAX_ACCUMULATOR or columns % self.vector or rows & (rows - 1):
+            if (
+                min(rows, columns) < 1
+                or rows * columns * 4 > MAX_ACCUMULATOR
+                or columns % self.vector
+                or rows & (rows - 1)
+            ):
                 raise CompileError(
                     f"{name}={rows}×{columns}: expected a power of two times a multiple of {self.vector}, "
                     f"at most {MAX_ACCUMULATOR} bytes of float32"

@@ -127,6 +127,11 @@ class Layer(layers.Adapter, keras.Layer):
         """The layer's value; ``padding_mask[..., n]`` is true for a real token, by default Keras' own mask."""
         return self.definition.forward(_OPS, self, x, mask if padding_mask is None else padding_mask)
 
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """The shape of the layer's value, for wrappers of Keras that ask for it."""
+        dtype = "int32" if self.definition.reads_integers else self.compute_dtype
+        return keras.Operation.compute_output_spec(self, keras.KerasTensor(input_shape, dtype)).shape
+
     @tf.autograph.experimental.do_not_convert
     def resume(self, x: tf.Tensor, state: Any = None) -> tuple[tf.Tensor, Any]:
         """The value of tokens ``x[..., n, embed]`` that follow others, and the state after them.

@@ -46,7 +46,11 @@ def load_weights(model: Layer, path: str | os.PathLike[str]) -> None:
     ------
     dtn_core.weights.WeightsError
         Names the tensors that do not fit, with the shapes in the file and in the model.
+    ValueError
+        If the model is on the meta device.
     """
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise ValueError("model is on the meta device, which holds no values; model.to_empty(device='cpu') first")
     weights.load(model, path, lambda parameter: str(parameter.dtype).removeprefix("torch."), _assign)
 
 

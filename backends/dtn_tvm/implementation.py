@@ -55,6 +55,9 @@ class TvmKernels:
         self.program = self.operator.program
         self.layout = layout
         self.of = of
+        taken = {"batch", "heads", "h"} & set(self.program.axes)
+        if taken:
+            raise CompileError(f"its axis {min(taken)} has the name of an axis of kernels; choose another")
         forward = tile_program(self.operator, "forward", resumed=of.resumed)
         self.inputs: tuple[Param, ...] = forward.inputs
         self.outputs: tuple[Param, ...] = forward.outputs

@@ -62,7 +62,7 @@ class Kernels(Protocol):
     gradients: tuple[str, ...]
     """The tensors and states that the gradient is by."""
 
-    def why_no_gradient(self, sizes: Mapping[str, int], device: str) -> str:
+    def why_no_gradient(self, sizes: Mapping[str, int], dtype: str, device: str) -> str:
         """Why a device has no kernel of the gradient at these sizes; empty where it has one."""
 
     def variant(self, variant: Variant) -> Kernels:

@@ -107,6 +107,13 @@ catalogue: dict[str, Entry] = {
 }
 
 
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # no name of a file: too long
+        return False
+
+
 def load(text: str) -> Operator:
     """An operator from a catalogue name with knobs, or from the path of a file of index notation.
 
@@ -137,7 +144,7 @@ def load(text: str) -> Operator:
             knobs[knob] = value
         return entry.build(**knobs)
     path = Path(text)
-    if path.is_file():
+    if _is_file(path):
         content = path.read_bytes()
         if len(content) > MAX_FILE:
             raise ValueError(f"{text}: {len(content):,} bytes of notation; at most {MAX_FILE:,} are read")

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from ..ir.build import pruned
 from ..ir.nodes import Apply, Expr, Number, Param, Product, Program, Sum, product, sum_of
+from ..ir.verify import verify
 from .differentiate import differentiate, masks
 from .stream import Stream
 
@@ -52,7 +53,7 @@ def backward(stream: Stream, chunk: Program) -> Backward:
     added = tuple(Param(state.added, state.axes) for state in stream.states)
     statements = tuple(replace(s, value=real_valued(s.value)) for s in vjp.statements)
     return Backward(
-        pruned(replace(vjp, outputs=(*added, *vjp.outputs), statements=statements)),
+        verify(pruned(replace(vjp, outputs=(*added, *vjp.outputs), statements=statements))),
         {output.name: param.name for output, param in zip(chunk.outputs, given, strict=True)},
         {name: output.name for name, output in zip(wrt, vjp.outputs, strict=True)},
     )

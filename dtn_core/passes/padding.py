@@ -27,6 +27,7 @@ from ..ir.nodes import (
     sum_of,
     terms_of,
 )
+from ..ir.verify import verify
 
 MASK = "padding_mask"
 
@@ -84,7 +85,7 @@ class _Padding:
             body.append(self.counting(finite))
         last = [self.selected(o.name, outputs[o.name], o.axes) for o in self.program.outputs if o.name in outputs]
         params = (*self.program.params, Param(MASK, (self.axis,)))
-        return replace(self.program, params=params, statements=(*self.first, *body, *last))
+        return verify(replace(self.program, params=params, statements=(*self.first, *body, *last)))
 
     def fresh(self, name: str) -> str:
         while name in self.taken:

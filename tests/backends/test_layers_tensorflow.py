@@ -141,9 +141,23 @@ def test_freezing_a_child_takes_it_out_of_training():
 
 
 def test_a_keras_of_another_backend_is_refused_with_the_remedy():
-    code = "import dtn_tensorflow; dtn_tensorflow.TensorAttention"
+    code = "import dtn_tensorflow; dtn.TensorAttention"
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
     ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode != 0
     assert "ImportError: the layers of dtn_tensorflow need Keras on TensorFlow" in ran.stderr
     assert "KERAS_BACKEND=tensorflow" in ran.stderr
+
+
+def test_a_language_model_that_keras_builds_itself():
+    """Keras probes with floating numbers, as it does its own Embedding."""
+    model = keras.Sequential([dtn.DeepTensorLM(vocab_size=11, embed_dim=8, num_heads=2, depth=1)])
+    model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    tokens = np.arange(20, dtype=np.int32).reshape(2, 10) % 11
+    assert np.isfinite(model.fit(tokens, tokens, verbose=0).history["loss"]).all()
+
+
+def test_a_layer_says_the_shape_of_its_value():
+    layer = dtn.TensorAttention(embed_dim=16, num_heads=4)
+    assert tuple(layer.compute_output_shape((None, 9, 16))) == (None, 9, 16)
+    assert tuple(keras.layers.TimeDistributed(layer)(keras.Input((2, 9, 16))).shape) == (None, 2, 9, 16)

@@ -134,3 +134,10 @@ def test_trains():
         loss.backward()
         optimizer.step()
     assert loss < 0.05
+
+
+def test_weights_are_not_read_into_a_model_that_holds_none(tmp_path):
+    given = {"embed_dim": 8, "num_heads": 2}
+    dtn.save_weights(dtn.TensorAttention(**given), tmp_path / "weights.safetensors")
+    with pytest.raises(ValueError, match=r"on the meta device.*model.to_empty"):
+        dtn.load_weights(dtn.TensorAttention(**given, device="meta"), tmp_path / "weights.safetensors")

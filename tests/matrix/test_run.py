@@ -74,6 +74,23 @@ def test_a_process_that_dies_fails_the_cell_it_was_at_and_the_rest_runs_in_anoth
     assert all("the process ended with status 9" in cell["reason"] for cell in cells)
 
 
+def test_a_process_that_dies_at_one_operator_fails_no_other(conform, tmp_path):
+    few = (
+        "--ops",
+        "linear_attention;ahla;second_order",
+        "--modes",
+        "eager",
+        "--dtypes",
+        "float64",
+        "--checks",
+        "value,batching",
+    )
+    conform("--backend-module", "wrong_backend", *few, WRONG="dies at ahla")
+    cells = [cell for cell in cells_of(tmp_path) if cell["status"] in ("pass", "fail")]
+    assert {cell["operator"] for cell in cells if cell["status"] == "fail"} == {"ahla"}
+    assert {cell["operator"] for cell in cells if cell["status"] == "pass"} == {"linear_attention", "second_order"}
+
+
 def test_a_second_run_keeps_what_passed(conform, tmp_path):
     conform("--backend-module", "toy_backend", *TINY)
     marked = json.loads((tmp_path / "matrix.json").read_text())

@@ -25,8 +25,10 @@ class Wrong(DenseOperator):
             return tuple(y + 1e-6 * sum(x.sum() for x in tensors) for y in outputs)
         if fault == "not yet":
             raise GapError("this backend does not add")
-        if fault == "dies":
+        if fault == "dies" or fault == f"dies at {self.operator.name}":
             os._exit(9)
+        if fault.startswith("dies at"):
+            return outputs
         if fault == "slow":
             with open(os.environ["CALLS"], "a") as calls:
                 calls.write("call\n")

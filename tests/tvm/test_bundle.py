@@ -125,6 +125,23 @@ class TestBundle:
         with pytest.raises(onsite.BundleError, match="damaged|truncated"):
             onsite.measure(bundle, tmp_path / "results.json", 1)
 
+    def test_one_whose_manifest_is_damaged_is_refused(self, bundle, tmp_path):
+        with zipfile.ZipFile(bundle) as archive:
+            manifest = archive.getinfo("manifest.json")
+        data = bytearray(bundle.read_bytes())
+        start = manifest.header_offset + 30 + len(manifest.filename) + 5
+        data[start : start + 30] = bytes(byte ^ 0xFF for byte in data[start : start + 30])
+        bundle.write_bytes(data)
+        with pytest.raises(onsite.BundleError, match="damaged|truncated"):
+            onsite.measure(bundle, tmp_path / "results.json", 1)
+
+    def test_one_whose_manifest_lacks_something_is_refused(self, tmp_path):
+        path = tmp_path / "bundle.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("manifest.json", json.dumps({"format": onsite.FORMAT, "bundle": "x", "target": {}}))
+        with pytest.raises(onsite.BundleError, match="its manifest lacks threads, versions, options, problems"):
+            onsite.measure(path, tmp_path / "results.json", 1)
+
     def test_one_from_another_version_says_how_to_run_it(self, tmp_path):
         path = tmp_path / "bundle.zip"
         with zipfile.ZipFile(path, "w") as archive:

@@ -211,8 +211,57 @@ class TestFind:
             records.use_records(path)
 
 
+@pytest.mark.parametrize("part", ["operator", "direction", "dtype"])
+@pytest.mark.parametrize("text", ["/tmp/elsewhere", "../elsewhere", "", "a b"])
+def test_what_files_are_named_of_is_a_name(part, text):
+    with pytest.raises(ValueError, match=f"{part} '.*' is not a name"):
+        from_json(record(**{part: text}).to_json())
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "said"),
+    [
+        ("versions", {"tvm": 1}, "versions .* are not all text"),
+        ("scalars", {"scale": "x"}, "scalars .* are not all numbers"),
+    ],
+)
+def test_parts_hold_what_they_should(part, value, said):
+    with pytest.raises(ValueError, match=said):
+        from_json(record(**{part: value}).to_json())
+
+
+def test_lengths_of_one_bucket_are_compared_by_the_element(path):
+    short, long = (
+        record(seconds, sizes={"batch": 1, "heads": 2, "n": n, "d": 16}) for seconds, n in ((2e-3, 300), (3e-3, 500))
+    )
+    assert short.bucket == long.bucket
+    records.add(path, [short, long])
+    assert records.read(path).records == (long,)
+
+
+def test_a_damaged_line_is_said_once_where_records_are_used(path):
+    records.add(path, [record()])
+    with path.open("ab") as file:
+        file.write(b"{\n")
+    records.use_records(path)
+    try:
+        with pytest.warns(UserWarning, match="line 2 is skipped"):
+            records.find(TestFind().at(), H200)
+    finally:
+        records.use_records()
+
+
+def test_a_link_to_records_stays_one(path, tmp_path):
+    link = tmp_path / "link.jsonl"
+    records.add(path, [record()])
+    link.symlink_to(path)
+    records.add(link, [record(options={"engine": "other"})])
+    assert link.is_symlink()
+    assert len(records.read(path).records) == 2
+
+
 def test_text_in_a_record_is_never_run(path, tmp_path):
-    hostile = record(operator="$(touch pwned)", schedule={"tile": "__import__('os').system('touch pwned')"})
+    hostile = record(notation="$(touch pwned)", schedule={"tile": "__import__('os').system('touch pwned')"})
     records.add(path, [hostile])
     assert records.read(path).records == (hostile,)
     assert json.loads(path.read_text())["schedule"] == hostile.schedule

@@ -51,6 +51,13 @@ def test_what_is_not_of_the_space_is_not_counted():
     assert not Search(SPACE, SPACE[0]).tell({"tile": 5}, 1.0)
 
 
+def test_what_is_told_twice_counts_once():
+    """Two tuners that write into one file measure the same candidates."""
+    search = Search([{"tile": 4}, {"tile": 8}], default={"tile": 8})
+    assert search.tell({"tile": 4}, 1.0)
+    assert not search.tell({"tile": 4}, 2.0)
+
+
 @pytest.mark.parametrize("space", [SPACE[:1], SPACE[:2]])
 def test_a_space_of_hardly_anything(space):
     search = Search(space, space[0])

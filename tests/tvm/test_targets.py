@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from dtn_tvm.implementation import target_of
 from dtn_tvm.targets import from_json, names, target
 
 
@@ -29,6 +30,24 @@ def test_the_processors_key_names_instruction_set_and_threads(monkeypatch):
     assert found.arch
 
 
+@pytest.mark.parametrize(
+    ("device", "name"),
+    [
+        ("NVIDIA A100-SXM4-80GB", "nvidia/a100"), ("NVIDIA A10", "nvidia/a10"), ("NVIDIA L4", "nvidia/l4"),
+        ("NVIDIA L40S", "nvidia/l40s"), ("NVIDIA H100 80GB HBM3", "nvidia/h100"), ("NVIDIA H200", "nvidia/h200"),
+        ("NVIDIA GeForce RTX 4090", "nvidia/rtx4090"),
+    ],
+)  # fmt: skip
+def test_the_target_of_what_a_driver_calls_a_card(device, name):
+    assert target_of(device).name == name
+
+
+@pytest.mark.parametrize("device", ["NVIDIA L40", "NVIDIA GH200 480GB", "NVIDIA A1000"])
+def test_a_card_that_is_not_known_is_no_other(device):
+    with pytest.raises(ValueError, match="no target for"):
+        target_of(device)
+
+
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"'gpu' is not one of cpu, nvidia/a10, .*nvidia/h200.* nor JSON"):
         target("gpu")
@@ -39,6 +58,7 @@ def test_an_unknown_name_lists_the_known_ones():
     [
         ('{"kind": ', "is not JSON"),
         ('{"kind": "abacus"}', '"kind" has to be one of llvm, cuda'),
+        ('{"kind": ["cuda"]}', '"kind" has to be one of llvm, cuda'),
         ('{"kind": "cuda"}', 'needs "arch"'),
         ('{"kind": "cuda", "arch": "sm_90a", "beads": 7}', "beads"),
         ("[1, 2]", "is not one of"),

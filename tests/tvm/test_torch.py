@@ -8,9 +8,14 @@ pytest.importorskip("tvm.tirx", reason="Apache TVM is not installed")  # this fo
 torch = pytest.importorskip("torch")
 
 import dtn_torch as dtn  # noqa: E402
+from dtn_core.errors import DtnError  # noqa: E402
 from dtn_core.operators import catalogue, tensor_attention  # noqa: E402
 from dtn_torch.kernels import kernel, kernel_gradient  # noqa: E402
+from dtn_tvm import kernels, records  # noqa: E402
+from dtn_tvm.candidates import record_of  # noqa: E402
 from dtn_tvm.implementation import IMPLEMENTATION  # noqa: E402
+from dtn_tvm.record import Receipt  # noqa: E402
+from dtn_tvm.targets import target  # noqa: E402
 
 CAUSAL = {"mask": "causal", "normalize": None}
 
@@ -309,6 +314,33 @@ def test_a_gradient_that_does_not_fit_a_card_is_native(operator, fits, reason):
     assert not found.why_no_gradient(sizes, "float32", "cpu")
     assert not found.why_no_gradient(sizes, "float32", card)
     assert reason in found.why_no_gradient({**sizes, "d": 2 * fits, "e": 2 * fits}, "float32", card)
+
+
+def test_a_record_by_rows_is_not_taken_where_states_are_less_work(tmp_path):
+    """Rows of matrices take n², and a record of few tokens may be the nearest one there is."""
+    operator = tensor_attention(mask="causal", product="hadamard", normalize=None)
+    found, cpu = IMPLEMENTATION.kernels(operator, "... n d"), target("cpu")
+    sizes = {"batch": 1, "heads": 2, "n": 96, "d": 16, "e": 16}
+    of = found.problem("forward", sizes, "float32")
+    schedule = {**kernels.default(of, cpu).to_json(), "unroll": 4}
+    assert schedule["kind"] == "cpu-rows"
+    receipt = Receipt("cpu", 1e-3, {"rms": 0.0}, {"rms": 1e-5}, sizes)
+    records.use_records(add_record(tmp_path / "records.jsonl", of, cpu, schedule, receipt))
+    try:
+        assert found.choose("forward", {**sizes, "n": 100}, "float32", cpu).schedule.to_json() == schedule
+        long = found.choose("forward", {**sizes, "n": 8192}, "float32", cpu)
+        assert not long.schedule.by_rows
+        assert "whichever is less work there, are more here" in long.reason
+        records.use_records(add_record(tmp_path / "damaged.jsonl", of, cpu, {**schedule, "unroll": 0}, receipt))
+        with pytest.raises(DtnError, match="is damaged: unroll=0: expected at least 1"):
+            found.choose("forward", sizes, "float32", cpu)
+    finally:
+        records.use_records()
+
+
+def add_record(path, problem, of, schedule, receipt):
+    records.add(path, [record_of(problem, of, schedule, {"engine": "grid"}, receipt)])
+    return path
 
 
 def test_a_gradient_too_large_for_a_cache_is_native():

@@ -141,7 +141,7 @@ def test_freezing_a_child_takes_it_out_of_training():
 
 
 def test_a_keras_of_another_backend_is_refused_with_the_remedy():
-    code = "import dtn_tensorflow; dtn.TensorAttention"
+    code = "import dtn_tensorflow; dtn_tensorflow.TensorAttention"
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
     ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
     assert ran.returncode != 0

@@ -110,12 +110,12 @@ class TestOrder:
         assert evaluate("f(x[n]) -> y[n]: y[t] = x[j] * x[i] where j <= i <= t decay 0.5", x).tolist() == expected
 
     def test_decay_along_a_chain_reaches_past_an_index_that_a_term_does_not_carry(self):
-        text = "f(x[n]) -> y[n]: y[t] = x[i] where i <= j <= t decay 0.5"
+        text = "f(x[n]) -> y[n]: y[t] = x[i] + 0 * x[j] where i <= j <= t decay 0.5"
         assert evaluate(text, [4, 2, 1]).tolist() == [4, 2 + 4 / 2, 1 + 2 / 2 + 4 / 4]
 
     def test_an_index_that_is_equal_stands_for_one_that_a_term_does_not_carry(self):
         # j is k and t: the decay from j to i weighs once
-        text = "f(x[n]) -> y[n]: y[k] = x[i] * x[t] where j <= i decay 0.5, k == j, t == j"
+        text = "f(x[n]) -> y[n]: y[k] = x[i] * x[t] + 0 * x[j] where j <= i decay 0.5, k == j, t == j"
         assert evaluate(text, [4, 2, 1]).tolist() == [4 * (4 + 2 / 2 + 1 / 4), 2 * (2 + 1 / 2), 1]
 
     def test_decays_of_two_chains_differ(self):
@@ -140,8 +140,9 @@ class TestOrder:
         expected = [sum(x[j] * x[i] for i in range(t + 1) for j in range(i + 1)) + sum(x[: t + 1]) for t in range(3)]
         assert evaluate("f(x[n]) -> y[n]: y[t] = x[j] * x[i] + x[j] where j <= i <= t", x).tolist() == expected
 
-    def test_an_index_that_only_the_order_has_counts(self):
-        assert evaluate("f(x[n]) -> y[n]: y[t] = x[t] where i <= t", [1, 1, 1]).tolist() == [1, 1, 1]
+    def test_a_term_does_not_sum_over_an_ordered_index_that_it_does_not_carry(self):
+        assert evaluate("f(x[n]) -> y[n]: y[t] = x[t] + 0 * x[i] where i <= t", [1, 1, 1]).tolist() == [1, 1, 1]
+        assert evaluate("f(x[n]) -> y[n]: y[t] = x[t] * one[i:n] where i <= t", [1, 1, 1]).tolist() == [1, 2, 3]
 
     def test_decay_per_head(self):
         x, gamma = np.ones((2, 3)), np.array([0.5, 1.0])

@@ -119,7 +119,7 @@ FAULTS = (
     Fault("the cotangent of a diagonal spread over the matrix", "dtn_core.passes.differentiate",
           "extra.append(Relation(index, twin, equal=True))", "pass", (DIFFERENTIATE,)),
     Fault("the derivative of a matrix function at its transpose", "dtn_core.passes.differentiate",
-          "transposed = Read(cell.tensor, turned)", "transposed = Read(cell.tensor, value.indices)", (DIFFERENTIATE,)),
+          "turned = {row: column, column: row}", "turned = {}", (DIFFERENTIATE,)),
     Fault("the derivative by a decay off by one", "dtn_core.passes.differentiate",
           "value = sum_of(product(more, inverse), product(MINUS_ONE, less, inverse))", "value = product(more, inverse)", (DIFFERENTIATE,)),
     Fault("tril for triu", "dtn_codegen.triangles",

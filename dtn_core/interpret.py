@@ -143,6 +143,7 @@ class Interpreter:
         return x
 
     def bind(self, name: str, value: ArrayLike) -> None:
+        """Take an argument in: its sizes, and its leading axes."""
         if name not in self.axes or name in self.values:
             raise TypeError(f"{self.program.name}: unexpected or repeated argument {name}")
         array = np.asarray(value)
@@ -161,6 +162,7 @@ class Interpreter:
     # A value with named indices is (array, indices): the array's last axes, in that order.
 
     def statement(self, statement: Statement) -> Array:
+        """The value of a statement."""
         if isinstance(statement.value, MatrixFunction):
             return self.transpose(self.matrix_function(statement.value), statement.value.indices, statement.indices)
         total: Array | None = None
@@ -173,6 +175,7 @@ class Interpreter:
         return np.array(np.broadcast_to(total, batch + shape))
 
     def term(self, term: Expr, out: tuple[Index, ...], order: tuple[Relation, ...]) -> Array:
+        """A term summed over every index that is not in ``out``."""
         operands: list[tuple[Array, tuple[Index, ...]]] = [self.value(factor) for factor in factors_of(term)]
         carried = {index for _, indices in operands for index in indices}
         operands += [self.relation(relation) for relation in restrict(order, carried.union(out))]
@@ -183,6 +186,7 @@ class Interpreter:
         return value[(Ellipsis, *missing)]
 
     def value(self, factor: Expr) -> tuple[Array, tuple[Index, ...]]:
+        """A factor, and the indices of its axes."""
         match factor:
             case Number(value):
                 return np.array(value if self.exact else float(value)), ()
@@ -232,6 +236,7 @@ class Interpreter:
         return array.transpose(*range(batch), *(batch + source.index(index) for index in target))
 
     def relation(self, relation: Relation) -> tuple[Array, tuple[Index, ...]]:
+        """1, or the power of the decay, where a relation holds, else 0; and its indices."""
         size = self.sizes[relation.upper.axis]
         gap = np.arange(size)[:, None] - np.arange(size)[None, :]  # upper - lower
         holds = gap == 0 if relation.equal else gap >= 0
@@ -250,6 +255,7 @@ class Interpreter:
         return self.transpose(self.values[cell.tensor], cell.indices, indices)
 
     def matrix_function(self, expr: MatrixFunction) -> Array:
+        """A block of a function of a block matrix."""
         if self.exact:
             raise CompileError(f"{expr.function} has no exact value")
         cells = [cell for row in expr.grid for cell in row if cell is not None]

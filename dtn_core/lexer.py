@@ -52,6 +52,7 @@ class Cursor:
         self.tokens = self.tokenize(text)
 
     def tokenize(self, text: str) -> list[Token]:
+        """The words of a text; a newline inside brackets is none."""
         if len(text) > MAX_TEXT:
             self.fail(f"the text has {len(text):,} characters; at most {MAX_TEXT:,} are read", Token("", "", 1, 1))
         tokens: list[Token] = []
@@ -78,29 +79,35 @@ class Cursor:
 
     @property
     def here(self) -> Token:
+        """The next word."""
         return self.tokens[self.position]
 
     def take(self) -> Token:
+        """The next word, which is passed."""
         token = self.here
         self.position += token.kind != "end"
         return token
 
     def accept(self, text: str) -> Token | None:
+        """The next word if it is ``text``, which is passed then; else None."""
         return self.take() if self.here.text == text and self.here.kind != "number" else None
 
     def expect(self, text: str, why: str = "") -> Token:
+        """The next word, which has to be ``text``."""
         token = self.accept(text)
         if token is None:
             self.fail(f"expected {text!r}{why}, got {self.shown(self.here)}", self.here)
         return token
 
     def expect_name(self, what: str) -> Token:
+        """The next word, which has to be a name."""
         token = self.here
         if token.kind != "name":
             self.fail(f"expected {what}, got {self.shown(token)}", token)
         return self.take()
 
     def new_name(self, what: str) -> Token:
+        """The next word, which has to be a name that the language does not use."""
         token = self.expect_name(what)
         if keyword.iskeyword(token.text) or token.text in ("where", ONES):
             self.fail(f"{token.text!r} is a reserved word; choose another name for {what}", token)
@@ -109,13 +116,16 @@ class Cursor:
         return token
 
     def skip_lines(self) -> None:
+        """Pass ends of lines and statements."""
         while self.here.kind == "newline" or self.here.text == ";":
             self.take()
 
     @staticmethod
     def shown(token: Token) -> str:
+        """A word as errors show it."""
         return {"end": "the end of the text", "newline": "the end of the line"}.get(token.kind, repr(token.text))
 
     def fail(self, message: str, token: Token) -> NoReturn:
+        """Raise NotationError that points at ``token``."""
         source = self.lines[token.line - 1] if token.line <= len(self.lines) else ""
         raise NotationError(message, self.name, token.line, token.column, source)

@@ -131,6 +131,7 @@ class Expressions:
         self.spent = {self.name(s.name) for s in known if is_matrix_product(s) or added_product(s) is not None}
 
     def statement(self, statement: Statement) -> ast.expr:
+        """The value of a statement."""
         value = statement.value
         self.current = statement.name
         if isinstance(value, MatrixFunction):
@@ -187,6 +188,7 @@ class Expressions:
         return value, negative
 
     def tensor_product(self, tensors: Sequence[Expr], out: tuple[Index, ...], order: tuple[Relation, ...]) -> ast.expr:
+        """A product of tensors, summed over what is not in ``out``, where the order holds."""
         if len(tensors) == 1:
             only = tensors[0]
             if isinstance(only, Read) and only.tensor == ONES and len(order) == 1 and len(only.indices) == 2:
@@ -258,6 +260,7 @@ class Expressions:
         return self.name(self.program.tensors[0].name)
 
     def pointwise(self, function: str, operands: Sequence[Expr], own: tuple[Index, ...]) -> ast.expr:
+        """A function of each element; ``own`` are the indices of the result."""
         values = []
         for operand in operands:
             if isinstance(operand, Number | Extent):

@@ -175,8 +175,12 @@ class Function:
         Returns
         -------
         tuple
-            ``(o_t[..., e], state)``.
+            ``(o_t[..., e], state)``; an output may share memory with the state, so it is not to be written to.
         """
+        if hasattr(state, "shape"):
+            raise TypeError(
+                f"{self.__name__}: state is a {type(state).__name__}, expected the tuple of init_state, first"
+            )
         key, plan = self.steps.recall(tensors, named, None, state)
         if plan is None:
             self.tokens.check_streams(resuming=True)

@@ -31,6 +31,8 @@ class Signature:
     """
 
     def __init__(self, operator: Operator, layout: str) -> None:
+        if not operator.program.tensors:
+            raise CompileError(f"{operator.name} takes no tensor; a compiled operator takes one at least")
         taken = CALLS & {param.name for param in operator.program.params}
         if taken:
             raise CompileError(

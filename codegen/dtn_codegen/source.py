@@ -64,12 +64,12 @@ def emit(
     layout : {"... n d", "... n h d"}
         Where the head axis is.
     sizes : dict, optional
-        Axis sizes to optimise for (default: long sequences).
+        Axis sizes to optimise for, where no token is ordered before another (default: long sequences).
 
     Returns
     -------
     str
-        A Python module with one function.
+        A Python module, whose last function is the operator.
 
     Examples
     --------

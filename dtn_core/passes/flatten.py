@@ -93,6 +93,7 @@ class Flattener:
     # ------------------------------------------------------------ to terms
 
     def term(self, expr: Expr, statement: Statement) -> Term:
+        """A product of a statement as a flat term."""
         coefficient: list[Expr] = []
         factors: list[Factor] = []
         for factor in factors_of(expr):
@@ -122,6 +123,7 @@ class Flattener:
         return self.builder.define(hint, indices_of(made), made)
 
     def operand(self, expr: Expr, hint: str) -> Expr:
+        """An operand of a function: a number, or the read of a tensor that holds it."""
         match expr:
             case Number() | Extent():
                 return expr
@@ -199,6 +201,7 @@ class Flattener:
     # ------------------------------------------------------------ to tensors
 
     def store(self, name: str, indices: tuple[Index, ...], value: Expr, order: tuple[Relation, ...] = ()) -> None:
+        """Compute what the source program calls ``name``."""
         self.builder.alias(name, indices, self.builder.define(name, indices, value, order))
 
     def materialise(self, name: str) -> None:

@@ -50,6 +50,10 @@ class TestNames:
             total = backend.dtn.compile(text.replace("-> o[n,e]", "-> s") + "\n s = o[t,c] * v[t,c]")
             assert all(np.isfinite(d).all() for d in backend.gradients(total, [x, v]))
 
+    def test_no_tensor_at_all_is_refused(self, backend):
+        with pytest.raises(CompileError, match="f takes no tensor"):
+            backend.dtn.compile("f(g) -> o: o = 2 * g")
+
     @pytest.mark.parametrize("name", sorted(CALLS))
     def test_the_name_of_an_argument_of_every_call_is_refused(self, backend, name):
         with pytest.raises(CompileError, match=f"parameter {name} has the name of an argument of every call"):

@@ -117,6 +117,8 @@ def test_a_step_from_what_is_no_state_of_the_operator_is_refused_however_many_we
         compiled.step(tuple(state)[:1], *one)
     with pytest.raises(TypeError, match="expected 2 tensors"):
         compiled.step(None, *one)
+    with pytest.raises(TypeError, match="expected the tuple of init_state, first"):
+        compiled.step(*one, state)
     with pytest.raises(ShapeError, match=r"has shape \(2, 3, 1\)"):
         compiled.step(type(state)(state[0][..., :1], state[1]), *one)
     assert_equal(backend.numpy(compiled.step(state, *one)[0]), backend.numpy(compiled.step(tuple(state), *one)[0]))

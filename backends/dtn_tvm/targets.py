@@ -7,10 +7,13 @@ kernels are compiled for it all the same.
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -210,7 +213,10 @@ def target(text: str) -> Target:
         options = json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"target {text!r} is not JSON: {error}") from None
-    return _described(options)
+    found = _described(options)
+    if found.kind == "cpu" and importlib.util.find_spec("tvm") is not None:
+        _check_llvm(json.dumps(dict(found.options)))
+    return found
 
 
 def from_json(description: Mapping[str, Any]) -> Target:
@@ -252,6 +258,18 @@ def _check(given: Target) -> None:
     except (ValueError, TypeError, RuntimeError, AttributeError) as error:
         said = str(error).strip().splitlines() or [type(error).__name__]
         raise ValueError(f"target {dict(given.options)!r}: {said[-1]}") from None
+
+
+@lru_cache(maxsize=16)
+def _check_llvm(options: str) -> None:
+    """Let another process ask LLVM about a processor: what it does not know may end the process."""
+    program = (
+        "import sys, tvm; from tvm.target.codegen import target_has_features; "
+        "import json; target_has_features('sse2', tvm.target.Target(json.loads(sys.argv[1])))"
+    )
+    done = subprocess.run([sys.executable, "-c", program, options], capture_output=True, check=False)
+    if done.returncode:
+        raise ValueError(f"target {options}: LLVM cannot compile for it (status {done.returncode})")
 
 
 def _host() -> Target:

@@ -58,6 +58,7 @@ def test_an_unknown_name_lists_the_known_ones():
     [
         ('{"kind": ', "is not JSON"),
         ('{"kind": "abacus"}', '"kind" has to be one of llvm, cuda'),
+        ('{"kind": "llvm", "mtriple": "nonsense"}', "LLVM cannot compile for it"),
         ('{"kind": ["cuda"]}', '"kind" has to be one of llvm, cuda'),
         ('{"kind": "cuda"}', 'needs "arch"'),
         ('{"kind": "cuda", "arch": "sm_90a", "beads": 7}', "beads"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 pytest.importorskip("tvm.tirx", reason="Apache TVM is not installed")  # this folder is called tvm as well
@@ -334,6 +336,22 @@ def test_a_record_by_rows_is_not_taken_where_states_are_less_work(tmp_path):
         records.use_records(add_record(tmp_path / "damaged.jsonl", of, cpu, {**schedule, "unroll": 0}, receipt))
         with pytest.raises(DtnError, match="is damaged: unroll=0: expected at least 1"):
             found.choose("forward", sizes, "float32", cpu)
+    finally:
+        records.use_records()
+
+
+def test_a_record_that_is_written_later_is_used(tmp_path):
+    found, cpu = IMPLEMENTATION.kernels(tensor_attention(**CAUSAL), "... n d"), target("cpu")
+    sizes = {"batch": 1, "heads": 2, "n": 64, "d": 16, "e": 16}
+    of = found.problem("forward", sizes, "float32")
+    default = kernels.default(of, cpu).to_json()
+    receipt = Receipt("cpu", 1e-3, {"rms": 0.0}, {"rms": 1e-5}, sizes)
+    try:
+        records.use_records(add_record(tmp_path / "records.jsonl", of, cpu, default, receipt))
+        assert found.kernel("forward", sizes, "float32", "cpu").schedule.to_json() == default
+        faster, other = replace(receipt, seconds=1e-4), {**default, "unroll": 4 if default["unroll"] != 4 else 2}
+        add_record(tmp_path / "records.jsonl", of, cpu, other, faster)
+        assert found.kernel("forward", sizes, "float32", "cpu").schedule.to_json() == other
     finally:
         records.use_records()
 

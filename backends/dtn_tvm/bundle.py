@@ -209,12 +209,15 @@ def _records(path: Path, found: Mapping[str, Any], family: Any) -> list[Record]:
         for key, answer in found["measured"].items():
             if key.split("/")[0] != str(place):
                 continue
+            number = int(key.split("/")[1])
+            if not 0 <= number < len(entry["candidates"]):
+                raise IndexError(f"candidate {key}")
             progress.done += 1
             if "failure" in answer:
                 progress.failures[answer["failure"]] += 1
                 progress.details.setdefault(answer["failure"], answer["detail"])
             elif best is None or answer["seconds"] < best[0]:
-                best = answer["seconds"], int(key.split("/")[1])
+                best = answer["seconds"], number
         if best is None:
             raise TuneError(f"{path}, {records.shape(problem.sizes)}: {nothing_valid(progress)}")
         answer = found["measured"][f"{place}/{best[1]}"]

@@ -239,7 +239,7 @@ class TestImport:
         with pytest.raises(TuneError, match=r"none of 1 candidates is valid; the commonest reason \(1 of 1\): hung"):
             import_results(results, to, "families")
 
-    @pytest.mark.parametrize("key", ["0/17", "0/x", "nonsense"])
+    @pytest.mark.parametrize("key", ["0/17", "0/-1", "0/x", "nonsense"])
     def test_a_candidate_that_there_is_not(self, results, to, key):
         fast = {"seconds": 1e-9, "errors": {"rms": 0.0, "row": 0.0}}
         edited(results, lambda found: found.update(measured={key: fast}))

@@ -13,6 +13,7 @@ from dtn_codegen.implementations import PLAIN, Variant
 from dtn_core.errors import CompileError
 from dtn_core.ir.nodes import Param
 from dtn_core.operators import Operator
+from dtn_core.passes.differentiate import masks
 from dtn_core.passes.padding import pad
 
 from . import kernels, records, targets, trace  # kernels first: it says what to install
@@ -68,7 +69,9 @@ class TvmKernels:
         self._lacks: dict[tuple[object, ...], str] = {}
         try:
             results = tile_program(self.operator, "backward", resumed=of.resumed).outputs
-            self.gradients = tuple(result.name.removeprefix("d_") for result in results)
+            ignored = masks(self.program)
+            given = [p.name for p in self.inputs if (p.axes or p.name in self.states) and p.name not in ignored]
+            self.gradients = tuple(name for name, _ in zip(given, results, strict=True))
         except CompileError as error:
             self._why_no_gradient = str(error)
         self._known: dict[tuple[object, ...], kernels.Kernel] = {}

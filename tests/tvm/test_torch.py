@@ -340,6 +340,23 @@ def test_a_record_by_rows_is_not_taken_where_states_are_less_work(tmp_path):
         records.use_records()
 
 
+@pytest.mark.parametrize(("key", "value"), [("d_o", "d_q"), ("q_", "d_q_")])
+def test_arguments_with_the_names_of_cotangents(key, value):
+    text = f"f(q[n,d], {key}[n,d], {value}[n,e]) -> o[n,e]:\n o[t,c] = q[t,a]*{key}[i,a]*{value}[i,c] where i <= t"
+    given = tensors(37, 8, grad=True)
+    found, wanted = (gradients(dtn.compile(text, implementation=name), given) for name in ("tvm", "native"))
+    for one, other in zip(found, wanted, strict=True):
+        close(one, other, 1e-4)
+
+
+@pytest.mark.parametrize("name", ["q_row", "n_row", "q_added"])
+def test_a_name_that_a_kernel_gives_to_something_of_its_own_is_refused(name):
+    axes = ("n_row", "g") if name == "n_row" else ("e", name)
+    text = f"f(q[n,d], {axes[1]}[n,{axes[0]}]) -> o[n,{axes[0]}]: o[t,c] = q[t,a]*q[i,a]*{axes[1]}[i,c] where i <= t"
+    with pytest.raises(ValueError, match=f"{name} is what a kernel calls a tensor of its own"):
+        dtn.compile(text, implementation="tvm")(*tensors(9, 4, count=2))
+
+
 def test_a_record_that_is_written_later_is_used(tmp_path):
     found, cpu = IMPLEMENTATION.kernels(tensor_attention(**CAUSAL), "... n d"), target("cpu")
     sizes = {"batch": 1, "heads": 2, "n": 64, "d": 16, "e": 16}

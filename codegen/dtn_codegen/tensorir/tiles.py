@@ -27,6 +27,9 @@ from .steps import RANK, fuse
 from .walks import TileProgram, Walk
 from .wholes import whole_backward
 
+SUFFIXES = frozenset(["added", "next", "replayed", "row", "saved", "scales", "segments", "sum", "total", "turned"])
+"""What the names of tensors that kernels make end with, after the name of what they are made of."""
+
 
 def forward(lowered: Lowered, *, split: bool = False, resumed: bool = False) -> TileProgram:
     """The operator itself.
@@ -142,7 +145,17 @@ def backward_by_rows(lowered: Lowered, *, split: bool = False) -> TileProgram:
     return by_rows(program, _token_axis(lowered), program.params, program.outputs, split=split)
 
 
+def _check_names(definition: Program) -> None:
+    """Refuse a name that a kernel gives to something of its own, made of another name of the operator."""
+    names = {*definition.axes, *(s.name for s in definition.statements), *(p.name for p in definition.params)}
+    for name in sorted(names):
+        stem, _, suffix = name.rpartition("_")
+        if suffix in SUFFIXES and stem in names:
+            raise CompileError(f"{definition.name}: {name} is what a kernel calls a tensor of its own; choose another")
+
+
 def _token_axis(lowered: Lowered) -> str:
+    _check_names(lowered.definition)
     if lowered.complex_input:
         raise CompileError(f"{lowered.definition.name}: kernels are for real tensors")
     long = sequence_axes(lowered.definition)

@@ -49,8 +49,6 @@ def load_weights(model: Layer, path: str | os.PathLike[str]) -> None:
     ValueError
         If the model is on the meta device.
     """
-    if any(parameter.is_meta for parameter in model.parameters()):
-        raise ValueError("model is on the meta device, which holds no values; model.to_empty(device='cpu') first")
     weights.load(model, path, lambda parameter: str(parameter.dtype).removeprefix("torch."), _assign)
 
 
@@ -63,6 +61,8 @@ def _to_numpy(parameter: torch.Tensor) -> np.ndarray[Any, Any]:
 
 @torch.no_grad()
 def _assign(parameter: torch.Tensor, array: np.ndarray[Any, Any]) -> None:
+    if parameter.is_meta:
+        raise ValueError("model is on the meta device, which holds no values; model.to_empty(device='cpu') first")
     if array.dtype == ml_dtypes.bfloat16:
         parameter.copy_(torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16))
     else:

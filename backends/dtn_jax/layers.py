@@ -52,9 +52,8 @@ class _Ops:
         return x.reshape(*x.shape[:-count], *shape)
 
     def constant(self, values: Sequence[float], like: jax.Array) -> jax.Array:
-        return jnp.asarray(
-            values, jnp.promote_types(jnp.finfo(like.dtype).dtype, jnp.float32)
-        )  # 0.999 is 1 in bfloat16
+        wide = jnp.promote_types(jnp.finfo(like.dtype).dtype, jnp.float32)  # 0.999 is 1 in bfloat16
+        return jnp.asarray(values, wide)
 
     def take(self, own: Layer, name: str, places: jax.Array) -> jax.Array:
         return jnp.take(self.value(own, name), places, axis=0)

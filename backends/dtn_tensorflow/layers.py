@@ -62,9 +62,8 @@ class _Ops:
         return keras.ops.reshape(x, (*keras.ops.shape(x)[:-count], *shape))
 
     def constant(self, values: Sequence[float], like: tf.Tensor) -> tf.Tensor:
-        return tf.constant(
-            values, like.dtype.real_dtype if like.dtype.size >= 4 else tf.float32
-        )  # 0.999 is 1 in bfloat16
+        wide = like.dtype.real_dtype if like.dtype.size >= tf.float32.size else tf.float32  # 0.999 is 1 in bfloat16
+        return tf.constant(values, wide)
 
     def take(self, own: Layer, name: str, places: tf.Tensor) -> tf.Tensor:
         if places.dtype not in (tf.int32, tf.int64):  # what Keras probes with, as its own Embedding does

@@ -13,6 +13,7 @@ from torch.autograd import forward_ad
 from dtn_codegen.dtypes import dtype_name
 from dtn_codegen.implementations import Kernels
 from dtn_codegen.kernel_shapes import KernelShapes
+from dtn_codegen.plans import remember
 from dtn_core.ir.nodes import Param
 
 MAX_REMEMBERED = 1024
@@ -162,9 +163,8 @@ def _remembered(known: dict[Any, Found], key: tuple[Shape, ...], find: Callable[
         return find()
     found = known.get(key)
     if found is None:
-        if len(known) >= MAX_REMEMBERED:
-            known.clear()
-        found = known[key] = find()
+        found = find()
+        remember(known, key, found, MAX_REMEMBERED)
     return found
 
 

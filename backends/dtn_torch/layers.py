@@ -56,11 +56,12 @@ class _Ops:
         return x.reshape(*x.shape[:-count], *shape)
 
     def constant(self, values: Sequence[float], like: torch.Tensor) -> torch.Tensor:
-        key = tuple(values), like.dtype, like.device  # a decay of 0.999 is 1 in bfloat16
+        key = tuple(values), like.dtype, like.device
         found = None if torch.compiler.is_compiling() else _CONSTANTS.get(key)
         if found is None:
             with torch.inference_mode(False):  # a gradient may be taken with it later
-                found = torch.tensor(values, dtype=_WIDE.get(like.dtype, torch.float32), device=like.device)
+                wide = _WIDE.get(like.dtype, torch.float32)  # 0.999 is 1 in bfloat16
+                found = torch.tensor(values, dtype=wide, device=like.device)
             plain = torch._C._functorch.peek_interpreter_stack() is None and type(found) is torch.Tensor
             if plain and not torch.compiler.is_compiling():
                 _CONSTANTS[key] = found

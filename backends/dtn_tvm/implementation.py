@@ -10,19 +10,17 @@ from typing import Any, Literal
 import numpy as np
 
 from dtn_codegen.implementations import PLAIN, Variant
+from dtn_codegen.plans import remember
+from dtn_codegen.tensorir.tiles import differentiated
 from dtn_core.errors import CompileError
 from dtn_core.ir.nodes import Param
 from dtn_core.operators import Operator
-from dtn_core.passes.differentiate import masks
 from dtn_core.passes.padding import pad
 
 from . import kernels, records, targets, trace  # kernels first: it says what to install
 from .measuring.bundle import is_named
 from .problem import DTYPES, Problem, tile_program
 from .record import shape, shortened
-
-MAX_REMEMBERED = 4096
-"""Shapes of calls that a table holds."""
 
 Direction = Literal["forward", "backward"]
 
@@ -68,10 +66,9 @@ class TvmKernels:
         self._why_no_gradient = ""
         self._lacks: dict[tuple[object, ...], str] = {}
         try:
-            results = tile_program(self.operator, "backward", resumed=of.resumed).outputs
-            ignored = masks(self.program)
-            given = [p.name for p in self.inputs if (p.axes or p.name in self.states) and p.name not in ignored]
-            self.gradients = tuple(name for name, _ in zip(given, results, strict=True))
+            tile_program(self.operator, "backward", resumed=of.resumed)
+            states = (param.name for param in self.inputs if param.name in self.states)
+            self.gradients = (*differentiated(self.program), *states)
         except CompileError as error:
             self._why_no_gradient = str(error)
         self._known: dict[tuple[object, ...], kernels.Kernel] = {}
@@ -94,7 +91,7 @@ class TvmKernels:
         if not all(type(part) in (str, int) for part in key):  # symbols of a trace, which no table holds
             return self._lack(sizes, dtype, device)
         if key not in self._lacks:
-            _remember(self._lacks, key, self._lack(sizes, dtype, device))
+            remember(self._lacks, key, self._lack(sizes, dtype, device))
         return self._lacks[key]
 
     def _lack(self, sizes: Mapping[str, int], dtype: str, device: str) -> str:
@@ -144,7 +141,7 @@ class TvmKernels:
                 raise ValueError(
                     f"implementation='tvm' cannot run {self.operator.name} on {target.name}: {error}"
                 ) from None
-            _remember(self._known, key, found)
+            remember(self._known, key, found)
         return found
 
     def problem(self, direction: Direction, sizes: Mapping[str, int], dtype: str) -> Problem:
@@ -226,13 +223,6 @@ def _variant(operator: Operator, layout: str, variant: Variant) -> TvmKernels:
 @lru_cache(maxsize=512)
 def _kernels(operator: Operator, layout: str, variant: Variant) -> TvmKernels:
     return TvmKernels(operator, layout, variant)
-
-
-def _remember(table: dict[tuple[object, ...], Any], key: tuple[object, ...], value: Any) -> None:
-    """Note ``value``; a table that has grown large begins anew."""
-    if len(table) >= MAX_REMEMBERED:
-        table.clear()
-    table[key] = value
 
 
 def _spoken(arrays: Sequence[Any], dtype: str) -> Sequence[Any]:

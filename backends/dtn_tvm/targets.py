@@ -264,8 +264,8 @@ def _check(given: Target) -> None:
 def _check_llvm(options: str) -> None:
     """Let another process ask LLVM about a processor: what it does not know may end the process."""
     program = (
-        "import sys, tvm; from tvm.target.codegen import target_has_features; "
-        "import json; target_has_features('sse2', tvm.target.Target(json.loads(sys.argv[1])))"
+        "import json, sys, tvm; from tvm.target.codegen import target_has_features; "
+        "target_has_features('sse2', tvm.target.Target(json.loads(sys.argv[1])))"
     )
     done = subprocess.run([sys.executable, "-c", program, options], capture_output=True, check=False)
     if done.returncode:

@@ -177,12 +177,11 @@ class Function:
         tuple
             ``(o_t[..., e], state)``; an output may share memory with the state, so it is not to be written to.
         """
-        if hasattr(state, "shape"):
-            raise TypeError(
-                f"{self.__name__}: state is a {type(state).__name__}, expected the tuple of init_state, first"
-            )
         key, plan = self.steps.recall(tensors, named, None, state)
         if plan is None:
+            if hasattr(state, "shape"):
+                kind = type(state).__name__
+                raise TypeError(f"{self.__name__}: state is a {kind}, expected the tuple of init_state, first")
             self.tokens.check_streams(resuming=True)
             tensors, named = self.signature.bind(tensors, named)
             tensors = self.convert(tensors)

@@ -47,11 +47,15 @@ class Plans:
 
     def remember(self, key: Any, found: Any) -> None:
         """Keep what was found for calls of a key, if they have one."""
-        if key is None:
-            return
-        if len(self.found) >= MAX_REMEMBERED:
-            self.found.clear()
-        self.found[key] = found
+        if key is not None:
+            remember(self.found, key, found)
+
+
+def remember(table: dict[Any, Any], key: Any, found: Any, limit: int = MAX_REMEMBERED) -> None:
+    """Keep what was found for a key; a table of ``limit`` entries begins anew."""
+    if len(table) >= limit:
+        table.clear()
+    table[key] = found
 
 
 def key_of(

@@ -69,8 +69,8 @@ class Worker(Child):
 
         A process that dies leaves the cell it was at as a fail that says how; the caller runs the rest in a new one.
         """
-        operators = list(dict.fromkeys(cell.text for cell in cells))
-        cells = sorted(cells, key=lambda cell: operators.index(cell.text))  # as they are answered
+        place = {text: number for number, text in enumerate(dict.fromkeys(cell.text for cell in cells))}
+        cells = sorted(cells, key=lambda cell: place[cell.text])  # the operators one after another
         self.write({"cells": [cell.as_dict() for cell in cells]})
         waiting = {cell.key: cell for cell in cells}
         while True:

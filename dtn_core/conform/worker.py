@@ -12,6 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -89,11 +90,9 @@ def serve(module: str, device: str, jobs: TextIO, answer: Answer) -> None:
         line = jobs.readline()
         if not line:
             return
-        by_operator: dict[str, list[Cell]] = {}
-        for fields in json.loads(line)["cells"]:
-            cell = Cell(**fields)
-            by_operator.setdefault(cell.text, []).append(cell)
-        for text, cells in by_operator.items():
+        every = [Cell(**fields) for fields in json.loads(line)["cells"]]
+        for text, group in groupby(every, lambda cell: cell.text):
+            cells = list(group)
             for found in evaluated(adapter, case(text), cells, known):
                 answer({"event": "cell", "cell": found.as_dict()})
             _send_sources(adapter, text, cells, answer)

@@ -212,7 +212,7 @@ class TestFind:
 
 
 @pytest.mark.parametrize("part", ["operator", "direction", "dtype"])
-@pytest.mark.parametrize("text", ["/tmp/elsewhere", "../elsewhere", "", "a b"])
+@pytest.mark.parametrize("text", ["/elsewhere", "../elsewhere", "", "a b"])
 def test_what_files_are_named_of_is_a_name(part, text):
     with pytest.raises(ValueError, match=f"{part} '.*' is not a name"):
         from_json(record(**{part: text}).to_json())

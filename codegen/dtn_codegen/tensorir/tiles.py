@@ -108,8 +108,7 @@ def backward(lowered: Lowered, *, split: bool = False, resumed: bool = False) ->
     """
     axis = _token_axis(lowered)
     definition = lowered.definition
-    ignored = masks(definition)
-    wrt = [p.name for p in definition.tensors if p.name not in ignored]
+    wrt = differentiated(definition)
     check_states(lowered, resumed=resumed)
     if lowered.chunked is None:
         program, pairs = paired(gradient_of(lowered.program, wrt), axis, (), RANK)
@@ -118,6 +117,12 @@ def backward(lowered: Lowered, *, split: bool = False, resumed: bool = False) ->
     if lowered.chunked.wholes:
         return whole_backward(lowered.chunked, definition, wrt, split=split)
     return chunked_backward(lowered.chunked, definition, wrt, split=split, resumed=resumed)
+
+
+def differentiated(definition: Program) -> list[str]:
+    """The tensors that gradients are by, in the order of their results: all but masks."""
+    ignored = masks(definition)
+    return [param.name for param in definition.tensors if param.name not in ignored]
 
 
 def forward_by_rows(lowered: Lowered, *, split: bool = False) -> TileProgram:
@@ -140,8 +145,7 @@ def backward_by_rows(lowered: Lowered, *, split: bool = False) -> TileProgram:
     CompileError
         If it has no such form, saying why.
     """
-    ignored = masks(lowered.definition)
-    program = gradient_of(lowered.program, [p.name for p in lowered.definition.tensors if p.name not in ignored])
+    program = gradient_of(lowered.program, differentiated(lowered.definition))
     return by_rows(program, _token_axis(lowered), program.params, program.outputs, split=split)
 
 

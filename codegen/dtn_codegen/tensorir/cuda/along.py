@@ -122,7 +122,7 @@ class Along(Block):
                     self.values.scalars[param.name] = local((1,), "float32", param.name)
                 self.set(param.name, partial(self.narrow, param.name))
         for name in self.loaded_matrices() if self.scales else ():
-            factor = self.arguments.buffers[f"{name}_scales"][self.sequence, self.at]
+            factor = self.arguments.buffers[f"{name}_scales"][self.sequence, self.memory_place]
             tir.buffer_store(self.scales[name].inverse, real(1) / factor, [0])
             tir.buffer_store(self.scales[name].factor, factor, [0])
         for param in self.plan.loaded:
@@ -184,7 +184,7 @@ class Along(Block):
                 if name in self.scales:
                     with tir.If(self.thread == 0), tir.Then():
                         scales = self.arguments.buffers[f"{memory}_scales"]
-                        tir.buffer_store(scales, self.scales[name].factor[0], [self.sequence, self.at])
+                        tir.buffer_store(scales, self.scales[name].factor[0], [self.sequence, self.memory_place])
             else:
                 self.put(name, saved, partial(self.chunk_at, name))
 

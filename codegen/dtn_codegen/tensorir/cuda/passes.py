@@ -51,7 +51,8 @@ class Pass:
     def steps(self) -> tuple[Step, ...]:
         """All that happens, in order."""
         walk = self.walk
-        return (*walk.setup, *walk.replay, *walk.steps[len(walk.setup) :])
+        tail = walk.rows.tail if walk.rows is not None else ()
+        return (*walk.setup, *walk.replay, *walk.body, *tail)
 
     @property
     def segmented(self) -> bool:

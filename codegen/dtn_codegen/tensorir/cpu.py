@@ -358,9 +358,10 @@ class _Kernel(Memory):
         """For the chunk after the one that begins at ``first``."""
         tiles = {step.name: self.tiles(step) for step in walk.body if step.is_matmul and step.order is None}
         tokens = [
-            Tokens(self.arguments[param.name], self.sizes[param.axes[1]], partial(self.row, param, head))
-            for param in inputs
-            if len(param.axes) == RANK
+            Tokens(self.arguments[param.name], self.sizes[param.axes[1]], partial(self.row, param, head), written)
+            for params, written in ((inputs, False), (self.program.outputs, True))
+            for param in params
+            if len(param.axes) == RANK and (not written or param.name in walk.results)
         ]
         following = first - self.chunk if walk.reverse else first + self.chunk
         return Prefetch(tiles, tokens, following, self.chunk, self.length)

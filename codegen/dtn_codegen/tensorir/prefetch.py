@@ -1,4 +1,4 @@
-"""Requests for the tokens of the next chunk, made while the processor multiplies those of this one.
+"""Requests for the tokens of the next chunk, and its results, made while the processor multiplies those of this one.
 
 Between two chunks there is nothing to do but to wait for memory, and at no other time is anything asked of it.  A few
 lines before each tile of a chunk's products are there in time and leave the tile's own loads their place in the queue,
@@ -16,8 +16,8 @@ from tvm.tirx.script import builder as T
 
 LINE = 64
 """Bytes that come from memory at once."""
-READ, NEAREST, DATA = 0, 3, 1
-"""How LLVM is asked: a line that will be read, into the nearest cache, and is no instructions."""
+NEAREST, DATA = 3, 1
+"""How LLVM is asked: a line into the nearest cache, and no instructions."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,14 @@ class Tokens:
         Features of a token.
     row : callable
         From the number of a token to its row.
+    written : bool
+        Whether it is a result: its lines come as this core's own, so that writing to them need not wait.
     """
 
     buffer: Any
     columns: int
     row: Callable[[Any], Any]
+    written: bool = False
 
     @property
     def width(self) -> int:
@@ -87,4 +90,5 @@ class Prefetch:
                 line = place * share + part
                 token = T.max(T.min(self.first + line // argument.lines, self.length - 1), T.int64(0))
                 address = T.address_of(argument.buffer[argument.row(token), line % argument.lines * argument.width])
-                T.evaluate(tvm.tirx.call_intrin("void", "tirx.prefetch", address, *map(T.int32, (READ, NEAREST, DATA))))
+                how = map(T.int32, (argument.written, NEAREST, DATA))
+                T.evaluate(tvm.tirx.call_intrin("void", "tirx.prefetch", address, *how))

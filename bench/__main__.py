@@ -6,7 +6,6 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,7 +21,7 @@ from .case import CEILING, DECODING, GRADIENTS, MODULE, START, TRAINING, Race, T
 from .compare import compare, comparison_table
 from .oracle import check_oracle, write_references
 from .plots import draw
-from .report import machine_line, markdown, name, target_table
+from .report import machine_line, machine_name, markdown, name, summary_table
 from .results import Result, UnreadableError, figures_of, merged, read, write
 from .runners import FRAMEWORKS
 from .session import Session
@@ -31,6 +30,7 @@ SUITES = {suite.NAME: suite for suite in (unmasked, causal, kernels, layers, sta
 DAILY = ("unmasked", "causal", "kernels", "layers", "startup")
 BLOCK_SECONDS = {"quick": 0.02, "usual": 0.05, "full": 0.2}
 PLAIN_WIDTH = 160
+RESULTS = Path("bench/results")
 NO_REFERENCE = (MODULE, TRAINING, DECODING, START, CEILING)
 
 Framework = StrEnum("Framework", list(FRAMEWORKS))
@@ -145,16 +145,26 @@ def run_report(*, out: Out = None, folder: Folder = None) -> None:
 
 
 @app.command("summary")
-def run_summary(*, out: Out = None) -> None:
-    """Print what was promised and what was found, as Markdown: the README's section on speed."""
-    results = _results(_path(out))
+def run_summary(
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Results; by default all in bench/results.", exists=True, dir_okay=False),
+    ] = None,
+) -> None:
+    """Print what was promised and what every machine found, as Markdown: the README's section on speed."""
+    every = [_results(path) for path in files or sorted(RESULTS.glob("*.json"))]
+    if not any(every):
+        raise typer.BadParameter(f"no results in {RESULTS}; python -m bench run makes some")
+    last = [max(results, key=lambda result: str(result.about["date"])).about for results in every if results]
+    names = [machine_name(about) for about in last]
     for suite_name, suite in SUITES.items():
-        own = [result for result in results if result.suite == suite_name]
-        promised = target_table(suite.targets(figures_of(own)))
-        if promised.rows:
-            typer.echo(replace(promised, title=suite.HEADING).markdown())
-    last = max(results, key=lambda result: str(result.about["date"]))
-    typer.echo(f"The last race that ran: {machine_line(last.about)}")
+        found = [suite.targets(figures_of(results, suite_name)) for results in every if results]
+        table = summary_table(suite.HEADING, dict(zip(names, found, strict=True)))
+        if table.rows:
+            typer.echo(table.markdown())
+    typer.echo("The last race of each machine:")
+    for about in last:
+        typer.echo(f"- {machine_line(about)}")
 
 
 @app.command("compare")
@@ -186,7 +196,7 @@ def run_compare(
 def _path(out: Path | None, device: str | None = None) -> Path:
     if out is not None and out.suffix != ".json":
         raise typer.BadParameter(f"{out} does not end in .json")
-    return out or Path("bench/results") / f"{machine.slug(device)}.json"
+    return out or RESULTS / f"{machine.slug(device)}.json"
 
 
 def _beside(path: Path) -> Path:

@@ -75,7 +75,7 @@ def targets(figures: Sequence[Figures]) -> list[Target]:
     """What was promised: nothing slower than by hand."""
     there = [f for name in CASES for f in measured(figures, name)]
     return [
-        Target(f"{f.case}, n = {f.n}, {f.framework} {f.mode}: time ÷ by hand", ratio(f.rounds, peer.rounds), 1)
+        Target(f"{f.case}, {f.framework} {f.mode}: time ÷ by hand", f"n = {f.n}", ratio(f.rounds, peer.rounds), 1)
         for f in there
         if f.ours
         for peer in rivals(f, there)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -39,6 +40,17 @@ def _cpuinfo(*fields: str) -> str:
 def processor() -> str:
     """The processor's own name where the system says it."""
     return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def plain(processor: str) -> str:
+    """A processor's name without marks and words that say nothing.
+
+    Examples
+    --------
+    >>> plain("Intel(R) Xeon(R) Processor"), plain("AMD EPYC")
+    ('Intel Xeon', 'AMD EPYC')
+    """
+    return re.sub(r"\((R|TM)\)", "", processor).removesuffix(" Processor")
 
 
 def vectors() -> str:
@@ -82,7 +94,8 @@ def commit() -> dict[str, Any] | None:
         return None
     if head.returncode:
         return None
-    return {"hash": head.stdout.strip(), "changed": bool(git("status", "--porcelain").stdout.strip())}
+    changed = git("status", "--porcelain", "--", ":/", ":!results").stdout.strip()  # results are no change of the code
+    return {"hash": head.stdout.strip(), "changed": bool(changed)}
 
 
 def describe() -> dict[str, Any]:
@@ -111,5 +124,5 @@ def slug(device: str | None = None) -> str:
     >>> slug("NVIDIA H100 80GB HBM3")
     'nvidia-h100-80gb-hbm3'
     """
-    text = device or f"{processor()} {vectors()} {cores()} cores"
+    text = device or f"{plain(processor())} {vectors()} {cores()} cores"
     return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())

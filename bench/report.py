@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from rich import box
 from rich.table import Table as RichTable
 
 from .case import USUAL, Figures
+from .machine import plain
 from .measure import median, ratio, spread
 from .problems import PROBLEMS
 
@@ -57,9 +59,18 @@ class Table:
 
 @dataclass(frozen=True)
 class Target:
-    """Something that was promised of a figure: ``value`` is to be at most, or at least, ``limit``."""
+    """Something that was promised of a figure: ``value`` is to be at most, or at least, ``limit``.
 
-    name: str
+    Attributes
+    ----------
+    what : str
+        The quantity: whose, and held against what.
+    where : str
+        At which length and shape, and who stood on the other side; empty where there is but one place.
+    """
+
+    what: str
+    where: str
     value: float
     limit: float
     at_least: bool = False
@@ -68,6 +79,22 @@ class Target:
     def met(self) -> bool:
         """Whether it holds."""
         return self.value >= self.limit if self.at_least else self.value <= self.limit
+
+    @property
+    def margin(self) -> float:
+        """How often it is met: below 1 it is missed."""
+        return self.value / self.limit if self.at_least else self.limit / max(self.value, 1e-12)
+
+    @property
+    def shown(self) -> str:
+        """The value with two digits behind the point, or the third where only that one tells it from the limit."""
+        text = f"{self.value:.2f}"
+        return text if self.met or float(text) != self.limit else f"{self.value:.3f}"
+
+    @property
+    def bound(self) -> str:
+        """Such as ``≤ 1.05``."""
+        return f"{'≥' if self.at_least else '≤'} {self.limit:g}"
 
 
 def name(figures: Figures) -> str:
@@ -203,14 +230,57 @@ def series(figures: Sequence[Figures], case: str, *, column: str, limit: float, 
 
 def target_table(targets: Sequence[Target]) -> Table:
     """What was promised, and what was found; what is missed in bold."""
+    rows = [Row((t.what, t.where, t.shown, t.bound, "met" if t.met else "missed"), not t.met) for t in targets]
+    return Table("targets", ("what", "where", "found", "target", ""), tuple(rows))
+
+
+def summary_table(title: str, machines: Mapping[str, Sequence[Target]]) -> Table:
+    """What was promised, and what each machine found: the least and the most of all places.
+
+    What is missed is bold, with the place that misses most.
+
+    Parameters
+    ----------
+    title : str
+    machines : Mapping[str, sequence of Target]
+        By the name of the machine.
+
+    Examples
+    --------
+    >>> found = [Target("time ÷ by hand", f"n = {n}", value, 1.05) for n, value in ((128, 0.9), (1024, 1.2))]
+    >>> print(summary_table("speed", {"here": found, "there": found[:1]}).markdown())
+    ### speed
+    <BLANKLINE>
+    | what | target | here | there |
+    |---|---|---|---|
+    | time ÷ by hand | ≤ 1.05 | **0.90 – 1.20** (n = 1024) | 0.90 |
+    <BLANKLINE>
+    """
+    kinds = dict.fromkeys((t.what, t.bound) for targets in machines.values() for t in targets)
     rows = [
-        Row(
-            (t.name, f"{t.value:.2f}", f"{'≥' if t.at_least else '≤'} {t.limit:g}", "met" if t.met else "missed"),
-            not t.met,
-        )
-        for t in targets
+        Row((*kind, *(_range([t for t in targets if (t.what, t.bound) == kind]) for targets in machines.values())))
+        for kind in kinds
     ]
-    return Table("targets", ("what", "found", "target", ""), tuple(rows))
+    return Table(title, ("what", "target", *machines), tuple(rows))
+
+
+def _range(targets: Sequence[Target]) -> str:
+    if not targets:
+        return ""
+    least, most, worst = (by(targets, key=key) for by, key in ((min, _value), (max, _value), (min, _margin)))
+    text = least.shown if least.shown == most.shown else f"{least.shown} – {most.shown}"
+    if worst.met:
+        return text
+    return f"**{text}**{f' ({worst.where})' if worst.where else ''}"
+
+
+_value, _margin = attrgetter("value"), attrgetter("margin")
+
+
+def machine_name(about: dict[str, Any]) -> str:
+    """Processor and vector unit, or the accelerator."""
+    found = about["machine"]
+    return ", ".join(part for part in (plain(found["processor"]), found.get("vectors")) if part)
 
 
 def machine_line(about: dict[str, Any]) -> str:

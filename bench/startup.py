@@ -54,14 +54,15 @@ def targets(figures: Sequence[Figures]) -> list[Target]:
     for framework in _FRAMEWORKS:
         both = {f.ours: median(f.rounds) for f in measured(figures, f"{IMPORT}, {framework}")}
         if len(both) == 2 and framework == "torch":
-            name = f"import dtn_{framework}: ms more than import {framework}"
-            found.append(Target(name, (both[True] - both[False]) * 1e3, IMPORT_LIMIT))
+            what = f"import dtn_{framework}: ms more than import {framework}"
+            found.append(Target(what, "", (both[True] - both[False]) * 1e3, IMPORT_LIMIT))
     for case, factor, unit, limit in (
         (COLD, 1e3, "ms", COMPILE_LIMIT),
         (WARM, 1e3, "ms", COMPILE_LIMIT),
         (LOOK_UP, 1e6, "µs", LOOK_UP_LIMIT),
     ):
-        for f in measured(figures, case):
-            name = f"{case}, {f.framework}, {f.computes}: {unit}"
-            found.append(Target(name, median(f.rounds) * factor, limit))
+        found += [
+            Target(f"{case}: {unit}", f"{f.framework}, {f.computes}", median(f.rounds) * factor, limit)
+            for f in measured(figures, case)
+        ]
     return found

@@ -112,20 +112,20 @@ def targets(figures: Sequence[Figures]) -> list[Target]:
         for peer in default:
             same = (peer.framework, peer.mode, peer.n) == (f.framework, f.mode, f.n)
             if peer.implementation == "by hand" and same:
-                name = f"tensor attention, n = {f.n}, {f.framework} {f.mode}: time ÷ by hand"
-                found.append(Target(name, ratio(f.rounds, peer.rounds), 1.05))
+                what = f"tensor attention, {f.framework} {f.mode}: time ÷ by hand"
+                found.append(Target(what, f"n = {f.n}", ratio(f.rounds, peer.rounds), 1.05))
             if peer.implementation == "dense" and same and f.n == HEADLINE:
-                name = f"tensor attention, n = {f.n}, {f.framework} {f.mode}: times faster than the dense einsum"
-                found.append(Target(name, ratio(peer.rounds, f.rounds), 5, at_least=True))
+                what = f"tensor attention, {f.framework} {f.mode}: times faster than the dense einsum"
+                found.append(Target(what, f"n = {f.n}", ratio(peer.rounds, f.rounds), 5, at_least=True))
     for kernel in (f for f in default if f.implementation == _TVM.implementation and f.n >= KERNELS_FROM):
         for peer in default:
             if (peer.implementation, peer.framework, peer.mode, peer.n) == ("by hand", "torch", "eager", kernel.n):
-                name = f"tensor attention, n = {kernel.n}, kernel: times faster than torch by hand"
-                found.append(Target(name, ratio(peer.rounds, kernel.rounds), 2, at_least=True))
+                what = "tensor attention, kernel: times faster than torch by hand"
+                found.append(Target(what, f"n = {kernel.n}", ratio(peer.rounds, kernel.rounds), 2, at_least=True))
     tiny = measured(figures, OVERHEAD)
     for framework in ("torch", "numpy"):
         both = {f.ours: median(f.rounds) for f in tiny if f.framework == framework}
         if len(both) == 2:
-            name = f"a call of {framework}: µs more than the hand-written line"
-            found.append(Target(name, (both[True] - both[False]) * 1e6, 20))
+            what = f"a call of {framework}: µs more than the hand-written line"
+            found.append(Target(what, "", (both[True] - both[False]) * 1e6, 20))
     return found

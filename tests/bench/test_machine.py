@@ -1,11 +1,15 @@
 """Which machine results are of, and that no machine's report takes the place of another's."""
 
+import subprocess
+from dataclasses import replace
+from functools import partial
+
 import pytest
 from typer.testing import CliRunner
 
 from bench import machine, results
 from bench.__main__ import app
-from bench.case import FORWARD, SECOND_ORDER, Figures
+from bench.case import FORWARD, GRADIENTS, SECOND_ORDER, Figures
 from bench.report import machine_line
 from bench.results import Result
 
@@ -80,3 +84,37 @@ def test_results_are_named_as_json():
     done = CliRunner().invoke(app, ["report", "--out", "results"])
     assert done.exit_code == 2
     assert "results does not end in .json" in done.output
+
+
+def test_a_summary_is_of_every_machine(tmp_path, cpuinfo):
+    ours = Figures(GRADIENTS, "torch", "dtn", "eager", 8192, True, SECOND_ORDER, {}, [0.9], 1e-6)
+    for flags, seconds in (("avx2", 1.0), ("avx512f", 2.0)):
+        cpuinfo.write_text(X86.format(flags, flags))
+        figures = [ours, replace(ours, implementation="twin", ours=False, rounds=[seconds])]
+        results.write(tmp_path / f"{flags}.json", [Result("causal", GRADIENTS, machine.describe(), figures)])
+    done = CliRunner().invoke(app, ["summary", str(tmp_path / "avx2.json"), str(tmp_path / "avx512f.json")])
+    assert done.exit_code == 0
+    assert "| what | target | AMD EPYC, AVX2 | AMD EPYC, AVX-512 |" in done.stdout
+    row = "| forward and gradients, torch eager: time ÷ best by hand | ≤ 0.8 | **0.90** (n = 8192, twin) | 0.45 |"
+    assert row in done.stdout
+    assert done.stdout.count("\n- AMD EPYC, AVX") == 2
+
+
+def test_a_summary_of_nothing_says_what_makes_results(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["summary"])
+    assert done.exit_code == 2
+    assert "python -m bench run makes some" in " ".join(done.output.replace("│", " ").split())
+
+
+def test_results_that_were_written_are_no_change_of_the_code(tmp_path, monkeypatch):
+    for name in ("bench/results", "other"):
+        (tmp_path / name).mkdir(parents=True)
+    run = partial(subprocess.run, cwd=tmp_path, check=True, capture_output=True)
+    run(["git", "init", "-q"])
+    run(["git", "-c", "user.name=n", "-c", "user.email=e", "commit", "-q", "--allow-empty", "-m", "first"])
+    monkeypatch.setattr(machine, "__file__", str(tmp_path / "bench" / "machine.py"))
+    (tmp_path / "bench/results/one.json").write_text("{}")
+    assert machine.commit()["changed"] is False
+    (tmp_path / "other/code.py").write_text("")
+    assert machine.commit()["changed"] is True

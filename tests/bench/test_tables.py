@@ -10,7 +10,7 @@ from bench import causal, ceilings, gpu, kernels, layers, plots, results, startu
 from bench.case import FORWARD, GRADIENTS, SECOND_ORDER, SOFTMAX, Figures, Shape
 from bench.compare import compare
 from bench.problems import CAUSAL_3
-from bench.report import Row, Table, contest, duration, everything
+from bench.report import Row, Table, Target, contest, duration, everything, summary_table
 from bench.results import Result
 
 OURS = Figures(FORWARD, "torch", "dtn", "eager", 8192, True, SECOND_ORDER, {}, [1.0, 1.1, 1.2], 1e-6)
@@ -59,10 +59,12 @@ def test_durations_have_three_digits(seconds, text):
 
 def test_targets_are_those_of_the_length_they_were_promised_for():
     softmax = times(replace(OURS, implementation="sdpa", ours=False, computes=SOFTMAX), 4)
-    found = {target.name: (target.value, target.met) for target in causal.targets([OURS, TWIN, softmax])}
+    found = {
+        (target.what, target.where): (target.value, target.met) for target in causal.targets([OURS, TWIN, softmax])
+    }
     assert found == {
-        "forward, n = 8192, torch eager: times faster than scaled_dot_product_attention": (4, False),
-        "forward, n = 8192, torch eager: time ÷ best by hand (twin)": (0.5, True),
+        ("forward, torch eager: times faster than scaled_dot_product_attention", "n = 8192"): (4, False),
+        ("forward, torch eager: time ÷ best by hand", "n = 8192, twin"): (0.5, True),
     }
     assert causal.targets([replace(f, n=1024) for f in (OURS, TWIN, softmax)]) == []
 
@@ -71,18 +73,23 @@ def test_kernels_are_compared_with_the_fastest_generated_source_of_two_framework
     kernel = times(replace(OURS, implementation="dtn tvm"), 0.5)
     jax = times(replace(OURS, framework="jax", mode="jit"), 0.75)
     numpy = times(replace(OURS, framework="numpy"), 0.25)
-    found = {target.name: (target.value, target.met) for target in causal.targets([OURS, kernel, jax, numpy])}
-    assert found["forward, n = 8192, kernel: times faster than jax jit"] == (1.5, False)
+    found = {
+        target.what: (target.where, target.value, target.met) for target in causal.targets([OURS, kernel, jax, numpy])
+    }
+    what = "forward, kernel: times faster than the fastest generated source"
+    assert found[what] == ("n = 8192, jax jit", 1.5, False)
 
 
 def test_kernels_without_order_are_compared_with_the_line_by_hand():
     ours = replace(OURS, case=unmasked.case(unmasked.ATTENTION))
     kernel = times(replace(ours, implementation="dtn tvm"), 0.25)
     by_hand = replace(ours, implementation="by hand", ours=False)
-    found = {target.name: (target.value, target.met) for target in unmasked.targets([ours, kernel, by_hand])}
-    assert found["tensor attention, n = 8192, kernel: times faster than torch by hand"] == (4, True)
+    found = {
+        target.what: (target.where, target.value, target.met) for target in unmasked.targets([ours, kernel, by_hand])
+    }
+    assert found["tensor attention, kernel: times faster than torch by hand"] == ("n = 8192", 4, True)
     short = unmasked.targets([replace(f, n=4096) for f in (ours, kernel, by_hand)])
-    assert not any("kernel" in target.name for target in short)
+    assert not any("kernel" in target.what for target in short)
 
 
 def kernel_figures(kind, n, factor, computes=SECOND_ORDER, **named):
@@ -96,24 +103,24 @@ def test_kernels_have_to_be_faster_where_sequences_are_long_and_no_slower_where_
         *kernel_figures(FORWARD, 8191, 0.95),
         *kernel_figures(FORWARD, 8192, 1.5, CAUSAL_3),
         *kernel_figures(GRADIENTS, 512, 0.5),
-        *kernel_figures(GRADIENTS, 2048, 4, shape=Shape(heads=1)),
+        *kernel_figures(GRADIENTS, 2048, 1.9, shape=Shape(features=32)),
+        *kernel_figures(GRADIENTS, 2048, 1.5, shape=Shape(heads=1)),
     ]
-    found = {
-        target.name: (pytest.approx(target.value), target.limit, target.met) for target in kernels.targets(figures)
-    }
-    assert found == {
-        "second order, forward, n = 8191: native ÷ kernel": (0.95, 0.9, True),
-        "causal order 3, forward, n = 8192: native ÷ kernel": (1.5, 2, False),
-        "second order, forward and gradients, n = 512: native ÷ kernel": (0.5, 0.9, False),
-        "second order, forward and gradients, n = 2048, 1×1×n×64 float32: native ÷ kernel": (4, 2, True),
-    }
+    found = [(t.what, t.where, pytest.approx(t.value), t.limit, t.met) for t in kernels.targets(figures)]
+    assert found == [
+        ("forward: native ÷ kernel", "second order, n = 8191", 0.95, 0.9, True),
+        ("forward: native ÷ kernel", "causal order 3, n = 8192", 1.5, 2, False),
+        ("forward and gradients: native ÷ kernel", "second order, n = 512", 0.5, 0.9, False),
+        ("forward and gradients: native ÷ kernel", "second order, n = 2048, 1×8×n×32 float32", 1.9, 2, False),
+        ("forward and gradients: native ÷ kernel", "second order, n = 2048, 1×1×n×64 float32", 1.5, 0.9, True),
+    ]
 
 
 def test_the_rate_of_a_kernel_is_compared_with_that_of_a_large_product():
     _, kernel = kernel_figures(FORWARD, 8192, 1)
     product = replace(kernel, case=kernels.CEILING_CASE, implementation=ceilings.PRODUCT, n=ceilings.SQUARE)
     (target,) = kernels.targets([kernel, replace(product, computes=ceilings.PRODUCT)])
-    assert target.name == "second order, forward, n = 8192: rate ÷ that of a large product of matrices"
+    assert target.what == "forward: rate ÷ that of a large product of matrices"
     assert target.value == pytest.approx(4 * 8192 * 8 * 64 * 128 / (2 * 2048**3))
     assert kernels.targets([kernel]) == []
 
@@ -129,15 +136,26 @@ def test_a_kernel_that_is_slower_is_bold_and_one_that_is_absent_says_why():
     ]
 
 
-def test_doublings_have_one_target_each_with_freed_memory_kept_and_without():
+def test_every_doubling_has_a_target_with_freed_memory_kept_and_without():
     growing = [replace(times(OURS, factor), n=n) for n, factor in ((1024, 1), (2048, 3), (4096, 6))]
     kept = [replace(times(f, 1024 / f.n), n=f.n) for f in growing]
     figures = [replace(f, case=case) for case, every in ((causal.GROWTH, growing), (causal.KEPT, kept)) for f in every]
-    found = {target.name: (pytest.approx(target.value), target.met) for target in causal.targets(figures)}
-    assert found == {
-        "forward, n doubled up to 4096: largest ratio": (3, False),
-        "forward, n doubled up to 4096, freed memory kept: largest ratio": (1.5, True),
-    }
+    found = [(target.what, target.where, pytest.approx(target.value), target.met) for target in causal.targets(figures)]
+    assert found == [
+        ("forward, n doubled: time ÷ that of half", "n = 2048", 3, False),
+        ("forward, n doubled: time ÷ that of half", "n = 4096", 2, True),
+        ("forward, n doubled, freed memory kept: time ÷ that of half", "n = 2048", 1.5, True),
+        ("forward, n doubled, freed memory kept: time ÷ that of half", "n = 4096", 1, True),
+    ]
+
+
+def test_a_summary_has_the_least_and_the_most_of_all_places_and_says_where_one_is_missed():
+    here = [Target("time", f"n = {n}", value, 1.05) for n, value in ((128, 0.5), (1024, 1.0534), (4096, 0.7))]
+    there = [Target("time", "n = 128", 0.9, 1.05), Target("faster", "n = 128", 1.5, 2, at_least=True)]
+    assert [row.cells for row in summary_table("speed", {"here": here, "there": there, "nowhere": []}).rows] == [
+        ("time", "≤ 1.05", "**0.50 – 1.053** (n = 1024)", "0.90", ""),
+        ("faster", "≥ 2", "", "**1.50** (n = 128)", ""),
+    ]
 
 
 def test_pictures_show_no_memory_that_was_kept():

@@ -38,5 +38,13 @@ def load(name: str) -> Any:
     if "OMP_NUM_THREADS" not in os.environ:  # by itself TVM takes every second core
         os.environ.setdefault("TVM_NUM_THREADS", str(len(os.sched_getaffinity(0))))
     for library in about["runtime"]:
-        ctypes.CDLL(str(HERE / "lib" / library), ctypes.RTLD_GLOBAL)
+        _provide(library)
     return tvm_ffi.load_module(str(HERE / f"{name}.so"))["main"]
+
+
+def _provide(library: str) -> None:
+    """Load a library of TVM's runtime, once for a process: a second one would register the same functions and end it."""
+    try:  # another folder's, or TVM's own
+        ctypes.CDLL(library, ctypes.RTLD_GLOBAL | os.RTLD_NOLOAD)
+    except OSError:
+        ctypes.CDLL(str(HERE / "lib" / library), ctypes.RTLD_GLOBAL)

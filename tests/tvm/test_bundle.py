@@ -273,6 +273,18 @@ def test_exported_kernels_load_without_tvm(bare, tmp_path):
     )
     child = subprocess.run([str(bare), "-I", "-c", program, str(folder), name], capture_output=True, text=True)
     assert child.returncode == 0, child.stderr
+    another = tmp_path / "another"
+    shutil.copytree(folder, another)
+    both = (
+        "import runpy, sys\n"
+        "for module in sys.argv[3:]: __import__(module)\n"
+        "for folder in sys.argv[1].split(): runpy.run_path(folder + '/kernels.py')['load'](sys.argv[2])\n"
+    )
+    for python, modules in ((str(bare), ()), (sys.executable, ("tvm",))):
+        command = [python, "-I", "-c", both, f"{folder} {another}", name, *modules]
+        child = subprocess.run(command, capture_output=True, text=True)
+        assert child.returncode == 0, child.stderr
+    shutil.rmtree(another)
     with pytest.raises(ExportError, match="is there already"):
         export([record], folder)
     shutil.rmtree(folder)

@@ -12,6 +12,7 @@ from bench.compare import compare
 from bench.problems import CAUSAL_3
 from bench.report import Row, Table, Target, contest, duration, everything, summary_table
 from bench.results import Result
+from bench.start import ProcessTimer
 
 OURS = Figures(FORWARD, "torch", "dtn", "eager", 8192, True, SECOND_ORDER, {}, [1.0, 1.1, 1.2], 1e-6)
 TWIN = replace(OURS, implementation="twin", ours=False, settings={"chunk": 64}, rounds=[2.0, 2.3, 2.4])
@@ -264,6 +265,11 @@ def test_races_have_names_of_their_own(suite):
     for scale in ("quick", "usual", "full"):
         names = [race.name for race in suite.races(scale)]
         assert len(set(names)) == len(names)
+
+
+def test_imports_are_timed_with_bytecode_in_place(monkeypatch):
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    assert ProcessTimer("import sys; print(int(sys.dont_write_bytecode))").block(0.0) == 0
 
 
 def test_startup_is_held_to_differences():

@@ -132,7 +132,8 @@ def targets(figures: Sequence[Figures]) -> list[Target]:
             parts_of_one = native.shape == replace(USUAL, heads=1)  # is to use all cores, which eight heads do anyway
             limit = FASTER if native.n >= LONG[kind] and not (elsewhere or parts_of_one) else EVEN
             shape = "" if native.shape == USUAL else f", {native.shape}"
-            what, where = f"{kind}: native ÷ kernel", f"{native.computes}, n = {native.n}{shape}"
+            which = f"from {LONG[kind]} tokens on" if limit == FASTER else "otherwise"
+            what, where = f"{kind}, {which}: native ÷ kernel", f"{native.computes}, n = {native.n}{shape}"
             found.append(Target(what, where, ratio(native.rounds, kernel.rounds), limit, at_least=True))
     most = ceilings.ceilings(measured(figures, CEILING_CASE)).get("flops")
     for f in measured(figures, case(SECOND_ORDER, FORWARD)):

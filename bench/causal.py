@@ -50,7 +50,8 @@ _SCALES: dict[str, dict[str, tuple[int, ...]]] = {
 }
 SCALES = tuple(_SCALES)
 _ROUNDS = {"quick": 7, "usual": 7, "full": 11}
-_GROWTH_ROUNDS = {"quick": 7, "usual": 5, "full": 7}
+_GROWTH_ROUNDS = {"quick": 7, "usual": 9, "full": 11}
+"""As many, so that the largest of eight ratios is not that of the noise."""
 
 GROWTH, STEPS = "forward, n doubled", "one token more"
 KEPT = f"{GROWTH}, freed memory kept"

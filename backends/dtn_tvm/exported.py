@@ -43,7 +43,7 @@ def load(name: str) -> Any:
 
 
 def _provide(library: str) -> None:
-    """Load a library of TVM's runtime, once for a process: a second one would register the same functions and end it."""
+    """Load a library of TVM's runtime, once for a process: a second one registers the same functions and ends it."""
     try:  # another folder's, or TVM's own
         ctypes.CDLL(library, ctypes.RTLD_GLOBAL | os.RTLD_NOLOAD)
     except OSError:

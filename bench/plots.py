@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from dtn_core.demo.atomic import replaced
 
+from . import kernels
 from .case import SECOND_ORDER, SOFTMAX, USUAL, Figures, Shape
 from .measure import median
 from .problems import ATTENTION, PROBLEMS
+from .report import machine_name
 from .results import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 OURS = {"torch": "#0b62a4", "jax": "#1f9e89", "tensorflow": "#6a51a3", "numpy": "#7f7f7f"}
+KERNEL = "#17becf"
 OTHERS = ("#d95f02", "#a6761d", "#e7298a", "#333333", "#e6ab02", "#e41a1c")
 TITLES = {SECOND_ORDER: "Causal attention", ATTENTION: "Tensor Attention, unmasked"}
 SHOWN = {
@@ -77,11 +80,16 @@ def label(f: Figures) -> str:
 
 
 def series(figures: Iterable[Figures], problem: str, *, memory: bool) -> dict[str, list[tuple[int, float, bool]]]:
-    """``(n, value, ours)`` by label, at the usual shape: of several modes and settings the best at each n."""
+    """``(n, value, ours)`` by label, at the usual shape: of several modes and settings the best at each n.
+
+    The races of kernels are at lengths of their own, minutes apart from the others.
+    """
     found: dict[str, dict[int, tuple[float, bool]]] = {}
     wanted = {problem, SOFTMAX} if problem == SECOND_ORDER else {problem}
     for f in figures:
         if f.computes not in wanted or f.shape != USUAL or not whole(f) or f.n < 16:
+            continue
+        if f.case.startswith(kernels.NAME):
             continue
         if memory and f.peak_memory is None:
             continue
@@ -105,9 +113,7 @@ def _lines(figures: Sequence[Figures], path: Path, about: dict[str, Any], *, mem
     for axis, (problem, lines) in zip(axes[0], panels.items(), strict=True):
         _panel(axis, lines, memory=memory)
         axis.set_title(f"{TITLES[problem]}: {'peak extra memory of' if memory else 'time of'} one call", loc="left")
-    figure.suptitle(
-        f"float32, 8 heads of 64 features, {about['machine']['processor']}, {about['date'][:10]}", fontsize=9
-    )
+    figure.suptitle(f"float32, 8 heads of 64 features, {machine_name(about)}, {about['date'][:10]}", fontsize=9)
     _save(figure, path)
     plt.close(figure)
     return path
@@ -120,13 +126,18 @@ def _panel(axis: Axes, lines: dict[str, list[tuple[int, float, bool]]], *, memor
         own = points[-1][2]
         x, y = [n for n, _, _ in points], [value / scale for _, value, _ in points]
         style = {"lw": 2.4, "marker": "o"} if own else {"lw": 1.3, "ls": "--", "marker": "s"}
-        axis.plot(x, y, color=OURS[name.rpartition(", ")[2]] if own else next(others), ms=4, label=name, **style)  # type: ignore[arg-type]
+        axis.plot(x, y, color=_colour(name) if own else next(others), ms=4, label=name, **style)  # type: ignore[arg-type]
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
     axis.set_xlabel("tokens n")
     axis.set_ylabel("MiB" if memory else "milliseconds")
     axis.grid(visible=True, which="major", alpha=0.3)
     axis.legend(fontsize=7, title="solid: this library; dashed: others; of several modes the best", title_fontsize=8)
+
+
+def _colour(name: str) -> str:
+    """Of one of our lines, by its label."""
+    return KERNEL if SHOWN["dtn tvm"] in name else OURS[name.rpartition(", ")[2]]
 
 
 def _roofline(figures: Sequence[Figures], path: Path, about: dict[str, Any]) -> Path | None:
@@ -174,7 +185,7 @@ def _roofline(figures: Sequence[Figures], path: Path, about: dict[str, Any]) -> 
     axis.set_yscale("log")
     axis.set_xlabel("operations of the compiler's form a byte of arguments and result")
     axis.set_ylabel("GFLOP/s")
-    axis.set_title(f"Roofline: {about['machine']['processor']}, {about['date'][:10]}", loc="left")
+    axis.set_title(f"Roofline: {machine_name(about)}, {about['date'][:10]}", loc="left")
     axis.grid(visible=True, which="major", alpha=0.3)
     axis.legend(loc="lower right", fontsize=8)
     _save(figure, path)

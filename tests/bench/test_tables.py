@@ -178,6 +178,14 @@ def test_pictures_show_no_memory_that_was_kept():
     }
 
 
+def test_pictures_show_no_races_of_kernels_and_kernels_in_a_colour_of_their_own():
+    kernel = replace(OURS, implementation="dtn tvm")
+    apart = [replace(f, case=kernels.case(SECOND_ORDER, FORWARD), n=64) for f in (OURS, kernel)]
+    lines = plots.series([OURS, kernel, *apart], SECOND_ORDER, memory=False)
+    assert lines == {name: [(8192, 1.1, True)] for name in ("this library, torch", "this library, TVM, torch")}
+    assert len({plots._colour(name) for name in lines}) == 2
+
+
 def test_memory_is_compared_with_the_least_of_the_others():
     ours = replace(OURS, case=GRADIENTS, peak_memory=40)
     others = [replace(TWIN, case=GRADIENTS, peak_memory=100), replace(TWIN, case=GRADIENTS, peak_memory=90)]

@@ -152,14 +152,13 @@ def run_summary(
     ] = None,
 ) -> None:
     """Print what was promised and what every machine found, as Markdown: the README's section on speed."""
-    every = [_results(path) for path in files or sorted(RESULTS.glob("*.json"))]
-    if not any(every):
+    every = [found for path in files or sorted(RESULTS.glob("*.json")) if (found := _results(path))]
+    if not every:
         raise typer.BadParameter(f"no results in {RESULTS}; python -m bench run makes some")
-    last = [max(results, key=lambda result: str(result.about["date"])).about for results in every if results]
-    names = [machine_name(about) for about in last]
+    last = [max(results, key=lambda result: str(result.about["date"])).about for results in every]
     for suite_name, suite in SUITES.items():
-        found = [suite.targets(figures_of(results, suite_name)) for results in every if results]
-        table = summary_table(suite.HEADING, dict(zip(names, found, strict=True)))
+        found = [suite.targets(figures_of(results, suite_name)) for results in every]
+        table = summary_table(suite.HEADING, list(zip(map(machine_name, last), found, strict=True)))
         if table.rows:
             typer.echo(table.markdown())
     typer.echo("The last race of each machine:")

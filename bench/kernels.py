@@ -40,7 +40,7 @@ LONG = {FORWARD: 8192, GRADIENTS: 2048}
 """Tokens from which a kernel is to be faster by the factor ``FASTER``; below, it is not to be slower than ``EVEN``.
 
 Without order the generated source is large products alone: forward is held to the line by hand instead, see
-:mod:`bench.unmasked`.
+:mod:`bench.unmasked`.  A single head has to use all cores, which eight heads do anyway.
 """
 FASTER, EVEN, PEAK_SHARE = 2, 0.9, 0.9
 CEILING_CASE = "kernels: a product of large matrices"
@@ -129,8 +129,8 @@ def targets(figures: Sequence[Figures]) -> list[Target]:
         if kernel.rounds:
             kind = GRADIENTS if native.case.endswith(GRADIENTS) else FORWARD
             elsewhere = (native.computes, kind) == (ATTENTION, FORWARD)
-            parts_of_one = native.shape == replace(USUAL, heads=1)  # is to use all cores, which eight heads do anyway
-            limit = FASTER if native.n >= LONG[kind] and not (elsewhere or parts_of_one) else EVEN
+            single = native.shape == replace(USUAL, heads=1)
+            limit = FASTER if native.n >= LONG[kind] and not (elsewhere or single) else EVEN
             shape = "" if native.shape == USUAL else f", {native.shape}"
             which = f"from {LONG[kind]} tokens on" if limit == FASTER else "otherwise"
             what, where = f"{kind}, {which}: native ÷ kernel", f"{native.computes}, n = {native.n}{shape}"

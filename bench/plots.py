@@ -87,9 +87,7 @@ def series(figures: Iterable[Figures], problem: str, *, memory: bool) -> dict[st
     found: dict[str, dict[int, tuple[float, bool]]] = {}
     wanted = {problem, SOFTMAX} if problem == SECOND_ORDER else {problem}
     for f in figures:
-        if f.computes not in wanted or f.shape != USUAL or not whole(f) or f.n < 16:
-            continue
-        if f.case.startswith(kernels.NAME):
+        if f.computes not in wanted or f.shape != USUAL or not whole(f) or f.n < 16 or f.case.startswith(kernels.NAME):
             continue
         if memory and f.peak_memory is None:
             continue

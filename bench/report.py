@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any
 
 from rich import box
@@ -79,11 +78,6 @@ class Target:
     def met(self) -> bool:
         """Whether it holds."""
         return self.value >= self.limit if self.at_least else self.value <= self.limit
-
-    @property
-    def margin(self) -> float:
-        """How often it is met: below 1 it is missed."""
-        return self.value / self.limit if self.at_least else self.limit / max(self.value, 1e-12)
 
     @property
     def shown(self) -> str:
@@ -234,7 +228,7 @@ def target_table(targets: Sequence[Target]) -> Table:
     return Table("targets", ("what", "where", "found", "target", ""), tuple(rows))
 
 
-def summary_table(title: str, machines: Mapping[str, Sequence[Target]]) -> Table:
+def summary_table(title: str, machines: Sequence[tuple[str, Sequence[Target]]]) -> Table:
     """What was promised, and what each machine found: the least and the most of all places.
 
     What is missed is bold, with the place that misses most.
@@ -242,13 +236,13 @@ def summary_table(title: str, machines: Mapping[str, Sequence[Target]]) -> Table
     Parameters
     ----------
     title : str
-    machines : Mapping[str, sequence of Target]
-        By the name of the machine.
+    machines : sequence of (str, sequence of Target)
+        Their names, of which two may be alike.
 
     Examples
     --------
     >>> found = [Target("time ÷ by hand", f"n = {n}", value, 1.05) for n, value in ((128, 0.9), (1024, 1.2))]
-    >>> print(summary_table("speed", {"here": found, "there": found[:1]}).markdown())
+    >>> print(summary_table("speed", [("here", found), ("there", found[:1])]).markdown())
     ### speed
     <BLANKLINE>
     | what | target | here | there |
@@ -256,29 +250,27 @@ def summary_table(title: str, machines: Mapping[str, Sequence[Target]]) -> Table
     | time ÷ by hand | ≤ 1.05 | **0.90 – 1.20** (n = 1024) | 0.90 |
     <BLANKLINE>
     """
-    kinds = dict.fromkeys((t.what, t.bound) for targets in machines.values() for t in targets)
+    kinds = dict.fromkeys((t.what, t.bound) for _, targets in machines for t in targets)
     rows = [
-        Row((*kind, *(_range([t for t in targets if (t.what, t.bound) == kind]) for targets in machines.values())))
+        Row((*kind, *(_range([t for t in targets if (t.what, t.bound) == kind]) for _, targets in machines)))
         for kind in kinds
     ]
-    return Table(title, ("what", "target", *machines), tuple(rows))
+    return Table(title, ("what", "target", *(machine for machine, _ in machines)), tuple(rows))
 
 
 def _range(targets: Sequence[Target]) -> str:
     if not targets:
         return ""
-    least, most, worst = (by(targets, key=key) for by, key in ((min, _value), (max, _value), (min, _margin)))
+    least, most = (extreme(targets, key=lambda target: target.value) for extreme in (min, max))
     text = least.shown if least.shown == most.shown else f"{least.shown} – {most.shown}"
+    worst = least if least.at_least else most
     if worst.met:
         return text
     return f"**{text}**{f' ({worst.where})' if worst.where else ''}"
 
 
-_value, _margin = attrgetter("value"), attrgetter("margin")
-
-
 def machine_name(about: dict[str, Any]) -> str:
-    """Processor and vector unit, or the accelerator."""
+    """Processor and vector unit."""
     found = about["machine"]
     return ", ".join(part for part in (plain(found["processor"]), found.get("vectors")) if part)
 
@@ -290,9 +282,8 @@ def machine_line(about: dict[str, Any]) -> str:
     commit = about["commit"]
     at = f"commit {commit['hash'][:12]}{' with changes' if commit['changed'] else ''}" if commit else "no commit"
     load = "" if found["load"] is None else f", load {found['load']:.1f} at the start"
-    vectors = f", {found['vectors']}" if found.get("vectors") else ""
     return (
-        f"{found['processor']}{vectors}, {found['cores']} cores{load}; Python {about['python']}, {packages}; {at}; "
+        f"{machine_name(about)}, {found['cores']} cores{load}; Python {about['python']}, {packages}; {at}; "
         f"{about['date']}."
     )
 

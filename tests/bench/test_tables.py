@@ -165,10 +165,18 @@ def test_every_doubling_has_a_target_with_freed_memory_kept_and_without():
 def test_a_summary_has_the_least_and_the_most_of_all_places_and_says_where_one_is_missed():
     here = [Target("time", f"n = {n}", value, 1.05) for n, value in ((128, 0.5), (1024, 1.0534), (4096, 0.7))]
     there = [Target("time", "n = 128", 0.9, 1.05), Target("faster", "n = 128", 1.5, 2, at_least=True)]
-    assert [row.cells for row in summary_table("speed", {"here": here, "there": there, "nowhere": []}).rows] == [
+    machines = [("here", here), ("there", there), ("nowhere", [])]
+    assert [row.cells for row in summary_table("speed", machines).rows] == [
         ("time", "≤ 1.05", "**0.50 – 1.053** (n = 1024)", "0.90", ""),
         ("faster", "≥ 2", "", "**1.50** (n = 128)", ""),
     ]
+
+
+def test_a_summary_has_a_column_for_each_of_two_results_of_one_machine():
+    before, after = ([Target("time", "n = 128", value, 1.05)] for value in (0.9, 0.8))
+    table = summary_table("speed", [("here", before), ("here", after)])
+    assert table.columns == ("what", "target", "here", "here")
+    assert [row.cells for row in table.rows] == [("time", "≤ 1.05", "0.90", "0.80")]
 
 
 def test_pictures_show_no_memory_that_was_kept():

@@ -357,11 +357,13 @@ class _Kernel(Memory):
     def requests(self, walk: Walk, inputs: Sequence[Param], head: Any, first: Any) -> Prefetch:
         """For the chunk after the one that begins at ``first``."""
         tiles = {step.name: self.tiles(step) for step in walk.body if step.is_matmul and step.order is None}
+        results = [param for param in self.program.outputs if param.name in walk.results]
         tokens = [
-            Tokens(self.arguments[param.name], self.sizes[param.axes[1]], partial(self.row, param, head), written)
-            for params, written in ((inputs, False), (self.program.outputs, True))
-            for param in params
-            if len(param.axes) == RANK and (not written or param.name in walk.results)
+            Tokens(
+                self.arguments[param.name], self.sizes[param.axes[1]], partial(self.row, param, head), param in results
+            )
+            for param in (*inputs, *results)
+            if len(param.axes) == RANK
         ]
         following = first - self.chunk if walk.reverse else first + self.chunk
         return Prefetch(tiles, tokens, following, self.chunk, self.length)

@@ -12,7 +12,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .ir.axes import sequence_axes
-from .ir.nodes import Index, MatrixFunction, Number, Program, Read, Statement, all_indices, reads, terms_of
+from .ir.nodes import (
+    Index,
+    MatrixFunction,
+    Number,
+    Program,
+    Read,
+    Statement,
+    all_indices,
+    reads,
+    remembered,
+    terms_of,
+)
 
 if TYPE_CHECKING:
     import sympy
@@ -95,6 +106,7 @@ def elements(indices: Iterable[Index]) -> Polynomial:
     return Polynomial.of(index.axis for index in indices)
 
 
+@remembered
 def flops(statement: Statement) -> Polynomial:
     """Floating-point operations of one statement, evaluated as it stands."""
     value = statement.value
@@ -110,7 +122,7 @@ def flops(statement: Statement) -> Polynomial:
         own = {index for read in reads(term) for index in read.indices}
         carried = own if len(terms) > 1 else set(all_indices(statement))
         summed = carried - set(statement.indices)
-        tensors = len(list(reads(term)))
+        tensors = len(reads(term))
         plain = isinstance(term, Read) and (not statement.order or bool(summed))
         operations = 0 if plain else max(1, tensors - 1)
         total = total + Polynomial.of((index.axis for index in carried), operations + bool(summed))
@@ -118,6 +130,7 @@ def flops(statement: Statement) -> Polynomial:
     return total + Polynomial.of(statement.axes, additions) if additions else total
 
 
+@remembered
 def traffic(statement: Statement) -> Polynomial:
     """Elements read and written by one statement."""
     total = elements(statement.indices)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import ast
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from dtn_core.passes.pipeline import COSTS, Costs
 
 
-class _Fill(ast.NodeTransformer):
-    def __init__(self, holes: Mapping[str, ast.expr]) -> None:
-        self.holes = holes
-
-    def visit_Name(self, node: ast.Name) -> ast.expr:
-        return self.holes.get(node.id, node)
+def _filled(node: Any, holes: Mapping[str, ast.expr]) -> Any:
+    """A copy of ``node`` in which the names that are holes are what fills them."""
+    if isinstance(node, list):
+        return [_filled(item, holes) for item in node]
+    if isinstance(node, ast.Name) and node.id in holes:
+        return holes[node.id]
+    if not isinstance(node, ast.AST) or isinstance(node, ast.expr_context | ast.operator | ast.unaryop | ast.cmpop):
+        return node
+    return type(node)(*(_filled(getattr(node, name), holes) for name in node._fields))
 
 
 def fill(template: str, **holes: ast.expr | str | int | float) -> ast.expr:
@@ -33,7 +36,7 @@ def fill(template: str, **holes: ast.expr | str | int | float) -> ast.expr:
         elif isinstance(value, int | float):
             value = ast.Constant(value)
         nodes[name] = value
-    return _Fill(nodes).visit(copy.deepcopy(_parsed(template)))  # type: ignore[no-any-return]
+    return _filled(_parsed(template), nodes)  # type: ignore[no-any-return]
 
 
 _PARSED: dict[str, ast.expr] = {}

@@ -53,26 +53,17 @@ class Builder:
         self.taken.add(name)
         return name
 
-    def find(self, indices: Sequence[Index], value: Expr, order: tuple[Relation, ...] = ()) -> Read | None:
-        """The read of an earlier statement with this value, or None."""
-        key, canonical = canonical_key(tuple(indices), value, order)
-        hit = self.known.get(key)
-        if hit is None:
-            return None
-        name, places = hit
-        by_place = {canonical[index]: index for index in indices}
-        return Read(name, tuple(by_place[place] for place in places))
-
     def define(self, hint: str, indices: Sequence[Index], value: Expr, order: tuple[Relation, ...] = ()) -> Read:
         """Assign ``value`` to a tensor over ``indices`` and return its read (of an equal one, if there is)."""
         if isinstance(value, Read) and not order and len(set(value.indices)) == len(value.indices) == len(indices):
             return value  # a copy or a transpose is a way of reading, not a computation
-        found = self.find(indices, value, order)
-        if found is not None:
-            return found
+        key, canonical = canonical_key(tuple(indices), value, order)
+        if key in self.known:
+            name, places = self.known[key]
+            by_place = {place: index for index, place in canonical.items()}
+            return Read(name, tuple(by_place[place] for place in places))
         name = self.fresh(hint)
         self.statements.append(Statement(name, tuple(indices), value, order))
-        key, canonical = canonical_key(tuple(indices), value, order)
         self.known[key] = (name, tuple(canonical[index] for index in indices))
         return Read(name, tuple(indices))
 

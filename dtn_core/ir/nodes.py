@@ -10,31 +10,39 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import wraps
 from typing import Any, TypeVar, dataclass_transform
 
 _Class = TypeVar("_Class", bound=type)
+_Node = TypeVar("_Node")
+_Value = TypeVar("_Value")
 
 
 @dataclass_transform(frozen_default=True)
 def node(cls: _Class) -> _Class:
     """Make ``cls`` a frozen dataclass whose hash is computed once, however deep the tree."""
     made: Any = dataclass(frozen=True)(cls)
-    structural_hash: Callable[[Any], int] = made.__hash__
-
-    def cached_hash(self: Any) -> int:
-        try:
-            return int(self.__dict__["_hash"])
-        except KeyError:
-            value = structural_hash(self)
-            object.__setattr__(self, "_hash", value)
-            return value
-
-    def without_hash(self: Any) -> dict[str, Any]:  # string hashes differ from process to process
-        return {key: value for key, value in self.__dict__.items() if key != "_hash"}
-
-    made.__hash__ = cached_hash
-    made.__getstate__ = without_hash
+    made.__hash__ = remembered(made.__hash__)
+    made.__getstate__ = _fields  # string hashes differ from process to process
     return made  # type: ignore[no-any-return]
+
+
+def remembered(function: Callable[[_Node], _Value]) -> Callable[[_Node], _Value]:
+    """``function`` of a node, computed once for each node and kept on it."""
+    key = f"_{function.__module__}.{function.__qualname__}"
+
+    @wraps(function)
+    def known(node: _Node) -> _Value:
+        kept: dict[str, Any] = node.__dict__
+        if key not in kept:
+            kept[key] = function(node)
+        return kept[key]  # type: ignore[no-any-return]
+
+    return known
+
+
+def _fields(node: Any) -> dict[str, Any]:
+    return {key: value for key, value in node.__dict__.items() if not key.startswith("_")}
 
 
 @node
@@ -253,14 +261,15 @@ def subexpressions(expr: Expr) -> Iterator[Expr]:
         yield from subexpressions(child)
 
 
-def reads(expr: Expr) -> Iterator[Read]:
+@remembered
+def reads(expr: Expr) -> tuple[Read, ...]:
     """Every read in ``expr``, left to right."""
     if isinstance(expr, Read):
-        yield expr
-    for child in children(expr):
-        yield from reads(child)
+        return (expr,)
+    return tuple(read for child in children(expr) for read in reads(child))
 
 
+@remembered
 def indices_of(expr: Expr) -> tuple[Index, ...]:
     """The distinct indices of ``expr`` in order of first appearance."""
     found: dict[Index, None] = {}
@@ -269,6 +278,7 @@ def indices_of(expr: Expr) -> tuple[Index, ...]:
     return tuple(found)
 
 
+@remembered
 def all_indices(statement: Statement) -> tuple[Index, ...]:
     """Every index of a statement: left, right and order."""
     found: dict[Index, None] = dict.fromkeys(statement.indices)
@@ -278,12 +288,11 @@ def all_indices(statement: Statement) -> tuple[Index, ...]:
     return tuple(found)
 
 
-def statement_reads(statement: Statement) -> Iterator[Read]:
+@remembered
+def statement_reads(statement: Statement) -> tuple[Read, ...]:
     """Every read of a statement, the decays of its order included."""
-    yield from reads(statement.value)
-    for relation in statement.order:
-        if isinstance(relation.decay, Read):
-            yield relation.decay
+    decays = [relation.decay for relation in statement.order if isinstance(relation.decay, Read)]
+    return (*reads(statement.value), *decays)
 
 
 def map_reads(expr: Expr, change: Callable[[Read], Read]) -> Expr:

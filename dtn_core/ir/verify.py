@@ -37,7 +37,7 @@ def verify(program: Program) -> Program:
         indices of one axis and without cycles, declared outputs.
     """
     known: dict[str, tuple[str, ...]] = {}
-    for name in _names(program):
+    for name in dict.fromkeys(_names(program)):
         if not NAME.fullmatch(name) or keyword.iskeyword(name) or name in RESERVED:
             raise VerificationError(f"{name!r} is not a name: letters, digits and _, no reserved word or function")
     for param in program.params:

@@ -185,7 +185,7 @@ class _Reverse:
             factors = factors_of(term)
             for place, factor in enumerate(factors):
                 others = factors[:place] + factors[place + 1 :]
-                if isinstance(factor, Number | Extent) or not list(reads(factor)):
+                if isinstance(factor, Number | Extent) or not reads(factor):
                     continue
                 rest = product(bar, *(self.conjugate(other) for other in others))
                 carried = {*indices_of(term), *statement.indices}
@@ -210,7 +210,7 @@ class _Reverse:
 
     def pointwise(self, value: Apply, bar: Read) -> None:
         operand = value.operands[-1]
-        if not list(reads(operand)):
+        if not reads(operand):
             return
         match value.function:
             case "conj":
@@ -254,7 +254,7 @@ class _Reverse:
         made = self.define("d_arg", bar.indices, result)
         factors = factors_of(operand) if isinstance(operand, Product) else (operand,)
         for place, factor in enumerate(factors):
-            if list(reads(factor)):
+            if reads(factor):
                 others = factors[:place] + factors[place + 1 :]
                 self.factor(factor, product(made, *(self.conjugate(other) for other in others)), ())
 

@@ -44,7 +44,7 @@ def _rewritten(statement: Statement, inverses: dict[str, Statement], used: set[s
     value = statement.value
     if not isinstance(value, Product) or statement.order:
         return statement
-    tensors = [factor for factor in value.factors if list(reads(factor))]
+    tensors = [factor for factor in value.factors if reads(factor)]
     summed = {index for read in reads(value) for index in read.indices} - set(statement.indices)
     if len(tensors) != 2 or summed:
         return statement

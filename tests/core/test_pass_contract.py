@@ -66,7 +66,7 @@ class TestOrderOfEvaluation:
 @pytest.mark.parametrize("order", [1, 2, 3, 4])
 def test_no_step_reads_more_than_two_tensors(order, sizes):
     program = contract(flatten(tensor_attention(order=order).program), sizes)
-    assert all(len(list(reads(statement.value))) <= 2 for statement in program.statements)
+    assert all(len(reads(statement.value)) <= 2 for statement in program.statements)
 
 
 def brute_force(text, sizes):

@@ -101,7 +101,7 @@ def associated(program: Program, stream: Stream, rank: int) -> Program:
 def _place(program: Program, axis: str, state: str) -> int | None:
     """Where among the axes of ``state`` are the two that a tensor of tokens has together."""
     for statement in program.statements:
-        found = list(statement_reads(statement))
+        found = statement_reads(statement)
         pairs = [{*read.indices[1:]} for read in found if len(read.indices) > 2 and read.indices[0].axis == axis]
         for read in (read for read in found if read.tensor == state):
             for place in range(len(read.indices) - 1):

@@ -159,7 +159,7 @@ def fuse(
     steps: dict[str, Step] = {}
     for statement in statements:
         step = _step(statement)
-        for read in list(reads(statement.value)):
+        for read in reads(statement.value):
             inner = steps.get(read.tensor)
             if inner is None or uses[read.tensor] > 1 or read.tensor in wanted:
                 continue

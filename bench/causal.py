@@ -10,7 +10,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from .case import FORWARD, GRADIENTS, SOFTMAX, STEP, Contender, Figures, Race, Settings, Shape
-from .measure import median, ratio
+from .measure import median, ratios
 from .problems import CAUSAL_1, CAUSAL_3, CAUSAL_ASYMMETRIC, CAUSAL_INTERACTION
 from .report import Table, Target, contest, everything, fastest, measured, rivals, series, target_table
 
@@ -191,24 +191,24 @@ def _forward_targets(figures: Sequence[Figures]) -> list[Target]:
     for f in ours:
         for softmax in (s for s in forward if s.computes == SOFTMAX):
             what = f"forward, torch {f.mode}: times faster than scaled_dot_product_attention"
-            found.append(Target(what, f"n = {f.n}", ratio(softmax.rounds, f.rounds), 5, at_least=True))
+            found.append(Target(what, f"n = {f.n}", ratios(softmax.rounds, f.rounds), 5, at_least=True))
         best = fastest(rivals(f, forward))
         if best is not None:
             what, where = f"forward, torch {f.mode}: time ÷ best by hand", f"n = {f.n}, {best.implementation}"
-            found.append(Target(what, where, ratio(f.rounds, best.rounds), 1))
+            found.append(Target(what, where, ratios(f.rounds, best.rounds), 1))
     better = fastest(ours)
     for framework in ("jax", "tensorflow"):
         f = fastest(f for f in forward if f.framework == framework)
         if better is not None and f is not None:
             what = f"forward, {framework}: time ÷ the faster of torch eager and compiled"
             where = f"n = {f.n}, {f.mode} ÷ {better.mode}"
-            found.append(Target(what, where, ratio(f.rounds, better.rounds), 1.3))
+            found.append(Target(what, where, ratios(f.rounds, better.rounds), 1.3))
     native = fastest(f for f in forward if f.ours and f.implementation == "dtn" and f.framework in KERNEL_RIVALS)
     for kernel in (f for f in forward if f.implementation == _TVM.implementation):
         if native is not None:
             what = "forward, kernel: times faster than the fastest generated source"
             where = f"n = {kernel.n}, {native.framework} {native.mode}"
-            found.append(Target(what, where, ratio(native.rounds, kernel.rounds), 4, at_least=True))
+            found.append(Target(what, where, ratios(native.rounds, kernel.rounds), 4, at_least=True))
     return found
 
 
@@ -220,18 +220,18 @@ def _gradient_targets(figures: Sequence[Figures]) -> list[Target]:
         best = fastest(others)
         if best is not None:
             what = f"forward and gradients, torch {f.mode}: time ÷ best by hand"
-            found.append(Target(what, f"n = {f.n}, {best.implementation}", ratio(f.rounds, best.rounds), 0.8))
+            found.append(Target(what, f"n = {f.n}, {best.implementation}", ratios(f.rounds, best.rounds), 0.8))
         peaks = [g.peak_memory for g in others if g.peak_memory is not None]
         if peaks and f.peak_memory is not None:
             what = f"forward and gradients, torch {f.mode}: peak extra memory ÷ least by hand"
-            found.append(Target(what, f"n = {f.n}", f.peak_memory / min(peaks), 0.5))
+            found.append(Target(what, f"n = {f.n}", [f.peak_memory / min(peaks)], 0.5))
     return found
 
 
 def _growth_targets(growth: Sequence[Figures], how: str) -> list[Target]:
     growth = sorted((f for f in growth if f.ours), key=lambda f: f.n)
     what = f"{GROWTH}{how}: time ÷ that of half"
-    return [Target(what, f"n = {b.n}", ratio(b.rounds, a.rounds), DOUBLING_LIMIT) for a, b in pairwise(growth)]
+    return [Target(what, f"n = {b.n}", ratios(b.rounds, a.rounds), DOUBLING_LIMIT) for a, b in pairwise(growth)]
 
 
 def _step_targets(steps: Sequence[Figures]) -> list[Target]:
@@ -239,4 +239,4 @@ def _step_targets(steps: Sequence[Figures]) -> list[Target]:
         return []
     slowest, quickest = max(steps, key=lambda f: median(f.rounds)), min(steps, key=lambda f: median(f.rounds))
     where = f"after {', '.join(str(f.n) for f in steps)}"
-    return [Target(f"{STEPS}: slowest ÷ fastest", where, ratio(slowest.rounds, quickest.rounds), STEP_LIMIT)]
+    return [Target(f"{STEPS}: slowest ÷ fastest", where, ratios(slowest.rounds, quickest.rounds), STEP_LIMIT)]

@@ -21,7 +21,7 @@ from .case import (
     Shape,
     UnavailableError,
 )
-from .measure import ratio
+from .measure import ratios
 from .problems import ATTENTION
 from .report import Table, Target, contest, everything, fastest, measured, rivals, target_table
 
@@ -166,7 +166,7 @@ def targets(figures: Sequence[Figures]) -> list[Target]:
             if ours is not None and best is not None:
                 where = f"n = {n}, {shape}, {best.implementation}"
                 found.append(
-                    Target(f"{case}: our fastest ÷ best of the others", where, ratio(ours.rounds, best.rounds), 1)
+                    Target(f"{case}: our fastest ÷ best of the others", where, ratios(ours.rounds, best.rounds), 1)
                 )
     return found
 

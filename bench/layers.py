@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from .case import DECODING, MODULE, TRAINING, Contender, Figures, Race
-from .measure import ratio
+from .measure import ratios
 from .modules import ATTENTION, CAUSAL, CLASSIFIER, LANGUAGE
 from .report import Table, Target, contest, everything, measured, rivals, target_table
 
@@ -75,7 +75,7 @@ def targets(figures: Sequence[Figures]) -> list[Target]:
     """What was promised: nothing slower than by hand."""
     there = [f for name in CASES for f in measured(figures, name)]
     return [
-        Target(f"{f.case}, {f.framework} {f.mode}: time ÷ by hand", f"n = {f.n}", ratio(f.rounds, peer.rounds), 1)
+        Target(f"{f.case}, {f.framework} {f.mode}: time ÷ by hand", f"n = {f.n}", ratios(f.rounds, peer.rounds), 1)
         for f in there
         if f.ours
         for peer in rivals(f, there)

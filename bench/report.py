@@ -11,7 +11,7 @@ from rich.table import Table as RichTable
 
 from .case import USUAL, Figures
 from .machine import plain
-from .measure import median, ratio, spread
+from .measure import median, middle, ratio, spread
 from .problems import PROBLEMS
 
 
@@ -58,7 +58,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Target:
-    """Something that was promised of a figure: ``value`` is to be at most, or at least, ``limit``.
+    """Something that was promised of a figure: it is to be at most, or at least, ``limit``.
 
     Attributes
     ----------
@@ -66,18 +66,36 @@ class Target:
         The quantity: whose, and held against what.
     where : str
         At which length and shape, and who stood on the other side; empty where there is but one place.
+    rounds : sequence of float
+        The quantity in each round; what counts is the median.
     """
 
     what: str
     where: str
-    value: float
+    rounds: Sequence[float]
     limit: float
     at_least: bool = False
 
     @property
+    def value(self) -> float:
+        """The median."""
+        return median(self.rounds)
+
+    @property
     def met(self) -> bool:
         """Whether it holds."""
-        return self.value >= self.limit if self.at_least else self.value <= self.limit
+        return self._holds(self.value)
+
+    @property
+    def missed(self) -> bool:
+        """Whether it does not, beyond the noise of this run: neither end of the median's interval holds."""
+        found = middle(self.rounds)
+        return not (self._holds(found.low) or self._holds(found.high))
+
+    @property
+    def verdict(self) -> str:
+        """``met``, ``missed``, or ``within noise`` where the median misses and its interval does not."""
+        return "met" if self.met else "missed" if self.missed else "within noise"
 
     @property
     def shown(self) -> str:
@@ -86,9 +104,18 @@ class Target:
         return text if self.met or float(text) != self.limit else f"{self.value:.3f}"
 
     @property
+    def interval(self) -> str:
+        """Such as ``0.97 – 1.08``; empty where there was one round."""
+        found = middle(self.rounds)
+        return f"{found.low:.2f} – {found.high:.2f}" if len(self.rounds) > 1 else ""
+
+    @property
     def bound(self) -> str:
         """Such as ``≤ 1.05``."""
         return f"{'≥' if self.at_least else '≤'} {self.limit:g}"
+
+    def _holds(self, value: float) -> bool:
+        return value >= self.limit if self.at_least else value <= self.limit
 
 
 def name(figures: Figures) -> str:
@@ -224,14 +251,15 @@ def series(figures: Sequence[Figures], case: str, *, column: str, limit: float, 
 
 def target_table(targets: Sequence[Target]) -> Table:
     """What was promised, and what was found; what is missed in bold."""
-    rows = [Row((t.what, t.where, t.shown, t.bound, "met" if t.met else "missed"), not t.met) for t in targets]
-    return Table("targets", ("what", "where", "found", "target", ""), tuple(rows))
+    rows = [Row((t.what, t.where, t.shown, t.interval, t.bound, t.verdict), t.missed) for t in targets]
+    note = "Interval: of the median, 95 %. Within noise: the median misses its target, an end of the interval does not."
+    return Table("targets", ("what", "where", "found", "interval", "target", ""), tuple(rows), note)
 
 
 def summary_table(title: str, machines: Sequence[tuple[str, Sequence[Target]]]) -> Table:
     """What was promised, and what each machine found: the least and the most of all places.
 
-    What is missed is bold, with the place that misses most.
+    What is missed is bold, with the place that misses most; where none misses beyond noise, the place is named alone.
 
     Parameters
     ----------
@@ -241,7 +269,7 @@ def summary_table(title: str, machines: Sequence[tuple[str, Sequence[Target]]]) 
 
     Examples
     --------
-    >>> found = [Target("time ÷ by hand", f"n = {n}", value, 1.05) for n, value in ((128, 0.9), (1024, 1.2))]
+    >>> found = [Target("time ÷ by hand", f"n = {n}", [value], 1.05) for n, value in ((128, 0.9), (1024, 1.2))]
     >>> print(summary_table("speed", [("here", found), ("there", found[:1])]).markdown())
     ### speed
     <BLANKLINE>
@@ -264,9 +292,13 @@ def _range(targets: Sequence[Target]) -> str:
     least, most = (extreme(targets, key=lambda target: target.value) for extreme in (min, max))
     text = least.shown if least.shown == most.shown else f"{least.shown} – {most.shown}"
     worst = least if least.at_least else most
+    missed = [target for target in targets if target.missed]
+    if missed:
+        worst = (min if least.at_least else max)(missed, key=lambda target: target.value)
     if worst.met:
         return text
-    return f"**{text}**{f' ({worst.where})' if worst.where else ''}"
+    where = f" ({worst.where})" if worst.where else ""
+    return f"**{text}**{where}" if missed else f"{text}{where}, within noise"
 
 
 def machine_name(about: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from .case import Task
 from .measure import TimeitTimer, Timer
 
 IMPORTS = {"numpy": "numpy", "torch": "torch", "jax": "jax", "tensorflow": "tensorflow"}
-_CLOCK = "import time; start = time.perf_counter(); {}; print(time.perf_counter() - start)"
+_CLOCK = "import time{before}; start = time.perf_counter(); import {package}; print(time.perf_counter() - start)"
 # Python's first full collection walks all objects of TensorFlow's import: 0.2 s that whatever allocates next would pay.
 _COMPILE = (
     "from dtn_core.operators import tensor_attention; import {package}; import gc, time; "
@@ -43,13 +43,13 @@ class ProcessTimer:
 
 
 def timer(task: Task) -> Timer:
-    """The timer of an implementation: ``framework``, ``dtn``, ``compile cold``, ``compile warm`` or ``look-up``."""
-    package = f"dtn_{task.framework}"
+    """The timer of ``framework``, ``dtn after it``, ``compile cold``, ``compile warm`` or ``look-up``."""
+    framework, package = IMPORTS[task.framework], f"dtn_{task.framework}"
     match task.implementation:
         case "framework":
-            made: Timer = ProcessTimer(_CLOCK.format(f"import {IMPORTS[task.framework]}"))
-        case "dtn":
-            made = ProcessTimer(_CLOCK.format(f"import {package}"))
+            made: Timer = ProcessTimer(_CLOCK.format(before="", package=framework))
+        case "dtn after it":
+            made = ProcessTimer(_CLOCK.format(before=f", {framework}", package=package))
         case "compile cold":
             made = ProcessTimer(_COMPILE.format(package=package, knobs=KNOBS[task.computes]))
         case "compile warm":

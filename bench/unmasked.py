@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from .case import FORWARD, Contender, Figures, Race, Shape
-from .measure import median, ratio
+from .measure import differences, ratios
 from .problems import ASYMMETRIC, ATTENTION, EXPM, INTERACTION, ORDER_1, ORDER_3
 from .report import Table, Target, contest, everything, measured, target_table
 
@@ -113,19 +113,19 @@ def targets(figures: Sequence[Figures]) -> list[Target]:
             same = (peer.framework, peer.mode, peer.n) == (f.framework, f.mode, f.n)
             if peer.implementation == "by hand" and same:
                 what = f"tensor attention, {f.framework} {f.mode}: time ÷ by hand"
-                found.append(Target(what, f"n = {f.n}", ratio(f.rounds, peer.rounds), 1.05))
+                found.append(Target(what, f"n = {f.n}", ratios(f.rounds, peer.rounds), 1.05))
             if peer.implementation == "dense" and same and f.n == HEADLINE:
                 what = f"tensor attention, {f.framework} {f.mode}: times faster than the dense einsum"
-                found.append(Target(what, f"n = {f.n}", ratio(peer.rounds, f.rounds), 5, at_least=True))
+                found.append(Target(what, f"n = {f.n}", ratios(peer.rounds, f.rounds), 5, at_least=True))
     for kernel in (f for f in default if f.implementation == _TVM.implementation and f.n >= KERNELS_FROM):
         for peer in default:
             if (peer.implementation, peer.framework, peer.mode, peer.n) == ("by hand", "torch", "eager", kernel.n):
                 what = "tensor attention, kernel: times faster than torch by hand"
-                found.append(Target(what, f"n = {kernel.n}", ratio(peer.rounds, kernel.rounds), 2, at_least=True))
+                found.append(Target(what, f"n = {kernel.n}", ratios(peer.rounds, kernel.rounds), 2, at_least=True))
     tiny = measured(figures, OVERHEAD)
     for framework in ("torch", "numpy"):
-        both = {f.ours: median(f.rounds) for f in tiny if f.framework == framework}
+        both = {f.ours: f.rounds for f in tiny if f.framework == framework}
         if len(both) == 2:
             what = f"a call of {framework}: µs more than the hand-written line"
-            found.append(Target(what, "", (both[True] - both[False]) * 1e6, 20))
+            found.append(Target(what, "", differences(both[True], both[False], 1e6), 20))
     return found

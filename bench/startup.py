@@ -12,8 +12,8 @@ from .report import Table, Target, everything, measured, target_table
 NAME = "startup"
 HEADING = "Before the first result"
 INTRODUCTION = """\
-`import torch`, and `import dtn_torch` once that is done, each in fresh processes; compiling an operator from its text in
-a process that has compiled nothing (cold), and again with nothing remembered (warm); and looking up what is compiled
+`import torch`, and `import dtn_torch` once that is done, each in fresh processes; compiling an operator from its text
+in a process that has compiled nothing (cold), and again with nothing remembered (warm); and looking up what is compiled
 already. Before the cold one garbage is collected, which after importing PyTorch or TensorFlow takes longer than to
 compile."""
 

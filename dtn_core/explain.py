@@ -150,15 +150,15 @@ def explain(
     form = forms[0] if long else choose(forms, full)
     item = ITEM_SIZE[dtype]
     if form.chunked is None:
-        steps = _steps(form, form.program, item)
+        steps = _steps(form, form.program, item, None)
         peak = peak_elements(form.program, full)
     else:
         chunked = form.chunked
         full = {**full, **chunked.walk(full)}
         updates = replace(chunked.chunk, statements=tuple(state.update for state in chunked.stream.states))
-        axis = chunked.stream.axis
-        parts = [(chunked.before, None), (chunked.chunk, axis), (updates, axis), (chunked.after, None)]
-        steps = tuple(step for part, axis in parts if part for step in _steps(form, part, item, axis))
+        chunks = chunked.stream.axis, chunked.axes[0]
+        parts = [(chunked.before, None), (chunked.chunk, chunks), (updates, chunks), (chunked.after, None)]
+        steps = tuple(step for part, along in parts if part for step in _steps(form, part, item, along))
         peak = chunked.peak_elements(full)
     return Explanation(
         operator=operator.name,
@@ -173,16 +173,18 @@ def explain(
     )
 
 
-def _steps(form: Lowered, program: Program, item: int, axis: str | None = None) -> tuple[Step, ...]:
-    """The steps of one part; those of a chunk (along ``axis``) count for all chunks."""
+def _steps(form: Lowered, program: Program, item: int, along: tuple[str, str] | None) -> tuple[Step, ...]:
+    """The steps of one part; those of a chunk (``along``: the axis of tokens, its name in a chunk) count for all."""
     steps = []
     for statement, live in zip(program.statements, live_elements(program), strict=True):
         costs = [flops(statement), traffic(statement) * item, live * item]
-        if axis is not None:
-            costs[:2] = [cost.rename(axis, "C").times_count("C", axis) for cost in costs[:2]]
-            costs[2] = costs[2].rename(axis, "C")
         rule = form.rules.get(statement.name, "contraction path")
-        steps.append(Step(print_statement(statement), rule if axis is None else f"chunk: {rule}", *costs))
+        if along is not None:
+            axis, chunk = along
+            costs[:2] = [cost.rename(axis, chunk).times_count(chunk, axis) for cost in costs[:2]]
+            costs[2] = costs[2].rename(axis, chunk)
+            rule = f"chunk: {rule}"
+        steps.append(Step(print_statement(statement), rule, *costs))
     return tuple(steps)
 
 
@@ -191,8 +193,9 @@ def form_of(form: Lowered) -> str:
     if form.chunked is None:
         return "the whole sequence at once"
     states = ", ".join("×".join(state.axes) or "1" for state in form.chunked.stream.states)
-    walk = "those of G tokens at once" if form.chunked.parallel else "one after another"
-    return f"chunks of C tokens, {walk}; states {states}"
+    chunk, group = form.chunked.axes
+    walk = f"those of {group} tokens at once" if form.chunked.parallel else "one after another"
+    return f"chunks of {chunk} tokens, {walk}; states {states}"
 
 
 def two_sequence_axes(form: Lowered) -> tuple[Statement, ...]:

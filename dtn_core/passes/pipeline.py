@@ -10,6 +10,7 @@ from math import prod
 from ..cost import Polynomial, elements, peak_elements, score
 from ..errors import CompileError
 from ..ir.axes import sequence_axes
+from ..ir.build import fresh_index
 from ..ir.nodes import Index, Param, Program
 from .backward import Backward, backward
 from .causal import causal
@@ -149,28 +150,37 @@ class Chunked:
         total = (score(self.chunk, inside) + (self.costs.among if self.parallel else self.costs.alone)) * count
         return total + sum(score(part, sizes) for part in self.wholes)
 
+    @cached_property
+    def axes(self) -> tuple[str, str]:
+        """What costs call the tokens of a chunk and those computed at once: ``C``, ``G``, or else what is no axis."""
+        taken = {axis for part in (self.chunk, *self.wholes) for axis in part.axes}
+        chunk, group = (fresh_index(name, name, taken).name for name in "CG")
+        return chunk, group
+
     def walk(self, sizes: Mapping[str, int]) -> dict[str, int]:
-        """Sizes of ``C``, the tokens of a chunk, and ``G``, those computed at once, at one leading index."""
+        """Sizes of :attr:`axes`, at one leading index."""
+        return dict(zip(self.axes, self._walk(sizes), strict=True))
+
+    def _walk(self, sizes: Mapping[str, int]) -> tuple[int, int]:
         length = sizes[self.stream.axis]
         if length < 2 * self.size:
-            return {"C": max(1, length), "G": max(1, length)}
+            return max(1, length), max(1, length)
         if not self.parallel:
-            return {"C": self.size, "G": self.size}
+            return self.size, self.size
         width = prod(sizes[axis] for axis in self.stream.tokens[0].axes if axis != self.stream.axis)
         count = length // self.size
         turns = -(-count // max(1, self.costs.at_once // (max(1, width) * self.size)))
-        return {"C": self.size, "G": -(-count // turns) * self.size}
+        return self.size, -(-count // turns) * self.size
 
     def peak_elements(self, sizes: Mapping[str, int]) -> Polynomial:
         """Elements held at the peak: results and states, and the tensors of the tokens computed at once."""
         axis = self.stream.axis
-        walk = self.walk(sizes)
-        full = {**sizes, **walk}
+        full = {**sizes, **self.walk(sizes)}
         own = {p.name for p in self.stream.tokens} | {state.name for state in self.stream.states}
-        inside = held(self.steps, {p.name for p in self.chunk.params} - own, axis, full)
+        inside = held(self.steps, {p.name for p in self.chunk.params} - own, axis, self.axes, full)
         results = sum(map(_elements, self.stream.results), Polynomial())
         states = sum((_elements(Param(state.name, state.axes)) for state in self.stream.states), Polynomial())
-        if walk["G"] < sizes[axis]:  # a turn's tensors beside the whole results that its own are written to
+        if full[self.axes[1]] < sizes[axis]:  # a turn's tensors beside the whole results that its own are written to
             inside = inside + states + results
         early = sum((_elements(p) for p in self.before.outputs), Polynomial()) if self.before else Polynomial()
         peaks = [early + inside]

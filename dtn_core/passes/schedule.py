@@ -108,7 +108,9 @@ def _with_freed(order: Sequence[Statement | Scan], kept: set[str]) -> tuple[Step
     return tuple(Step(action, tuple(names)) for action, names in zip(order, freed, strict=True))
 
 
-def held(steps: Sequence[Step], shared: Iterable[str], axis: str, sizes: Mapping[str, int]) -> Polynomial:
+def held(
+    steps: Sequence[Step], shared: Iterable[str], axis: str, walk: tuple[str, str], sizes: Mapping[str, int]
+) -> Polynomial:
     """The most elements that the computed tensors of a schedule have at one time, in closed form.
 
     Parameters
@@ -119,20 +121,23 @@ def held(steps: Sequence[Step], shared: Iterable[str], axis: str, sizes: Mapping
         Parameters that are the same for every chunk.
     axis : str
         The axis of the tokens.
+    walk : tuple[str, str]
+        What the tokens of a chunk, and those of all chunks computed at once, are called.
     sizes : Mapping[str, int]
-        Axis sizes, with ``C`` tokens in a chunk and ``G`` in all chunks computed at once.
+        Of all axes, those of ``walk`` among them.
     """
+    chunk, group = walk
     many = any(isinstance(step.action, Scan) for step in steps)
     once = {ONES, *shared}
     live: dict[str, Polynomial] = {}
     most = Polynomial()
     for step in steps:
         for name, axes in step.made:
-            size = elements(Index("i", a) for a in axes).rename(axis, "C")
+            size = elements(Index("i", a) for a in axes).rename(axis, chunk)
             if isinstance(step.action, Statement) and all(r.tensor in once for r in statement_reads(step.action)):
                 once.add(name)
             elif many and not (isinstance(step.action, Scan) and name == step.action.end):
-                size = size.times_count("C", "G")
+                size = size.times_count(chunk, group)
             if axes:
                 live[name] = size
         total = sum(live.values(), Polynomial())

@@ -70,6 +70,17 @@ def test_an_operator_of_ones_own():
     assert explanation.flops.at(explanation.sizes) == 2 * 10 * 3 * 2
 
 
+def test_axes_that_are_called_as_a_chunk_is_are_told_from_it():
+    text = "f(q[n,{0}], k[n,{0}], v[n,{1}]) -> o[n,{1}]:\n    o[t,c] = q[t,a] * k[j,a] * v[j,c] where j <= t"
+    usual, clashing = (
+        explain(Operator(parse(text.format(*axes))), dict(zip(("n", *axes), (4096, 32, 16), strict=True)))
+        for axes in ("de", "CG")
+    )
+    assert "chunks of C2 tokens, those of G2 tokens at once" in str(clashing)
+    costs = [[x.flops, x.bytes, x.peak] for x in (usual, clashing)]
+    assert [cost.at(usual.sizes) for cost in costs[0]] == [cost.at(clashing.sizes) for cost in costs[1]]
+
+
 def test_an_unknown_axis_is_refused():
     with pytest.raises(ValueError, match="tensor_attention has no axis 'z'; its axes are n, d, e"):
         explain(tensor_attention(), {"z": 3})

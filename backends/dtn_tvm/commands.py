@@ -16,7 +16,7 @@ from .measuring.bundle import BundleError, measure
 from .record import Record, shape, shortened
 from .targets import Target
 from .targets import target as named_target
-from .view import View, console, duration
+from .view import View, console, counted, duration
 
 if TYPE_CHECKING:
     from .problem import Problem
@@ -126,7 +126,7 @@ def run_build(problems: Sequence[Problem], where: Target, path: Path, options: O
     with View(console(), f"compiling for {where.name}").shown() as view:
         progress = build(problems, where, path, options, view)
     built = progress.done - progress.failures.total()
-    print(f"{path}: {built} candidates for {where.name}, {path.stat().st_size / (1 << 20):.1f} MiB")
+    print(f"{path}: {counted(built, 'candidate')} for {where.name}, {path.stat().st_size / (1 << 20):.1f} MiB")
     for reason, count in progress.failures.items():
         print(f"left out: {count} {reason}, as in {progress.details[reason]}")
     print(f"on the machine of the device: python {path.name} -o results.json --budget 300")
@@ -164,5 +164,5 @@ def run_import(path: Path, records: Path) -> int:
     for record in made:
         best = duration(record.receipt.seconds)
         print(f"{record.operator} {record.direction}, {record.dtype}, {shape(record.sizes)}: {best}")
-    print(f"{len(made)} records of {made[0].receipt.device} in {records}")
+    print(f"{counted(len(made), 'record')} of {made[0].receipt.device} in {records}")
     return 0

@@ -15,7 +15,7 @@ from dtn_core.errors import DtnError
 
 from . import records
 from .record import Record, shape
-from .view import PLAIN_WIDTH, duration
+from .view import PLAIN_WIDTH, counted, duration
 
 
 def run_list(paths: Sequence[Path]) -> int:
@@ -47,7 +47,7 @@ def run_show(path: Path, number: int) -> int:
     """``dtn records show``: all of one record."""
     found = _read([path])
     if not 1 <= number <= len(found):
-        raise DtnError(f"{path} has {len(found)} records; there is no number {number}")
+        raise DtnError(f"{path} has {counted(len(found), 'record')}; there is no number {number}")
     print(json.dumps(found[number - 1].to_json(), indent=2))
     return 0
 
@@ -56,7 +56,8 @@ def run_merge(paths: Sequence[Path], to: Path) -> int:
     """``dtn records merge``: one file of several; of two records with the same key the faster one."""
     found = _read(paths)
     merged = records.add(to, found)
-    print(f"{to}: {len(merged.records)} records, from {len(found)} in {len(paths)} files")
+    whole, parts = (counted(len(x), "record") for x in (merged.records, found))
+    print(f"{to}: {whole}, from {parts} in {counted(len(paths), 'file')}")
     return 0
 
 
@@ -68,7 +69,7 @@ def run_prune(path: Path) -> int:
         print(f"dropped: {record.operator} {record.direction}, {record.dtype}, {shape(record.sizes)}: {why}")
     for bad in corrupt:
         print(f"dropped: line {bad.line}: {bad.reason}")
-    print(f"{path}: {len(records.read(path).records)} records left")
+    print(f"{path}: {counted(len(records.read(path).records), 'record')} left")
     return 0
 
 
@@ -90,7 +91,7 @@ def run_export(path: Path, folder: Path) -> int:
     names = export(list(best.values()), folder)
     for name in names:
         print(f"{folder / name}.so")
-    print(f"{len(names)} kernels; in Python: from kernels import load, with {folder} on the path")
+    print(f"{counted(len(names), 'kernel')}; in Python: from kernels import load, with {folder} on the path")
     return 0
 
 

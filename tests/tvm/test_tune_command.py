@@ -119,7 +119,7 @@ class TestTune:
         assert shown["receipt"]["errors"]["rms"] < shown["receipt"]["tolerance"]["rms"]
         assert dtn("records", "merge", "records.jsonl", "records.jsonl", "-o", "all.jsonl")[0] == 0
         assert (tmp_path / "all.jsonl").read_text() == (tmp_path / "records.jsonl").read_text()
-        assert dtn("records", "prune", "all.jsonl")[1] == "all.jsonl: 1 records left\n"
+        assert dtn("records", "prune", "all.jsonl")[1] == "all.jsonl: 1 record left\n"
 
 
 class TestWithoutTVM:

@@ -120,7 +120,7 @@ def run_gpu(
         raise typer.Exit(2) from error
     path = _path(out, name_of_device)
     picked = [(gpu.NAME, each) for each in races]
-    _measure_and_write(picked, "usual", ["torch", "jax"], path, folder, device="cuda", seconds=gpu.SECONDS)
+    _measure_and_write(picked, "usual", ["torch", "jax"], path, folder, accelerator=name_of_device, seconds=gpu.SECONDS)
 
 
 @app.command("list")
@@ -192,10 +192,10 @@ def run_compare(
     raise typer.Exit(any(found.slower(least) for found in comparisons))
 
 
-def _path(out: Path | None, device: str | None = None) -> Path:
+def _path(out: Path | None, accelerator: str | None = None) -> Path:
     if out is not None and out.suffix != ".json":
         raise typer.BadParameter(f"{out} does not end in .json")
-    return out or RESULTS / f"{machine.slug(device)}.json"
+    return out or RESULTS / f"{machine.slug(accelerator)}.json"
 
 
 def _beside(path: Path) -> Path:
@@ -217,7 +217,7 @@ def _measure_and_write(
     path: Path,
     folder: Path | None,
     *,
-    device: str = "cpu",
+    accelerator: str | None = None,
     seconds: float | None = None,
 ) -> None:
     console = terminal()
@@ -229,7 +229,7 @@ def _measure_and_write(
         raise typer.BadParameter(str(error)) from error
     results: list[Result] = []
     try:
-        measure(picked, scale, frameworks, results, device=device, seconds=seconds)
+        measure(picked, scale, frameworks, results, accelerator=accelerator, seconds=seconds)
     finally:  # what has been measured when Ctrl-C comes is kept
         if results:
             every = merged(before, results)
@@ -252,7 +252,7 @@ def measure(
     frameworks: list[str],
     results: list[Result],
     *,
-    device: str = "cpu",
+    accelerator: str | None = None,
     seconds: float | None = None,
 ) -> None:
     """Run races.
@@ -267,12 +267,12 @@ def measure(
         Where.
     results : list of Result
         Filled race by race.
-    device : str
-        Whose ceilings are measured.
+    accelerator : str, optional
+        The name of the CUDA device that is measured, and whose ceilings are.
     seconds : float, optional
         No race starts later than this after the first.
     """
-    about = {"scale": scale, **machine.describe()}
+    about = {"scale": scale, **machine.describe(accelerator)}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -286,7 +286,7 @@ def measure(
         write_references(tasks, Path(folder))
         progress.remove_task(reference)
         progress.advance(bar)
-        about["ceilings"] = ceilings.ceilings(session.run(ceilings.race(device)))
+        about["ceilings"] = ceilings.ceilings(session.run(ceilings.race("cuda" if accelerator else "cpu")))
         for suite_name, race in picked:
             if seconds is not None and (progress.tasks[0].elapsed or 0.0) > seconds:
                 terminal(stderr=True).print(f"left out, {seconds:.0f} s are over: {race.name}")

@@ -98,7 +98,7 @@ def commit() -> dict[str, Any] | None:
     return {"hash": head.stdout.strip(), "changed": bool(changed)}
 
 
-def describe() -> dict[str, Any]:
+def describe(accelerator: str | None = None) -> dict[str, Any]:
     """Machine, versions, commit and date, as they are written next to the figures."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -107,6 +107,7 @@ def describe() -> dict[str, Any]:
             "processor": processor(),
             "vectors": vectors(),
             "cores": cores(),
+            "accelerator": accelerator,
             "memory": memory(),
             "system": f"{platform.system()} {platform.machine()}",
             "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
@@ -116,7 +117,7 @@ def describe() -> dict[str, Any]:
     }
 
 
-def slug(device: str | None = None) -> str:
+def slug(accelerator: str | None = None) -> str:
     """A file's name for this machine: its processor, vector unit and cores, or its accelerator.
 
     Examples
@@ -124,5 +125,5 @@ def slug(device: str | None = None) -> str:
     >>> slug("NVIDIA H100 80GB HBM3")
     'nvidia-h100-80gb-hbm3'
     """
-    text = device or f"{plain(processor())} {vectors()} {cores()} cores"
+    text = accelerator or f"{plain(processor())} {vectors()} {cores()} cores"
     return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split())

@@ -302,7 +302,11 @@ def _range(targets: Sequence[Target]) -> str:
 
 
 def machine_name(about: dict[str, Any]) -> str:
-    """Processor and vector unit."""
+    """Its accelerator where that was measured, else its processor and vector unit."""
+    return about["machine"].get("accelerator") or _host(about)
+
+
+def _host(about: dict[str, Any]) -> str:
     found = about["machine"]
     return ", ".join(part for part in (plain(found["processor"]), found.get("vectors")) if part)
 
@@ -314,10 +318,8 @@ def machine_line(about: dict[str, Any]) -> str:
     commit = about["commit"]
     at = f"commit {commit['hash'][:12]}{' with changes' if commit['changed'] else ''}" if commit else "no commit"
     load = "" if found["load"] is None else f", load {found['load']:.1f} at the start"
-    return (
-        f"{machine_name(about)}, {found['cores']} cores{load}; Python {about['python']}, {packages}; {at}; "
-        f"{about['date']}."
-    )
+    where = ", ".join(dict.fromkeys((machine_name(about), _host(about))))
+    return f"{where}, {found['cores']} cores{load}; Python {about['python']}, {packages}; {at}; {about['date']}."
 
 
 def ceiling_line(about: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from bench import machine, results
 from bench.__main__ import app
 from bench.case import FORWARD, GRADIENTS, SECOND_ORDER, Figures
-from bench.report import machine_line
+from bench.report import machine_line, machine_name
 from bench.results import Result
 
 X86 = """processor\t: 0
@@ -58,9 +58,12 @@ def test_a_system_that_says_nothing_has_no_vector_unit(cpuinfo):
     assert machine.slug().endswith("-2-cores")
 
 
-def test_an_accelerator_is_named_alone(cpuinfo):
+def test_an_accelerator_is_named_alone_and_its_host_in_the_line_on_it(cpuinfo):
     cpuinfo.write_text(X86.format("avx2", "avx2"))
     assert machine.slug("NVIDIA H200") == "nvidia-h200"
+    about = machine.describe("NVIDIA H200")
+    assert machine_name(about) == "NVIDIA H200"
+    assert machine_line(about).startswith("NVIDIA H200, AMD EPYC, AVX2, 2 cores, ")
 
 
 def test_vector_units_are_shown_of_results_that_have_them(cpuinfo):

@@ -14,10 +14,12 @@ from dtn_codegen.functional import SCALARS, Functional
 from dtn_codegen.implementations import PLAIN, Kernels, Variant
 from dtn_codegen.kernel_calls import as_kernels
 from dtn_codegen.python import ir_hash
+from dtn_codegen.shapes import shapes_of
 from dtn_codegen.state import Streamed
 from dtn_codegen.torch import TARGET
 from dtn_core.operators import PARAMETER, Operator, catalogue
 
+from . import packs
 from .kernels import ENTRIES, Entry, call
 from .operation import in_turns, operation
 
@@ -69,6 +71,7 @@ class TorchFunction(Function):
         self._prepared: dict[tuple[bool, bool, bool], tuple[Callable[..., Any], Streamed | None]] = {}
         self._entry = f"{ir_hash(operator.program)} {layout} {implementation}"
         self._entries: dict[int, str] = {}  # by the kernels' identity
+        self._packs: dict[tuple[bool, bool, bool, int | None], tuple[str, Any]] = {}
         if self.kernels is not None:
             self.enter(PLAIN)
 
@@ -134,10 +137,30 @@ class TorchFunction(Function):
 
     tracing = staticmethod(torch.compiler.is_compiling)
 
-    def packed(self, *arguments: Any) -> Any:
-        """Outside what ``torch.compile`` traces: ``cu_seqlens`` decide what is computed, they are read here."""
-        packed = Function.packed
-        return (torch.compiler.disable(packed) if torch.compiler.is_compiling() else packed)(self, *arguments)
+    def packed(
+        self,
+        tensors: Sequence[Any],
+        named: Mapping[str, Any],
+        cu_seqlens: Any,
+        initial_state: Any,
+        return_state: bool,
+        chunk_size: int | None,
+    ) -> Any:
+        """Evaluate packed sequences; while ``torch.compile`` traces, as one operation, which reads ``cu_seqlens``."""
+        if not torch.compiler.is_compiling():
+            return super().packed(tensors, named, cu_seqlens, initial_state, return_state, chunk_size)
+        tensors, named = self.signature.bind(tensors, named)
+        tensors = self.convert(tensors)
+        complex_input = any(tensor.is_complex() for tensor in tensors)
+        key = complex_input, initial_state is not None, return_state, chunk_size
+        _enter_packed(self, *key)
+        name, streams = self._packs[key]
+        starts = cu_seqlens if isinstance(cu_seqlens, torch.Tensor) else torch.as_tensor(cu_seqlens)
+        scalars = self.scalar_values(named, tensors, shapes_of(tensors))
+        results = packs.packed([*tensors, *scalars, *(initial_state or ())], starts, name)
+        count = len(self.operator.program.outputs)
+        value = results[0] if count == 1 else tuple(results[:count])
+        return (value, streams.kind(*results[count:])) if return_state else value
 
     def select(
         self, arrays: Sequence[Any], padded: bool, *, streaming: bool = False
@@ -176,6 +199,19 @@ def _constant(function: Callable[..., bool]) -> Callable[..., bool]:
 @_constant
 def _enter(function: TorchFunction, padded: bool, resumed: bool, chunk: int | None) -> bool:
     function.enter(Variant(padded, resumed, chunk))
+    return True
+
+
+@_constant
+def _enter_packed(
+    function: TorchFunction, complex_input: bool, resumed: bool, return_state: bool, chunk: int | None
+) -> bool:
+    """Name calls of packed sequences with these options."""
+    key = complex_input, resumed, return_state, chunk
+    if key not in function._packs:
+        name = f"{function._entry} {key}"
+        packs.ENTRIES[name] = packs.Entry(function, resumed, return_state, chunk)
+        function._packs[key] = name, function.tokens.streams(complex_input=complex_input)
     return True
 
 

@@ -20,7 +20,7 @@ from dtn_core.ir.axes import sequence_axes
 from dtn_core.ir.nodes import Program
 
 from .python import HEADS, has_heads
-from .shapes import axes_of, axis_sizes, shapes_of
+from .shapes import axes_of, axis_sizes, shapes_of, whole_shape
 from .state import check_state
 
 if TYPE_CHECKING:
@@ -118,6 +118,40 @@ def evaluate_packed(
     return _Call(function, function.convert(tensors), scalars, cu_seqlens).run(initial_state, return_state, chunk_size)
 
 
+def packed_shape(
+    program: Program,
+    axes: tuple[str, ...],
+    layout: str,
+    leading: Sequence[Any],
+    sizes: Mapping[str, Any],
+    count: Any,
+) -> tuple[Any, ...]:
+    """The shape of a result or a state over ``axes`` of ``count`` packed sequences.
+
+    Parameters
+    ----------
+    program, layout
+        The operator, and where its head axis is.
+    axes : tuple of str
+        Of the result or state; one with the tokens' axis has no axis of the sequences.
+    leading : sequence of int
+        The leading axes of the tensors, heads last.
+    sizes : Mapping[str, int]
+        Of all axes.
+    count : int
+        How many sequences.
+    """
+    if _token_axis(program) in axes:
+        return whole_shape(program, axes, layout, leading, sizes)
+    split = len(leading) - _behind(program, layout)
+    return (*leading[:split], count, *leading[split:], *(sizes[axis] for axis in axes))
+
+
+def _behind(program: Program, layout: str) -> int:
+    """How many leading axes come after that of the sequences."""
+    return int(layout == HEADS and any(has_heads(program, param.axes) for param in program.tensors))
+
+
 class _Call:
     """One call on packed sequences: N of them, on an axis after the batch axes and before the heads."""
 
@@ -134,8 +168,7 @@ class _Call:
         function.scalar_values(scalars, tensors, shapes)
         self.streams: Any = function.tokens.streams(complex_input=function.check_dtypes(tensors))
         self.starts = _starts(function, cu_seqlens, self.sizes[self.axis])
-        moved = [has_heads(self.program, param.axes) for param in self.program.tensors]
-        self.behind = int(self.layout == HEADS and any(moved))  # leading axes that come after N
+        self.behind = _behind(self.program, self.layout)
 
     def run(self, initial_state: Any, return_state: bool, chunk_size: int | None) -> Any:
         """The results, and the states if they are asked for."""

@@ -20,6 +20,7 @@ import torch._dynamo.testing
 
 import dtn_torch as dtn
 from dtn_core.operators import tensor_attention, tensor_interaction
+from dtn_torch import packs
 
 VARIANTS = {
     "default": {}, "row": {"normalize": "row"}, "order 3": {"order": 3, "normalize": "diag"}, "hadamard": {"product": "hadamard"},
@@ -328,6 +329,91 @@ class TestAnyLength:
         x = self.tensors(7)
         for decay in (0.5, 0.6, 0.7):
             assert close(compiled(x, decay), run(x, decay))
+
+
+class TestPackedSequencesInOneGraph:
+    """``cu_seqlens`` under ``torch.compile``: one operation, whatever the lengths."""
+
+    STARTS = [0, 4, 4, 9]
+
+    def same(self, run, *leaves):
+        """A graph gives what eager does: results and gradients."""
+        for found, wanted in zip(*(self.flat(f(*leaves)) for f in (self.compiled(run), run)), strict=True):
+            assert close(found, wanted)
+        slopes = [
+            torch.autograd.grad(sum(x.square().sum() for x in self.flat(f(*leaves))), leaves)
+            for f in (self.compiled(run), run)
+        ]
+        for found, wanted in zip(*slopes, strict=True):
+            assert close(found, wanted)
+
+    @staticmethod
+    def compiled(run):
+        torch._dynamo.reset()
+        return torch.compile(run, fullgraph=True, backend="aot_eager")
+
+    @staticmethod
+    def flat(found):
+        return torch.utils._pytree.tree_leaves(found)
+
+    @staticmethod
+    def given(*shape, count=3):
+        generator = torch.Generator().manual_seed(0)
+        return [torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(count)]
+
+    @pytest.mark.parametrize("starts", [list, torch.tensor, lambda x: torch.tensor(x, dtype=torch.int32)])
+    def test_starts_as_a_list_and_as_a_tensor(self, starts):
+        starts = starts(self.STARTS)
+        self.same(lambda *x: dtn.tensor_attention(*x, mask="causal", cu_seqlens=starts), *self.given(2, 3, 9, 4))
+
+    @every_variant
+    def test_operators(self, knobs):
+        self.same(lambda *x: dtn.tensor_attention(*x, cu_seqlens=self.STARTS, **knobs), *self.given(9, 3))
+
+    def test_states_and_a_decay_for_each_head(self):
+        knobs = {"mask": "causal", "normalize": None, "layout": "... n h d", "return_state": True}
+        _, state = dtn.tensor_attention(
+            *self.given(2, 9, 3, 4), decay=torch.full((3,), 0.5), cu_seqlens=self.STARTS, **knobs
+        )
+        decay = torch.tensor([0.5, 0.9, 1.0], dtype=torch.float64).requires_grad_()
+
+        def run(q, k, v, decay, *state):
+            return dtn.tensor_attention(q, k, v, decay=decay, cu_seqlens=self.STARTS, initial_state=state, **knobs)
+
+        self.same(run, *self.given(2, 9, 3, 4), decay, *(x.detach().requires_grad_() for x in state))
+        found, after = self.compiled(run)(*self.given(2, 9, 3, 4), decay, *state)
+        assert type(after) is type(state)
+        assert (found.shape, [x.shape for x in after]) == ((2, 9, 3, 4), [x.shape for x in state])
+
+    def test_a_result_that_has_no_tokens(self):
+        run = dtn.compile("f(x[n,d], w[d]) -> y[n,d], s[d]: y[i,a] = 2 * x[i,a] * w[a]; s[a] = x[i,a]")
+        self.same(
+            lambda x, w: run(x, w, cu_seqlens=self.STARTS), *self.given(2, 9, 3, count=1), *self.given(3, count=1)
+        )
+
+    def test_other_lengths_and_numbers_of_sequences_are_the_same_graph(self):
+        counter = torch._dynamo.testing.CompileCounter()
+        run = lambda x, starts: dtn.tensor_attention(x, x, x, mask="causal", cu_seqlens=starts)  # noqa: E731
+        compiled = torch.compile(run, fullgraph=True, backend=counter, dynamic=True)
+        for starts in ([0, 4, 9], [0, 9, 9], [0, 3, 5, 12], [0, 2, 3, 4, 20]):
+            x, starts = torch.randn(starts[-1], 4), torch.tensor(starts)
+            assert close(compiled(x, starts), run(x, starts))
+        assert counter.frame_count == 1
+
+    def test_starts_that_are_wrong_are_refused_where_the_graph_runs(self):
+        x = torch.randn(9, 4)
+        run = torch.compile(lambda x: dtn.tensor_attention(x, x, x, cu_seqlens=[0, 5, 4, 9]), fullgraph=True)
+        with pytest.raises(ValueError, match=r"cu_seqlens\[2\] is 4, less than cu_seqlens\[1\], which is 5"):
+            run(x)
+
+    def test_the_registered_operations_pass_opcheck(self):
+        given, starts = self.given(2, 9, 4), torch.tensor(self.STARTS)
+        function = dtn.compile(tensor_attention(mask="causal", normalize=None))
+        self.compiled(lambda *x: function(*x, cu_seqlens=starts))(*given)
+        ((name, _),) = function._packs.values()
+        torch.library.opcheck(packs.packed, (given, starts, name))
+        given = [x.detach() for x in given]
+        torch.library.opcheck(packs.packed_gradient, (given, starts, given[:1], name))
 
 
 class TestAutocast:

@@ -142,6 +142,16 @@ def test_whoever_looks_at_a_call_sees_the_registered_operator():
     assert "dtn.kernel.default" in [str(node.target) for node in graph.nodes]
 
 
+def test_packed_sequences_are_one_operation_of_a_graph():
+    given, starts = tensors(9, 4, grad=True), torch.tensor([0, 4, 4, 9])
+    run = lambda *x: dtn.tensor_attention(*x, implementation="tvm", cu_seqlens=starts, **CAUSAL)  # noqa: E731
+    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+    close(compiled(*given), run(*given), 1e-5)
+    slopes = (torch.autograd.grad(f(*given).square().sum(), given) for f in (compiled, run))
+    for found, wanted in zip(*slopes, strict=True):
+        close(found, wanted, 1e-4)
+
+
 def test_the_registered_operators_pass_opcheck():
     function = dtn.compile(tensor_attention(mask="causal", normalize=None), implementation="tvm")
     name = function._entry

@@ -67,23 +67,23 @@ class NumpyFunction(Function):
     def run_kernels(
         self, kernels: Kernels, arguments: Sequence[Any], leading: Sequence[Any], sizes: Mapping[str, Any]
     ) -> Sequence[Any]:
-        """Call the forward kernel, with copies only of what is not contiguous or read-only."""
+        """Call the forward kernel, with copies only of what is not contiguous, read-only or of another byte order."""
         shapes = self.kernel_shapes(kernels)
         full = shapes.with_leading(leading, sizes)
-        tensor = next(x for p, x in zip(kernels.inputs, arguments, strict=True) if p.axes)
+        dtype = next(x for p, x in zip(kernels.inputs, arguments, strict=True) if p.axes).dtype.newbyteorder("=")
         given = []
         for param, x in zip(kernels.inputs, arguments, strict=True):
-            kind = np.float32 if shapes.is_wide(param) else tensor.dtype
+            kind = np.float32 if shapes.is_wide(param) else dtype
             whole = np.broadcast_to(np.asarray(x, kind), shapes.outside(param, leading, sizes))
             array = np.ascontiguousarray(whole).reshape(shapes.inside(param, full))
             given.append(array if array.flags.writeable else array.copy())  # DLPack cannot say that one is not
         results = [
-            np.empty(shapes.inside(p, full), np.float32 if shapes.is_wide(p) else tensor.dtype) for p in kernels.outputs
+            np.empty(shapes.inside(p, full), np.float32 if shapes.is_wide(p) else dtype) for p in kernels.outputs
         ]
-        kernels.forward(full, tensor.dtype.name, "cpu", given, results)
+        kernels.forward(full, dtype.name, "cpu", given, results)
         return [
             result.reshape(shapes.outside(p, leading, sizes)).astype(
-                np.float32 if p.name in kernels.states else tensor.dtype, copy=False
+                np.float32 if p.name in kernels.states else dtype, copy=False
             )
             for p, result in zip(kernels.outputs, results, strict=True)
         ]

@@ -36,6 +36,15 @@ def close(backend, found, wanted, tolerance=1e-5):
     np.testing.assert_allclose(found, wanted, rtol=0, atol=tolerance * np.abs(wanted).max())
 
 
+def test_arrays_of_another_byte_order(kernels):
+    if kernels.name != "numpy":
+        pytest.skip("only NumPy has arrays of another byte order")
+    tensors = given(kernels, *[(2, 16, 4)] * 3)
+    other = [x.astype(x.dtype.newbyteorder()) for x in tensors]
+    found, wanted = (kernels.dtn.tensor_attention(*x, implementation="tvm") for x in (other, tensors))
+    close(kernels, found, wanted, 0)
+
+
 @pytest.mark.parametrize(
     "knobs",
     [CAUSAL, {"mask": "causal", "decay": 0.9, "residual": 0.5}, {}, {"mask": "tril"}, {"activation": "expm"}],

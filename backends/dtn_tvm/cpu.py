@@ -9,6 +9,7 @@ from typing import Any
 
 from dtn_codegen.tensorir.rows import ALL
 from dtn_codegen.tensorir.schedule import CpuRows, CpuSchedule, Schedule
+from dtn_codegen.tensorir.walks import TileProgram
 from dtn_core.errors import CompileError
 from dtn_core.operators import Operator
 
@@ -16,11 +17,14 @@ from . import threads
 from .problem import Problem, check_rows, gradient_lacks, tile_program
 from .targets import Target
 
-CHUNK = 32
+ORDERED = 32
+"""Rows of a chunk of matrices with order."""
 PAIRS = 64
 """Tokens of a chunk whose states are over pairs of features: it goes through each of them several times."""
 SQUARE = 64
 """Rows of a chunk of matrices without order: no half of a chunk of theirs is computed in vain."""
+SHARE = {"forward": (4, 32), "backward": (2, 128)}
+"""The part of the features that a chunk has in tokens, and how many at most: they share what a state costs."""
 WHOLE = 64
 """Tokens up to which a sequence is one chunk, without states."""
 CHUNKS = (16, 32, 64, 128)
@@ -29,7 +33,6 @@ ROWS, VECTORS = (2, 4, 8, 16), (1, 2, 4)
 UNROLLS = (1, 2, 4)
 MANY = 32
 """Registers from which accumulators of several shapes are worth their while."""
-WIDE = 64
 FEW = 16_384
 """Tokens of all heads together below which waking TVM's own threads costs more than they give."""
 FEW_FLOPS = 10**9
@@ -89,16 +92,28 @@ def _measured(problem: Problem, target: Target, whole: int) -> CpuSchedule:
         return rows, registers // 2 // rows * lanes
 
     family: type[CpuSchedule] = CpuRows if problem.by_rows else CpuSchedule
-    widest = max((problem.sizes[axis] for axis in problem.tiles.features), default=1)
-    is_paired = bool(problem.tiles.pairs) and not problem.by_rows
-    costly = problem.by_rows or problem.direction == "backward" or widest > WIDE
-    chunk = PAIRS if is_paired else SQUARE if _is_square(problem) else CHUNK if costly else CHUNKS[0]
+    widest = _widest(problem.tiles, problem.sizes)
+    if problem.by_rows:
+        chunk = SQUARE if _is_square(problem) else ORDERED
+    else:
+        chunk = _chunk(problem.tiles, problem.direction, problem.sizes)
     chunk = whole if whole <= WHOLE and not problem.by_rows else min(whole, chunk)
     if registers < MANY:
         return family(chunk, accumulator(4), accumulator(4), 1, lanes)
-    if is_paired or costly:
-        return family(chunk, accumulator(16), accumulator(8), 2, lanes)
-    return family(chunk, accumulator(16), accumulator(4), 1, lanes)
+    flat = accumulator(4)  # fewer loads a multiplication than others, if features fill it
+    return family(chunk, accumulator(16), flat if widest >= flat[1] else accumulator(8), 2, lanes)
+
+
+def _chunk(program: TileProgram, direction: str, sizes: Mapping[str, int]) -> int:
+    """Tokens of a chunk between whose neighbours states are handed on."""
+    if program.pairs:
+        return PAIRS
+    share, most = SHARE[direction]
+    return max(chunk for chunk in CHUNKS if chunk <= max(CHUNKS[0], min(_widest(program, sizes) // share, most)))
+
+
+def _widest(program: TileProgram, sizes: Mapping[str, int]) -> int:
+    return max((sizes[axis] for axis in program.features), default=1)
 
 
 def _is_square(problem: Problem) -> bool:
@@ -115,7 +130,7 @@ def lacks(operator: Operator, sizes: Mapping[str, int], dtype: str, target: Targ
 
     def check(rows: bool) -> None:
         program = tile_program(operator, "backward", resumed=resumed, rows=rows)
-        check_fits(program, CpuSchedule(PAIRS if program.pairs else CHUNK), sizes)
+        check_fits(program, CpuSchedule(_chunk(program, "backward", sizes)), sizes)
 
     return gradient_lacks(operator, sizes, check, resumed=resumed)
 

@@ -40,7 +40,7 @@ Array = NDArray[Any]
 LARGEST = 2**27
 """Elements of a partial product, beyond which NumPy sums over everything at once."""
 
-_ERF = np.vectorize(math.erf, otypes=[float])
+_ERF, _ERFC = (np.vectorize(function, otypes=[float]) for function in (math.erf, math.erfc))
 
 
 def _recip(x: Array) -> Array:
@@ -63,7 +63,7 @@ _POINTWISE: dict[str, Callable[..., Array]] = {
     "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
     "silu": lambda x: x / (1 + np.exp(-x)),
     "relu": lambda x: np.where(x > 0, x, 0 * x),
-    "gelu": lambda x: x * (1 + _ERF(x / math.sqrt(2))) / 2,
+    "gelu": lambda x: x * _ERFC(-x / math.sqrt(2)) / 2,
     "erf": _ERF,
     "step": lambda x: np.where(x > 0, 1 + 0 * x, 0 * x),
 }
@@ -200,8 +200,12 @@ class Interpreter:
             case Apply(function, operands):
                 indices = indices_of(factor)
                 arrays = [self.elementwise(operand, indices) for operand in operands]
-                return self.rounded(np.asarray(_POINTWISE[function](*arrays))), indices
+                return self.rounded(self.pointwise(function, arrays)), indices
         raise CompileError(f"{type(factor).__name__} inside a product; write it as a statement of its own")
+
+    def pointwise(self, function: str, operands: Sequence[Array]) -> Array:
+        """A function of numbers."""
+        return np.asarray(_POINTWISE[function](*operands))
 
     def elementwise(self, expr: Expr, indices: tuple[Index, ...]) -> Array:
         """``expr`` with nothing summed, its axes aligned to ``indices``."""

@@ -114,6 +114,14 @@ FOUND = {
         {"n": 5, "d": 2},
         seed=2,
     ),
+    "gelu far below 0, where its terms cancel": case(
+        """
+        f(x[n,d]) -> o[n,d], s:
+            y[t,a] = x[t,a] - n
+            o[t,a] = gelu(y[t,a])
+            s = gelu(-n)""",
+        {"n": 5, "d": 2},
+    ),
     "the derivative by a number that nothing reads": case(
         """
         f(x[n,d]) -> o[n]:

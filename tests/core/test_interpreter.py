@@ -173,6 +173,11 @@ class TestFunctions:
         expected = [EXPECTED[name](x) for x in REAL.tolist()]
         assert evaluate(f"f(x[n]) -> y[n]: y[i] = {name}(x[i])", REAL) == pytest.approx(expected, rel=1e-15, abs=1e-16)
 
+    def test_gelu_has_all_its_digits_far_below_zero(self):
+        normal = {-5.0: 2.866515718791939e-7, -8.0: 6.220960574271785e-16}  # the normal distribution's Φ
+        found = evaluate("f(x[n]) -> y[n]: y[i] = gelu(x[i])", list(normal))
+        assert found == pytest.approx([x * cdf for x, cdf in normal.items()], rel=1e-14, abs=0)
+
     @pytest.mark.parametrize(("name", "function"), [("log", math.log), ("sqrt", math.sqrt)])
     def test_value_on_positive_numbers(self, name, function):
         x = [0.1, 1.0, 7.5]

@@ -1,17 +1,18 @@
 """How far rounding may move a value: measured on the definition, not guessed.
 
-Every number that a program reads, each time it reads it, is disturbed by a relative 1e-9 of either sign.  What
-that does to the result, scaled down from 1e-9 to the rounding of float64, is what a sound evaluation in float64
+Every number that a program reads, each time it reads it, is disturbed by a relative 1e-9 of either sign, and every
+value of a function by as much.  What that does to the result, scaled down from 1e-9 to the rounding of float64, is what a sound evaluation in float64
 may be wrong by, in whatever order it multiplies and adds; a program that is not, has no digits to compare.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
 
-from dtn_core.interpret import interpret
+from dtn_core.interpret import Interpreter
 from dtn_core.ir.nodes import ONES, Apply, Param, Product, Program, Read, Sum, product
 
 CHANGE = 1e-9
@@ -44,6 +45,16 @@ def disturbed(program):
     return Program(program.name, program.params + tuple(noises), program.outputs, statements), tuple(noises)
 
 
+class Disturbed(Interpreter):
+    """Functions whose values are disturbed; frameworks compute ``gelu`` as ``x (1 + erf(x/√2)) / 2``, which cancels."""
+
+    def pointwise(self, function, operands):
+        if function == "gelu":
+            (x,) = operands
+            return x * (1 + self.pointwise("erf", [x / math.sqrt(2)])) / 2
+        return super().pointwise(function, operands) * (1 + CHANGE)
+
+
 def as_tuple(value):
     """The outputs as a tuple, one or several."""
     return value if isinstance(value, tuple) else (value,)
@@ -61,7 +72,7 @@ class Rounding:
 
     def evaluate(self, arguments, draw=0):
         """The outputs with one draw of the disturbance."""
-        return as_tuple(interpret(self.noisy, **arguments, **self.draws[draw]))
+        return as_tuple(Disturbed(self.noisy).evaluate((), {**arguments, **self.draws[draw]}))
 
     def bounds(self, arguments, values):
         """For each of ``values`` at ``arguments`` how wrong it may be; None where there is nothing to compare."""

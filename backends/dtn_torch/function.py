@@ -19,8 +19,6 @@ from dtn_codegen.state import Streamed
 from dtn_codegen.torch import TARGET
 from dtn_core.operators import PARAMETER, Operator, catalogue
 
-from . import packs
-from .kernels import ENTRIES, Entry, call
 from .operation import in_turns, operation
 
 
@@ -116,6 +114,8 @@ class TorchFunction(Function):
         self, kernels: Kernels, arguments: Sequence[Any], leading: Sequence[Any], sizes: Mapping[str, Any]
     ) -> Sequence[Any]:
         """Call kernels through the operators that are registered for them."""
+        from .kernels import call
+
         return call(self._entries[id(kernels)], arguments, leading, dict(sizes))
 
     def variant(self, variant: Variant) -> Kernels:
@@ -127,6 +127,8 @@ class TorchFunction(Function):
 
     def enter(self, variant: Variant) -> Kernels:
         """The kernels for such calls, as operators that graphs know by name."""
+        from .kernels import ENTRIES, Entry
+
         kernels = super().variant(variant)
         if id(kernels) not in self._entries:
             name = self._entry if variant == PLAIN else f"{self._entry} {variant}"
@@ -157,7 +159,7 @@ class TorchFunction(Function):
         name, streams = self._packs[key]
         starts = cu_seqlens if isinstance(cu_seqlens, torch.Tensor) else torch.as_tensor(cu_seqlens)
         scalars = self.scalar_values(named, tensors, shapes_of(tensors))
-        results = packs.packed([*tensors, *scalars, *(initial_state or ())], starts, name)
+        results = torch.ops.dtn.packed([*tensors, *scalars, *(initial_state or ())], starts, name)
         count = len(self.operator.program.outputs)
         value = results[0] if count == 1 else tuple(results[:count])
         return (value, streams.kind(*results[count:])) if return_state else value
@@ -207,6 +209,8 @@ def _enter_packed(
     function: TorchFunction, complex_input: bool, resumed: bool, return_state: bool, chunk: int | None
 ) -> bool:
     """Name calls of packed sequences with these options."""
+    from . import packs
+
     key = complex_input, resumed, return_state, chunk
     if key not in function._packs:
         name = f"{function._entry} {key}"

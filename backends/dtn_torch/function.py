@@ -139,18 +139,11 @@ class TorchFunction(Function):
 
     tracing = staticmethod(torch.compiler.is_compiling)
 
-    def packed(
-        self,
-        tensors: Sequence[Any],
-        named: Mapping[str, Any],
-        cu_seqlens: Any,
-        initial_state: Any,
-        return_state: bool,
-        chunk_size: int | None,
-    ) -> Any:
+    def packed(self, tensors: Sequence[Any], named: Mapping[str, Any], cu_seqlens: Any, *options: Any) -> Any:
         """Evaluate packed sequences; while ``torch.compile`` traces, as one operation, which reads ``cu_seqlens``."""
         if not torch.compiler.is_compiling():
-            return super().packed(tensors, named, cu_seqlens, initial_state, return_state, chunk_size)
+            return super().packed(tensors, named, cu_seqlens, *options)
+        initial_state, return_state, chunk_size = options
         tensors, named = self.signature.bind(tensors, named)
         tensors = self.convert(tensors)
         complex_input = any(tensor.is_complex() for tensor in tensors)

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from dtn_codegen.function import Function
-from dtn_codegen.packed import packed_shape
+from dtn_codegen.packed import evaluate_packed, packed_shape
 from dtn_codegen.shapes import axis_sizes, leading_axes, shapes_of
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ class Entry:
         named = dict(zip(function.signature.scalars, tensors[own:], strict=False))
         states = tuple(tensors[own + values :]) if self.resumed else None
         options = states, self.return_state, self.chunk_size
-        found = Function.packed(function, tensors[:own], named, starts, *options)
+        found = evaluate_packed(function, tensors[:own], named, starts, *options)
         results, after = found if self.return_state else (found, ())
         every = (*(results if isinstance(results, tuple) else (results,)), *after)
         shapes = [shape for shape, _ in self.shapes(tensors, starts)]

@@ -91,21 +91,22 @@ def _measured(problem: Problem, target: Target, whole: int) -> CpuSchedule:
         rows = min(rows, lanes)
         return rows, registers // 2 // rows * lanes
 
-    family: type[CpuSchedule] = CpuRows if problem.by_rows else CpuSchedule
-    widest = _widest(problem.tiles, problem.sizes)
-    if problem.by_rows:
-        chunk = SQUARE if _is_square(problem) else ORDERED
-    else:
-        chunk = _chunk(problem.tiles, problem.direction, problem.sizes)
-    chunk = whole if whole <= WHOLE and not problem.by_rows else min(whole, chunk)
+    by_rows = problem.by_rows
+    family: type[CpuSchedule] = CpuRows if by_rows else CpuSchedule
+    program = tile_program(problem.operator, problem.direction, rows=True) if by_rows else problem.tiles
+    widest, chunk = _widest(program, problem.sizes), _chunk(program, problem.direction, problem.sizes, rows=by_rows)
+    chunk = whole if whole <= WHOLE and not by_rows else min(whole, chunk)
     if registers < MANY:
         return family(chunk, accumulator(4), accumulator(4), 1, lanes)
     flat = accumulator(4)  # fewer loads a multiplication than others, if features fill it
     return family(chunk, accumulator(16), flat if widest >= flat[1] else accumulator(8), 2, lanes)
 
 
-def _chunk(program: TileProgram, direction: str, sizes: Mapping[str, int]) -> int:
-    """Tokens of a chunk between whose neighbours states are handed on."""
+def _chunk(program: TileProgram, direction: str, sizes: Mapping[str, int], *, rows: bool) -> int:
+    """Tokens of a chunk by default, or rows of matrices."""
+    if rows:
+        square = all(walk.rows is None or walk.rows.side == ALL for walk in program.walks)
+        return SQUARE if square else ORDERED
     if program.pairs:
         return PAIRS
     share, most = SHARE[direction]
@@ -116,21 +117,13 @@ def _widest(program: TileProgram, sizes: Mapping[str, int]) -> int:
     return max((sizes[axis] for axis in program.features), default=1)
 
 
-def _is_square(problem: Problem) -> bool:
-    """Whether its default goes through the rows of matrices, and every row through all tokens."""
-    if not problem.by_rows:
-        return False
-    walks = tile_program(problem.operator, problem.direction, rows=True).walks
-    return all(walk.rows is None or walk.rows.side == ALL for walk in walks)
-
-
 def lacks(operator: Operator, sizes: Mapping[str, int], dtype: str, target: Target, *, resumed: bool) -> str:
     """Why the gradient has no kernel at these sizes; empty where it has one."""
     from dtn_codegen.tensorir.cpu import check_fits
 
     def check(rows: bool) -> None:
         program = tile_program(operator, "backward", resumed=resumed, rows=rows)
-        check_fits(program, CpuSchedule(_chunk(program, "backward", sizes)), sizes)
+        check_fits(program, CpuSchedule(_chunk(program, "backward", sizes, rows=rows)), sizes)
 
     return gradient_lacks(operator, sizes, check, resumed=resumed)
 

@@ -195,17 +195,7 @@ class Function:
         result, after = self.run(plan.generated, (*tensors, *scalars), {"initial_state": state})
         return result, plan.state(*after)
 
-    def packed(
-        self,
-        tensors: Sequence[Any],
-        named: Mapping[str, Any],
-        cu_seqlens: Any,
-        initial_state: Any,
-        return_state: bool,
-        chunk_size: int | None,
-    ) -> Any:
-        """Evaluate packed sequences; the arguments are those of a call."""
-        return evaluate_packed(self, tensors, named, cu_seqlens, initial_state, return_state, chunk_size)
+    packed = evaluate_packed
 
     # ---------------------------------------------------------------------------- planning
 

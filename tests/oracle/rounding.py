@@ -1,8 +1,9 @@
 """How far rounding may move a value: measured on the definition, not guessed.
 
 Every number that a program reads, each time it reads it, is disturbed by a relative 1e-9 of either sign, and every
-value of a function by as much.  What that does to the result, scaled down from 1e-9 to the rounding of float64, is what a sound evaluation in float64
-may be wrong by, in whatever order it multiplies and adds; a program that is not, has no digits to compare.
+value of a function by as much.  What that does to the result, scaled down from 1e-9 to the rounding of float64, is
+what a sound evaluation in float64 may be wrong by, in whatever order it multiplies and adds; a program that is not,
+has no digits to compare.
 """
 
 from __future__ import annotations

@@ -98,8 +98,13 @@ def _measured(problem: Problem, target: Target, whole: int) -> CpuSchedule:
     chunk = whole if whole <= WHOLE and not by_rows else min(whole, chunk)
     if registers < MANY:
         return family(chunk, accumulator(4), accumulator(4), 1, lanes)
-    flat = accumulator(4)  # fewer loads a multiplication than others, if features fill it
-    return family(chunk, accumulator(16), flat if widest >= flat[1] else accumulator(8), 2, lanes)
+
+    def filled(extent: int, *rows: int) -> tuple[int, int]:
+        """The first that is no wider than ``extent``, or the last: the flatter, the fewer loads a multiplication."""
+        found = [accumulator(count) for count in rows]
+        return next((shape for shape in found if shape[1] <= extent), found[-1])
+
+    return family(chunk, filled(chunk, 8, 16), filled(widest, 4, 8), 2, lanes)
 
 
 def _chunk(program: TileProgram, direction: str, sizes: Mapping[str, int], *, rows: bool) -> int:

@@ -7,7 +7,7 @@ tensors as possible are needed both ways.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from dtn_core.ir.nodes import Index, Read
@@ -73,7 +73,7 @@ def _last(indices: tuple[Index, ...], *, transposed: bool) -> Index:
 
 
 def choose(program: TileProgram) -> Layout:
-    """The cheapest layout found: from a few starting points, one tensor turned at a time, or two of a step at once."""
+    """The cheapest layout found: from a few starting points, a tensor turned at a time, or those of a step."""
     matrices = [name for name, axes in program.axes.items() if len(axes) == RANK]
     given = {p.name for p in program.inputs} | program.handed_on
     written = {o.name for o in program.outputs if program.axis in o.axes}
@@ -81,10 +81,10 @@ def choose(program: TileProgram) -> Layout:
     free = [name for name in matrices if name not in given and name in used]
     turns: dict[tuple[str, ...], None] = {(name,): None for name in free}
     for step in program.steps:
-        if step.name in free:
-            turns.update(
-                {(step.name, r.tensor): None for r in step.reads if r.tensor in free and r.tensor != step.name}
-            )
+        own = (step.name,) if step.name in free else ()
+        others = dict.fromkeys(r.tensor for r in step.reads if r.tensor in free and r.tensor != step.name)
+        turns.update({(*own, other): None for other in others})
+        turns.update({tuple(others): None, (*own, *others): None} if others else {})
     best: tuple[float, dict[str, bool]] | None = None
     for start in (False, True):
         native = {name: start and name not in given | written for name in matrices}
@@ -116,28 +116,46 @@ def _forms(program: TileProgram, native: Mapping[str, bool], written: Iterable[s
 
 
 def _needs(step: Step, native: Mapping[str, bool]) -> list[tuple[str, bool]]:
-    """Which form of which tensor the products of ``step`` read along."""
-    if not (step.is_matmul or step.takes_apart):
-        return []
-    along = _last(step.indices, transposed=native[step.name])
-    return [(f.tensor, f.indices[0] == along) for c in step.contractions for f in c.factors if along in f.indices]
+    """Which form of which tensor ``step`` reads along, but for sums along vectors that any form may do for."""
+    matrices = [read for read in step.reads if len(set(read.indices)) == RANK]
+    summed = [read for c in step.contractions for read in c.factors]
+    if not step.indices:
+        if not summed or len(summed[0].indices) < RANK:
+            return []
+        along = _last(summed[0].indices, transposed=native[summed[0].tensor])
+    else:
+        along = _last(step.indices, transposed=len(step.indices) == RANK and native[step.name])
+        if step.groups and not (step.is_matmul or step.takes_apart):
+            matrices = [read for read in matrices if read not in summed]
+    return [(read.tensor, read.indices[0] == along) for read in matrices if along in read.indices]
 
 
 def _cost(program: TileProgram, native: Mapping[str, bool], written: Iterable[str]) -> float:
     forms = _forms(program, native, written)
     layout = Layout(forms)
     sizes = {name: WIDE if set(program.axes[name]) & program.pairs.keys() else 1.0 for name in forms}
-    sizes |= dict.fromkeys((name for walk in program.walks if walk.rows is not None for name in walk.rows.read), SELDOM)
+    sizes |= dict.fromkeys(_seldom(program), SELDOM)
     cost = sum(COPY * sizes[name] * (len(found) - 1) for name, found in forms.items())
     narrow = sum(step.is_matmul and layout.vector(step).axis == program.axis for step in program.steps)
     return cost + NARROW * narrow + sum(_strides(step, layout) for step in program.steps)
+
+
+def _seldom(program: TileProgram) -> Iterator[str]:
+    """Tensors that are had the other way too once for all of the tokens, and not once a chunk."""
+    yield from (step.name for step in program.tail)
+    for walk in program.walks:
+        yield from (step.name for step in walk.setup)
+        yield from (carried.name for carried in walk.carried if carried.total)
+        if walk.rows is not None:
+            yield from (step.name for step in walk.rows.tail)
+            yield from walk.rows.read
 
 
 def _strides(step: Step, layout: Layout) -> float:
     """What reading against the grain costs a step."""
     along = layout.vector(step) if step.indices else None
     contracted = {read for c in step.contractions for read in c.factors}
-    summing = STRIDED if step.takes_apart and sums_along(step, layout) is None else ALONG
+    summing = STRIDED if sums_along(step, layout) is None else ALONG
     cost = 0.0
     for read in step.reads:
         if len(read.indices) < RANK or (step.is_matmul and read in contracted):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -23,6 +23,7 @@ class Loops(MatrixFunctions):
     """Emits the loops of steps."""
 
     prefetch: Prefetch | None = None
+    totals: Collection[str] = ()  # nothing reads them before the walk is over
 
     def registers(self) -> None:
         """Accumulators; each is small enough to stay in registers."""
@@ -47,7 +48,8 @@ class Loops(MatrixFunctions):
             self.reduce(step)
         else:
             self.pointwise(step)
-        self.turn(step.name)
+        if step.name not in self.totals:
+            self.turn(step.name)
 
     def tile(self, step: Step) -> tuple[int, int]:
         """Rows and columns of the accumulator of a product."""

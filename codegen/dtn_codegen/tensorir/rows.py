@@ -264,7 +264,7 @@ class _ByRows(Staged):
         )
         read = {r.tensor for s in found.body.values() for r in statement_reads(s)}
         return Walk(
-            self.setup(stage),
+            (),  # the walk over tokens of this stage has it
             fuse(
                 [*found.body.values(), *renewals],
                 names,

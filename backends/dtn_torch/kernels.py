@@ -22,17 +22,20 @@ Found = TypeVar("Found")
 
 
 class Sizes(NamedTuple):
-    """Of a kernel's arguments: all axes, and the results' shapes."""
+    """Of a kernel's arguments: all axes, and of the results their shapes and whether they are float32 in any case."""
 
     axes: dict[str, Any]
-    results: list[Shape]
+    results: list[tuple[Shape, bool]]
 
 
 class Places(NamedTuple):
-    """The shapes that a call's arguments and results have outside of a kernel, and the arguments' inside."""
+    """Of a call's arguments, the shapes outside of a kernel and inside, and whether float32 whatever the tensors are.
 
-    given: list[tuple[Shape, Shape]]
-    results: list[Shape]
+    Of its results, the shapes outside, and whether they keep the dtype that they are computed in.
+    """
+
+    given: list[tuple[Shape, Shape, bool]]
+    results: list[tuple[Shape, bool]]
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ class Entry:
 
         def found() -> Sizes:
             axes = self.shapes.sizes([tuple(tensor.shape) for tensor in tensors])
-            return Sizes(axes, [self.shapes.inside(param, axes) for param in self.kernels.outputs])
+            results = [(self.shapes.inside(p, axes), self.shapes.is_wide(p)) for p in self.kernels.outputs]
+            return Sizes(axes, results)
 
         return _remembered(self.known_sizes, tuple([tensor.shape for tensor in tensors]), found)
 
@@ -73,8 +77,12 @@ class Entry:
 
         def found() -> Places:
             full = self.shapes.with_leading(leading, sizes)
-            given = [(self.shapes.outside(p, leading, sizes), self.shapes.inside(p, full)) for p in self.kernels.inputs]
-            return Places(given, [self.shapes.outside(p, leading, sizes) for p in self.kernels.outputs])
+            outside, kernels = self.shapes.outside, self.kernels
+            given = [
+                (outside(p, leading, sizes), self.shapes.inside(p, full), self.shapes.is_wide(p))
+                for p in kernels.inputs
+            ]
+            return Places(given, [(outside(p, leading, sizes), p.name in kernels.states) for p in kernels.outputs])
 
         return _remembered(self.known_places, (leading, tuple(sizes.values())), found)
 
@@ -84,12 +92,8 @@ class Entry:
 
     def empty(self, like: torch.Tensor, sizes: Sizes) -> list[torch.Tensor]:
         """Tensors for the results of a call with such arguments, not filled."""
-        pairs = zip(self.kernels.outputs, sizes.results, strict=True)
-        return [like.new_empty(shape, dtype=self.dtype(param, like)) for param, shape in pairs]
-
-    def dtype(self, param: Param, like: torch.Tensor) -> torch.dtype:
-        """The dtype of an argument or result."""
-        return torch.float32 if self.shapes.is_wide(param) else like.dtype
+        dtype = like.dtype
+        return [like.new_empty(shape, dtype=torch.float32 if wide else dtype) for shape, wide in sizes.results]
 
     def tensor(self, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
         """An argument that is no scalar."""
@@ -296,8 +300,8 @@ def call(name: str, arguments: Sequence[Any], leading: Sequence[Any], sizes: dic
     places = entry.places(tuple(leading), sizes)
     like = next(x for p, x in zip(entry.kernels.inputs, arguments, strict=True) if p.axes)
     flat = []
-    for param, x, (outside, inside) in zip(entry.kernels.inputs, arguments, places.given, strict=True):
-        dtype = entry.dtype(param, like)
+    for x, (outside, inside, is_wide) in zip(arguments, places.given, strict=True):
+        dtype = torch.float32 if is_wide else like.dtype
         if not isinstance(x, torch.Tensor):
             x = like.new_full((), x, dtype=dtype)
         elif x.dtype is not dtype:
@@ -313,9 +317,8 @@ def call(name: str, arguments: Sequence[Any], leading: Sequence[Any], sizes: dic
     else:
         found = Recorded.apply(name, *flat) if _is_recorded(flat) else run(flat, name)
     results = []
-    for param, result, outside in zip(entry.kernels.outputs, found, places.results, strict=True):
+    for result, (outside, kept) in zip(found, places.results, strict=True):
         if result.shape != outside:
             result = result.reshape(outside)
-        kept = param.name in entry.kernels.states or result.dtype is like.dtype
-        results.append(result if kept else result.to(like.dtype))
+        results.append(result if kept or result.dtype is like.dtype else result.to(like.dtype))
     return results

@@ -78,16 +78,16 @@ def call_kernels(
             *tensors, padding_mask=padding_mask, initial_state=initial_state, return_state=return_state,
             chunk_size=chunk_size, **named,
         )  # fmt: skip
-    program = function.operator.program
-    arguments = {param.name: tensor for param, tensor in zip(program.tensors, tensors, strict=True)}
-    if program.scalars:
+    arguments = dict(zip(function.signature.tensors, tensors, strict=True))
+    if function.signature.scalars:
         values = function.scalar_values(named, tensors, shapes_of(tensors) if new else None)
-        arguments.update({param.name: value for param, value in zip(program.scalars, values, strict=True)})
+        arguments.update(zip(function.signature.scalars, values, strict=True))
     arguments[MASK] = padding_mask
-    before = [param.name for param in kernels.inputs if param.name in kernels.states]
-    arguments.update(zip(before, initial_state or [0.0] * len(before), strict=True))
+    if kernels.states:
+        before = [param.name for param in kernels.inputs if param.name in kernels.states]
+        arguments.update(zip(before, initial_state or [0.0] * len(before), strict=True))
     found = function.run_kernels(kernels, [arguments[param.name] for param in kernels.inputs], leading, sizes)
-    count = len(program.outputs)
+    count = len(function.operator.program.outputs)
     result = found[0] if count == 1 else tuple(found[:count])
     return result if kind is None else (result, kind(*found[count:]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -324,6 +325,39 @@ def test_tokens_of_the_next_chunk_are_asked_for_and_none_are_scattered(direction
     source = kernel.executable.mod.inspect_source("ll")
     assert "call void @llvm.prefetch" in source
     assert "masked.scatter" not in source
+
+
+@pytest.mark.parametrize("knobs", [{"activation": "exp"}, {"asymmetric": True}])
+def test_a_trace_is_not_summed_a_number_at_a_time(knobs):
+    problem = problem_of(tensor_attention(**knobs), n=2048, d=64, e=64)
+    text = kernels.lower(problem, kernels.default(problem, CPU), CPU).script()
+    assert set(re.findall(r"total\[0\] = total\[0\] \+ (\w+)", text)) == {"lanes"}
+
+
+@pytest.mark.parametrize("operator", [CAUSAL, tensor_interaction(mask="causal", product="hadamard", normalize="row")])
+def test_pointwise_values_are_read_along_vectors(operator):
+    program = problem_of(operator, "backward").tiles  # adds a state to its transpose, or takes one times it
+    layout = choose(program)
+    steps = [step for step in program.steps if not step.groups and len(step.indices) == 2]
+    reads = [(read, layout.vector(step)) for step in steps for read in step.reads if len(read.indices) == 2]
+    assert reads
+    assert all(layout.is_along(read, along) for read, along in reads)
+
+
+def test_a_sum_of_all_tokens_is_turned_once_when_the_walk_is_over():
+    problem = problem_of(tensor_attention(asymmetric=True), n=2048, d=64, e=64)
+    lines = kernels.lower(problem, kernels.default(problem, CPU), CPU).script().splitlines()
+    (first, *_) = [line for line in lines if re.match(r" +k_q_transposed\[.* = v_", line)]
+    walk = next(line for line in lines if re.match(r" +for .* in range\(\(tokens", line))
+    depths = [len(line) - len(line.lstrip()) for line in (first, walk)]
+    assert depths[0] == depths[1] + 4  # in a loop over squares of its own, beside the walk's
+
+
+def test_walks_over_rows_do_not_compute_what_the_walk_before_them_did():
+    problem = problem_of(tensor_attention(activation="exp"), n=64, d=64, e=64)
+    steps = [step.name for walk in tile_program(problem.operator, "forward", rows=True).walks for step in walk.setup]
+    assert "r" in steps
+    assert len(steps) == len(set(steps))
 
 
 def test_products_of_a_chunk_run_along_features_where_nothing_has_to_be_turned_for_it():

@@ -6,8 +6,8 @@ the end of a sequence are zeros as well, so that no product needs to know of the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -102,11 +102,10 @@ class _Kernel(Memory):
             elif walk.body:
                 for carried in walk.carried:
                     self.begin(carried, head)
-                with self.summing(walk):
-                    if walk.replay:
-                        self.walk_segments(walk, head)
-                    else:
-                        self.walk(walk, head, 0, self.chunks)
+                if walk.replay:
+                    self.walk_segments(walk, head)
+                else:
+                    self.walk(walk, head, 0, self.chunks)
                 for carried in walk.carried:
                     self.end(carried, head)
         self.finish(head)
@@ -131,8 +130,7 @@ class _Kernel(Memory):
                     else:
                         done = parts - 1 - part if walk.reverse else part
                         self.fold(carried, head, done, share, reverse=walk.reverse)
-                with self.summing(walk):
-                    self.walk(walk, head, part * share, T.min(self.chunks, (part + 1) * share))
+                self.walk(walk, head, part * share, T.min(self.chunks, (part + 1) * share))
                 for carried in walk.carried:
                     if carried.partial:
                         self.hand_over(self.sums, carried.name, head * parts + part, load=False)
@@ -201,7 +199,9 @@ class _Kernel(Memory):
         self.stage_constant(param, head, carried.name)
 
     def end(self, carried: Carried, head: Any) -> None:
-        """Write a state as it is after the last chunk, where it is asked for."""
+        """After the last chunk: turn a sum where it is read the other way too; write a state where it is asked for."""
+        if carried.total:
+            self.turn(carried.name)
         if carried.last:
             param = next(p for p in self.program.outputs if p.name == carried.last)
             self.write_constant(param, head, carried.name)
@@ -226,17 +226,6 @@ class _Kernel(Memory):
                     value = kept * target[row, column + lane] + added
                     T.buffer_store(target, value, [row, column + lane])
         self.turn(carried.name)
-
-    @contextmanager
-    def summing(self, walk: Walk) -> Iterator[None]:
-        """Have the sums of a walk the other way too where that is read: once, when it is over."""
-        totals = [carried for carried in walk.carried if carried.total]
-        self.totals = [carried.name for carried in totals]
-        yield
-        self.totals = ()
-        for carried in totals:
-            if not carried.partial:  # the sum of all parts has yet to be taken
-                self.turn(carried.name)
 
     def walk(self, walk: Walk, head: Any, begin: Any, end: Any) -> None:
         """One pass over the chunks from ``begin`` to ``end``."""
@@ -295,8 +284,9 @@ class _Kernel(Memory):
                 self.clear(carried.name)
             ends = {"before": (0, chunk + 1), "after": (chunk, self.chunks), "all": (0, self.chunks)}
             first, last = ends[rows.side]
-            with self.summing(walk):
-                self.walk(walk, head, first, last)
+            self.walk(walk, head, first, last)
+            for carried in walk.carried:
+                self.end(carried, head)
             self.tokens = self.row_tokens
             for step in rows.tail:
                 self.step(step)

@@ -84,16 +84,19 @@ def choose(program: TileProgram) -> Layout:
         own = (step.name,) if step.name in free else ()
         others = dict.fromkeys(r.tensor for r in step.reads if r.tensor in free and r.tensor != step.name)
         turns.update({(*own, other): None for other in others})
-        turns.update({tuple(others): None, (*own, *others): None} if others else {})
+        if others:
+            turns.update(dict.fromkeys([tuple(others), (*own, *others)]))
+    copies = {name: WIDE if set(program.axes[name]) & program.pairs.keys() else 1.0 for name in matrices}
+    copies |= dict.fromkeys(_seldom(program), SELDOM)
     best: tuple[float, dict[str, bool]] | None = None
     for start in (False, True):
         native = {name: start and name not in given | written for name in matrices}
-        cost = _cost(program, native, written)
+        cost = _cost(program, native, written, copies)
         for _ in range(SWEEPS):
             before = cost
             for names in turns:
                 native.update({name: not native[name] for name in names})
-                turned = _cost(program, native, written)
+                turned = _cost(program, native, written, copies)
                 if turned < cost:
                     cost = turned
                 else:
@@ -130,12 +133,12 @@ def _needs(step: Step, native: Mapping[str, bool]) -> list[tuple[str, bool]]:
     return [(read.tensor, read.indices[0] == along) for read in matrices if along in read.indices]
 
 
-def _cost(program: TileProgram, native: Mapping[str, bool], written: Iterable[str]) -> float:
+def _cost(
+    program: TileProgram, native: Mapping[str, bool], written: Iterable[str], copies: Mapping[str, float]
+) -> float:
     forms = _forms(program, native, written)
     layout = Layout(forms)
-    sizes = {name: WIDE if set(program.axes[name]) & program.pairs.keys() else 1.0 for name in forms}
-    sizes |= dict.fromkeys(_seldom(program), SELDOM)
-    cost = sum(COPY * sizes[name] * (len(found) - 1) for name, found in forms.items())
+    cost = sum(COPY * copies[name] * (len(found) - 1) for name, found in forms.items())
     narrow = sum(step.is_matmul and layout.vector(step).axis == program.axis for step in program.steps)
     return cost + NARROW * narrow + sum(_strides(step, layout) for step in program.steps)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any
 
@@ -23,7 +23,6 @@ class Loops(MatrixFunctions):
     """Emits the loops of steps."""
 
     prefetch: Prefetch | None = None
-    totals: Collection[str] = ()  # nothing reads them before the walk is over
 
     def registers(self) -> None:
         """Accumulators; each is small enough to stay in registers."""
@@ -48,7 +47,7 @@ class Loops(MatrixFunctions):
             self.reduce(step)
         else:
             self.pointwise(step)
-        if step.name not in self.totals:
+        if step.name not in self.program.totals:  # nothing reads them before the walk is over
             self.turn(step.name)
 
     def tile(self, step: Step) -> tuple[int, int]:

@@ -179,6 +179,11 @@ class TileProgram:
         carried = [carried for walk in self.walks for carried in walk.carried]
         return frozenset(name for each in carried for name in (each.first, each.last) if name)
 
+    @cached_property
+    def totals(self) -> frozenset[str]:
+        """What walks sum over all of their tokens."""
+        return frozenset(carried.name for walk in self.walks for carried in walk.carried if carried.total)
+
     def is_wide(self, param: Param) -> bool:
         """Whether an argument or result is float32 whatever the tensors are: scalars and states."""
         return not param.axes or param.name in self.states

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dtn_core.errors import CompileError
-from dtn_core.explain import Explanation, explain
 from dtn_core.operators import Operator
 from dtn_core.passes.padding import MASK
 from dtn_core.passes.pipeline import Lowered, choose
@@ -21,13 +20,15 @@ from .forms import Forms
 from .implementations import PLAIN, Kernels, Variant
 from .kernel_calls import call_kernels, describe_options, find_kernels
 from .kernel_shapes import KernelShapes
-from .packed import evaluate_packed
 from .plans import Plan, Plans
 from .python import LAYOUTS
 from .shapes import axis_sizes, flat_leading, leading_axes, shapes_of
 from .signature import Signature
 from .state import Streamed, check_state
 from .target import Target
+
+if TYPE_CHECKING:
+    from dtn_core.explain import Explanation
 
 
 class Function:
@@ -195,7 +196,11 @@ class Function:
         result, after = self.run(plan.generated, (*tensors, *scalars), {"initial_state": state})
         return result, plan.state(*after)
 
-    packed = evaluate_packed
+    def packed(self, tensors: Sequence[Any], named: Mapping[str, Any], cu_seqlens: Any, *options: Any) -> Any:
+        """Evaluate packed sequences; see ``dtn_codegen.packed``."""
+        from .packed import evaluate_packed  # loaded by the first call that has any
+
+        return evaluate_packed(self, tensors, named, cu_seqlens, *options)
 
     # ---------------------------------------------------------------------------- planning
 
@@ -392,6 +397,8 @@ class Function:
 
     def explain(self, *tensors: Any, sizes: Mapping[str, int] | None = None) -> Explanation:
         """Which form runs for these tensors (or axis sizes), step by step, with its cost and certificate."""
+        from dtn_core.explain import explain  # loaded by the first that asks
+
         dtype = "float32"
         if tensors:
             arrays = self.convert(tensors)

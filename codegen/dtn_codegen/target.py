@@ -48,7 +48,7 @@ def _parsed(template: str) -> ast.expr:
     return _PARSED[template]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Target:
     """A framework: where it is installed from, and how it writes each operation.
 

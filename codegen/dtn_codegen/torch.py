@@ -254,8 +254,8 @@ class _Recomputed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, *cotangents):
-        count = ctx.counts[0]
-        given, kept = ctx.saved_tensors[:-count], ctx.saved_tensors[-count:]
+        count, saved = ctx.counts[0], ctx.saved_tensors  # once: hooks and checkpoints count how often
+        given, kept = saved[:-count], saved[-count:]
         parts = _parted(given, ctx.counts)
         cotangents = cotangents[:-count]
         walk = () if torch.is_grad_enabled() else [parts[0], *zip(*kept)]  # a second derivative does not go through it
@@ -289,7 +289,8 @@ def _recomputed(size, states, tokens, constants):
         getattr(x, "requires_grad", False) for x in given
     ):
         return _run(size, states, tokens, constants)
-    constants = [torch.as_tensor(x, dtype=tokens[0].dtype, device=tokens[0].device) for x in constants]
+    like = states[0]  # not a token: the first of those may be a mask
+    constants = [torch.as_tensor(x, dtype=like.dtype, device=like.device) for x in constants]
     done = _Recomputed.apply(size, (len(states), len(tokens)), *states, *tokens, *constants)
     return tuple(done[: len(states)]), list(done[len(states): len(done) - len(states)])
 '''

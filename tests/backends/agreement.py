@@ -185,6 +185,8 @@ class Agreement:
             expected,
             bounds,
         )
+        if self.backend.differentiable:
+            self.gradient(real)
 
     def packing(self):
         """Packed sequences are computed as if each were alone."""
@@ -210,29 +212,41 @@ class Agreement:
 
     # -------------------------------------------------------------- gradient
 
-    def gradient(self):
-        """Along one random direction of all arguments, against differences of the interpreter."""
+    def gradient(self, real=None):
+        """Along one random direction of all arguments, against differences of the interpreter at the ``real`` tokens."""
         if not self.backend.differentiable and any(self.case.batches):
             return  # the gradient's program leaves summing over broadcast axes to who calls it
         names = list(self.arguments)
         weights = [direction_like(self.rng, y) for y in self.expected]
         directions = {name: direction_like(self.rng, x) for name, x in self.arguments.items()}
+        rounding = self.rounding
+        if real is not None:
+            rounding = Rounding(self.program, {**self.sizes, "n": int(real.sum())}, self.rng)
+
+        def kept(x, param):
+            return x if real is None else self.along("n", x, param, real)
 
         def loss(t, evaluate):
-            moved = {name: x + t * directions[name] for name, x in self.arguments.items()}
-            return sum(inner(w, y) for w, y in zip(weights, evaluate(moved), strict=True))
+            moved = {p.name: kept(self.arguments[p.name] + t * directions[p.name], p) for p in self.program.params}
+            pairs = zip(self.program.outputs, weights, evaluate(moved), strict=True)
+            return sum(inner(kept(w, output), y) for output, w, y in pairs)
 
-        slope, bound = self.slope(loss)
+        slope, bound = self.slope(loss, rounding)
+        what = "gradient" if real is None else "padded gradient"
         if slope is None:
-            self.seen["no slope"] += 1
+            self.seen[f"no slope: {what}"] += 1
             return
         options = {"chunk_size": self.chunk_size} if hasattr(self, "chunk_size") else {}
+        if real is not None:
+            padded = candidates(self.function.forms.program(True), self.case.complex)[0]
+            options = options if padded.chunked is not None else {}
+            options["padding_mask"] = self.backend.array(real)
         got = self.found_gradients(names, weights, options)
         found = sum(inner(g, directions[name]) for name, g in zip(names, got, strict=True))
-        self.seen["gradient"] += 1
-        assert abs(found - slope) <= bound, f"gradient: {found} along a direction, expected {slope} ± {bound:.2e}"
+        self.seen[what] += 1
+        assert abs(found - slope) <= bound, f"{what}: {found} along a direction, expected {slope} ± {bound:.2e}"
 
-    def slope(self, loss):
+    def slope(self, loss, rounding):
         """The derivative of ``loss`` at 0 and how wrong it may be; None at kinks, poles and where rounding rules."""
 
         def plain(arguments):
@@ -240,7 +254,7 @@ class Agreement:
 
         places = sorted({sign * scale * k for sign in (-1, 1) for scale in (1, 2) for k in STENCIL})
         at = {k: loss(k * STEP, plain) for k in places}
-        noisy = {k: loss(k * STEP, self.rounding.evaluate) for k in (-3, -2, -1, 1, 2, 3)}
+        noisy = {k: loss(k * STEP, rounding.evaluate) for k in (-3, -2, -1, 1, 2, 3)}
         slopes = [
             sum(w * (values[s * k] - values[-s * k]) for k, w in STENCIL.items()) / (s * STEP)
             for values, s in ((at, 1), (at, 2), (noisy, 1))

@@ -87,6 +87,31 @@ def test_what_padded_positions_hold_does_not_change_the_gradients(gradients, rng
         assert np.array_equal(got[..., ~KEEP, :], np.zeros_like(got[..., ~KEEP, :]))
 
 
+STREAMING = {
+    "decay": {"decay": 0.9}, "order 3": {"order": 3, "decay": 0.9}, "row": {"normalize": "row", "eps": 0.3}, "scalars": {"scale": 0.5, "residual": 0.3},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int32"])
+@pytest.mark.parametrize("knobs", STREAMING.values(), ids=STREAMING.keys())
+def test_chunks_and_their_gradients_are_those_of_the_tokens_alone(gradients, rng, knobs, dtype):
+    """Scalars and what has no tokens are in the dtype of the tokens, and not in the mask's."""
+    tensors, keep = inputs(rng, D, D, E), np.arange(N) < N - 1
+    ones, run = np.ones((2, N, E)), gradients.dtn.tensor_attention
+    names = list(knobs)[-1:]
+    arguments = [*tensors, np.array(knobs[names[0]])]
+    mask = gradients.array(np.broadcast_to(keep, (2, N)).astype(dtype))
+
+    def loss(kept, weights, q, k, v, scalar, **options):
+        given = {**knobs, names[0]: scalar}
+        return gradients.loss(run(*(x[:, :kept] for x in (q, k, v)), mask="causal", **given, **options), weights)
+
+    alone = gradients.gradients(lambda *t: loss(N - 1, ones[:, 1:], *t), arguments)
+    got = gradients.gradients(lambda *t: loss(N, ones, *t, padding_mask=mask, chunk_size=2), arguments)
+    for a, b in zip(got, alone, strict=True):
+        assert np.max(np.abs(a - b)) <= 1e-9 * np.max(np.abs(b))
+
+
 def test_a_mask_per_batch_entry(backend, rng):
     tensors = inputs(rng, D, D, E)
     masks = np.array([[True, True, False, False, False], [True, True, True, True, False]])

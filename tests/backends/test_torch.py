@@ -17,6 +17,7 @@ if frameworks.chosen() != "torch":
 
 import torch
 import torch._dynamo.testing
+from torch.utils.checkpoint import checkpoint
 
 import dtn_torch as dtn
 from dtn_core.operators import tensor_attention, tensor_interaction
@@ -79,6 +80,17 @@ class TestAutograd:
         dtn.tensor_attention(*base).sum().backward()
         assert base.grad.shape == base.shape
         assert base.grad.abs().sum(dim=(1, 2, 3)).min() > 0
+
+    @pytest.mark.parametrize("reentrant", [False, True])
+    def test_checkpoints(self, tensors, reentrant):
+        def run(*t):
+            return dtn.tensor_attention(*t, mask="causal", decay=0.9, chunk_size=2).square().sum()
+
+        given = [x.requires_grad_() for x in tensors]
+        expected = torch.autograd.grad(run(*given), given)
+        checkpoint(run, *given, use_reentrant=reentrant).backward()
+        for x, gradient in zip(given, expected, strict=True):
+            assert torch.equal(x.grad, gradient)
 
     def test_inference_mode(self, tensors):
         with torch.inference_mode():

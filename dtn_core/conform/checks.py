@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..ir.axes import sequence_axes
+from ..ir.nodes import Param
 from .adapter import Adapter, Array, Computed, Native
 from .bounds import FACTORS, SECOND, Errors, Verdict, errors, judge
 from .dense import rounded
@@ -234,7 +235,7 @@ def check_causality(e: Evaluation, call: Computed, form: str, mode: str) -> Iter
 
 
 def check_padding(e: Evaluation, call: Computed, form: str, mode: str) -> Iterator[Verdict]:
-    """As the oracle without the padded tokens, whatever those hold, and exactly 0 at them."""
+    """As the oracle without the padded tokens, whatever those hold, and exactly 0 at them; so are its gradients."""
     count = e.tokens(form)
     drawn = e.well(count)
     keep = np.arange(count) < count - 3
@@ -249,10 +250,42 @@ def check_padding(e: Evaluation, call: Computed, form: str, mode: str) -> Iterat
     got = e.numpy(e.run(mode, lambda *t: call(*t[:-1], padding_mask=t[-1]), arrays)(*arrays))
     real = [e.tokens_of(x, p.axes, keep) for x, p in zip(drawn.tensors, e.program.tensors, strict=True)]
     expected, allowed = e.expected(real)
-    for a, b, each, output in zip(got, expected, allowed, e.program.outputs, strict=True):
-        yield judge(e.tokens_of(a, output.axes, keep), b, each, e.dtype, e.factor("value"))
-        if e.axis in output.axes:
-            yield Verdict(float(np.max(np.abs(e.tokens_of(a, output.axes, ~keep)))), 0.0, "largest")
+    yield from kept(e, keep, got, expected, allowed, e.program.outputs, "value")
+    if "gradient" not in e.adapter.lacks and mode == "eager":
+        weights = e.weights(expected)
+        dense = lambda d: e.reference.dense_gradients(real, weights, e.einsum(d), d)  # noqa: E731
+        expected, allowed = e.measured(lambda *t: e.reference.gradient(t, weights), dense, real)
+        padded = [filled(e, keep, w, p.axes) for w, p in zip(weights, e.program.outputs, strict=True)]
+        gradient = e.adapter.gradient(mode, lambda *t: call(*t, padding_mask=mask), padded, arrays[:-1])
+        found = e.numpy(gradient(*arrays[:-1]))
+        yield from kept(e, keep, found, expected, allowed, e.program.tensors, "gradient")
+
+
+def kept(
+    e: Evaluation,
+    keep: np.ndarray,
+    got: Values,
+    expected: Values,
+    allowed: Sequence[Errors],
+    params: Sequence[Param],
+    what: str,
+) -> Iterator[Verdict]:
+    """The tokens that are kept as expected, the others 0."""
+    for a, b, each, param in zip(got, expected, allowed, params, strict=True):
+        yield judge(e.tokens_of(a, param.axes, keep), b, each, e.dtype, e.factor(what))
+        if e.axis in param.axes:
+            yield Verdict(float(np.max(np.abs(e.tokens_of(a, param.axes, ~keep)))), 0.0, "largest")
+
+
+def filled(e: Evaluation, keep: np.ndarray, x: np.ndarray, axes: tuple[str, ...]) -> np.ndarray:
+    """``x``, which has the tokens that are kept, among ones."""
+    if e.axis not in axes:
+        return x
+    shape = list(x.shape)
+    shape[axes.index(e.axis) - len(axes)] = len(keep)
+    full = np.ones(shape, x.dtype)
+    full[place(axes, e.axis, keep)] = x
+    return full
 
 
 def check_batching(e: Evaluation, call: Computed, form: str, mode: str) -> Iterator[Verdict]:

@@ -158,18 +158,19 @@ class TorchFunction(Function):
         return (value, streams.kind(*results[count:])) if return_state else value
 
     def select(
-        self, arrays: Sequence[Any], padded: bool, *, streaming: bool = False
+        self, arrays: Sequence[Any], named: Mapping[str, Any], padded: bool, *, streaming: bool = False
     ) -> tuple[Callable[..., Any], Streamed | None, dict[str, Any] | None]:
         """The generated function; while ``torch.compile`` traces, sizes may be symbolic and none is looked at."""
         if not torch.compiler.is_compiling():
-            return super().select(arrays, padded, streaming=streaming)
+            return super().select(arrays, named, padded, streaming=streaming)
         complex_input = any(array.is_complex() for array in arrays)
         if streaming:  # the state after zeros that fill a chunk is another: it is compiled for this length
             for array, places in zip(arrays, self.tokens.every_place, strict=False):
                 for place in places:
                     index(array.shape[place])
         alone = False
-        if self.tokens.streamed is not None and not streaming and not complex_input and in_turns(arrays):
+        turns = self.tokens.streamed is not None and not streaming and not complex_input
+        if turns and in_turns(arrays, named.values()):
             alone = True  # a branch makes a condition on a size that is a symbol a guard
         alone = _prepare(self, padded, complex_input, alone)
         return (*self._prepared[padded, complex_input, alone], None)

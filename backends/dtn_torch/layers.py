@@ -57,13 +57,14 @@ class _Ops:
 
     def constant(self, values: Sequence[float], like: torch.Tensor) -> torch.Tensor:
         key = tuple(values), like.dtype, like.device
-        found = None if torch.compiler.is_compiling() else _CONSTANTS.get(key)
+        # a mode, as for fake tensors, has tensors of its own
+        plain = not torch.compiler.is_compiling() and torch._C._len_torch_dispatch_stack() == 0
+        found = _CONSTANTS.get(key) if plain else None
         if found is None:
             with torch.inference_mode(False):  # a gradient may be taken with it later
                 wide = _WIDE.get(like.dtype, torch.float32)  # 0.999 is 1 in bfloat16
                 found = torch.tensor(values, dtype=wide, device=like.device)
-            plain = torch._C._functorch.peek_interpreter_stack() is None and type(found) is torch.Tensor
-            if plain and not torch.compiler.is_compiling():
+            if plain and torch._C._functorch.peek_interpreter_stack() is None and type(found) is torch.Tensor:
                 _CONSTANTS[key] = found
         return found
 

@@ -49,7 +49,8 @@ class Entry:
         program, layout = function.operator.program, function.layout
         own = tensors[: len(program.tensors)]
         shapes, dtype = shapes_of(own), reduce(torch.promote_types, [x.dtype for x in own])
-        sizes, leading = axis_sizes(program, shapes, layout), leading_axes(program, shapes, layout)
+        named = dict(zip(function.signature.scalars, shapes_of(tensors[len(own) :]), strict=False))
+        sizes, leading = axis_sizes(program, shapes, layout), leading_axes(program, shapes, layout, named)
         made = [(output.axes, dtype) for output in program.outputs]
         if self.return_state:
             streams = function.tokens.streams(complex_input=dtype.is_complex)

@@ -13,6 +13,23 @@ def dtype_name(array: Any) -> str:
     return str(getattr(array.dtype, "name", array.dtype)).removeprefix("torch.")
 
 
+def state_dtypes(arrays: Sequence[Any]) -> tuple[str, ...]:
+    """The dtypes that states have in a call with such arrays: float32 or wider, beside complex numbers real ones too.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> state_dtypes([np.zeros(2, np.float16)]), state_dtypes([np.zeros(2, np.complex128)])
+    (('float32',), ('complex128', 'float64'))
+    """
+    names = {dtype_name(array) for array in arrays}
+    double = not names.isdisjoint(("float64", "complex128"))
+    real = "float64" if double else "float32"
+    if not any(name.startswith("complex") for name in names):
+        return (real,)
+    return "complex128" if double else "complex64", real
+
+
 def is_wide(arrays: Sequence[Any]) -> bool:
     """Whether all arrays have one dtype that sums may be taken in."""
     first = arrays[0]

@@ -218,7 +218,7 @@ class Function:
         streaming = resuming or chunk_size is not None
         options: dict[str, Any] = {} if chunk_size is None else {"chunk_size": chunk_size}
         self.tokens.check_options(resuming, chunk_size)
-        generated, streams, sizes = self.select(arrays, padded, streaming=streaming)
+        generated, streams, sizes = self.select(arrays, named, padded, streaming=streaming)
         if streams is None or not resuming:
             return Plan(generated, options, None)
         if initial_state is not None:
@@ -227,7 +227,8 @@ class Function:
                 streams,
                 initial_state,
                 sizes,
-                self.signature.leadings(shapes_of(arrays), named) if sizes else None,
+                self.signature.leading(shapes_of(arrays), named) if sizes else None,
+                self.signature.typed(arrays)[1],
             )
         if not return_state:
             return Plan(generated, options, None)
@@ -239,18 +240,18 @@ class Function:
             return None
         program = self.operator.program
         shapes = self.tokens.with_one(arrays)
-        sizes, leading = axis_sizes(program, shapes, self.layout), self.signature.leadings(shapes, named)
+        sizes, leading = axis_sizes(program, shapes, self.layout), self.signature.leading(shapes, named)
         complex_input = self.check_dtypes(arrays)
         form = self.choose(self.forms.candidates(complex_input=complex_input), None)
         streams = self.tokens.streams(complex_input=complex_input)
         generated = self.forms.step(form, widen=not is_wide(self.signature.typed(arrays)[1]))
         if streams is None or generated is None:
             return None
-        check_state(self.__name__, streams, state, sizes, leading)
+        check_state(self.__name__, streams, state, sizes, leading, arrays)
         return Plan(generated, {}, streams.kind)
 
     def select(
-        self, arrays: Sequence[Any], padded: bool, *, streaming: bool = False
+        self, arrays: Sequence[Any], named: Mapping[str, Any], padded: bool, *, streaming: bool = False
     ) -> tuple[Callable[..., Any], Streamed | None, dict[str, Any] | None]:
         """The generated function for these arguments, how it streams, and the sizes of the axes.
 
@@ -293,7 +294,10 @@ class Function:
         values = []
         for name in signature.scalars:
             value = signature.scalar(name, named)
-            if not isinstance(value, int | float | complex):
+            number = isinstance(value, int | float | complex)
+            if isinstance(value, complex) or (not number and dtype_name(value).startswith("complex")):
+                signature.check_complex_scalar(name, self.is_complex(*signature.typed(tensors)))
+            if not number:
                 if shapes is not None:
                     signature.check_scalar_shape(name, tuple(value.shape), shapes)
                 if name in signature.decays:

@@ -108,7 +108,7 @@ def _check(
     kernels = function.variant(Variant(padded, resumed, chunk_size))
     shapes = shapes_of(given)
     sizes = axis_sizes(kernels.program, shapes, function.layout)
-    leading = leading_axes(kernels.program, shapes, function.layout)
+    leading = leading_axes(kernels.program, shapes, function.layout, function.signature.scalar_shapes(named))
     if function.check_dtypes(given):
         raise ValueError(f"{_refused(function)} with complex tensors; implementation='native' can")
     dtypes = list(dict.fromkeys(dtype_name(tensor) for tensor in tensors))
@@ -118,8 +118,8 @@ def _check(
     streams = function.tokens.streams(complex_input=False)
     if streams is not None and initial_state is not None:
         known = not function.tracing()
-        leadings = function.signature.leadings(shapes, named) if known else None
-        check_state(function.__name__, streams, initial_state, sizes if known else None, leadings)
+        at = sizes if known else None  # None: neither is looked at
+        check_state(function.__name__, streams, initial_state, at, leading, tensors)
     return Checked(kernels, leading, sizes, streams.kind if streams is not None and return_state else None)
 
 

@@ -241,7 +241,7 @@ class _Call:
 
     def check_states(self, states: Any) -> None:
         """Refuse states that are not one for each sequence."""
-        check_state(self.function.__name__, self.streams, states, None, None)
+        check_state(self.function.__name__, self.streams, states, None, None, self.tensors)
         count = len(self.starts) - 1
         for name, axes, state in zip(self.streams.names, self.streams.axes, states, strict=True):
             shape, place = tuple(state.shape), self.place(axes)

@@ -59,30 +59,39 @@ def axes_of(program: Program, axes: tuple[str, ...], layout: str) -> tuple[str, 
     return (axes[0], "h", axes[1]) if layout == HEADS and has_heads(program, axes) else axes
 
 
-def leading_axes(program: Program, shapes: Sequence[tuple[Any, ...]], layout: str) -> tuple[Any, ...]:
-    """The leading axes that the tensors broadcast to; arguments as for :func:`axis_sizes`.
+def leading_axes(
+    program: Program,
+    shapes: Sequence[tuple[Any, ...]],
+    layout: str,
+    scalars: Mapping[str, tuple[Any, ...]] | None = None,
+) -> tuple[Any, ...]:
+    """The leading axes that the tensors, and scalars of these shapes, broadcast to; else as :func:`axis_sizes`.
 
     Raises
     ------
     ShapeError
         Where they do not broadcast.
     """
-    found: list[tuple[Any, str, tuple[Any, ...]]] = []
+    given = []
     for param, shape in zip(program.tensors, shapes, strict=True):
         core = len(axes_of(program, param.axes, layout))
         batch = shape[: len(shape) - core] + (shape[1 - core : 2 - core] if core > len(param.axes) else ())
+        given.append((param.name, shape, batch))
+    given += [(name, shape, shape) for name, shape in (scalars or {}).items()]
+    found: list[tuple[Any, str, tuple[Any, ...]]] = []
+    for of, shape, batch in given:
         for place, size in enumerate(reversed(batch)):
             if place == len(found):
-                found.append((size, param.name, shape))
+                found.append((size, of, shape))
                 continue
             known, name, other = found[place]
             if size is not None and known is not None and 1 not in (size, known) and size != known:
                 raise ShapeError(
                     f"{program.name}: leading axis {-place - 1} has size {known} in {name} (shape {other}) "
-                    f"but {size} in {param.name} (shape {shape}); leading axes broadcast"
+                    f"but {size} in {of} (shape {shape}); leading axes broadcast"
                 )
-            if known in (1, None):
-                found[place] = (size, param.name, shape)
+            if known == 1 or (known is None and size != 1):
+                found[place] = (size, of, shape)
     return tuple(size for size, _, _ in reversed(found))
 
 
@@ -108,18 +117,17 @@ def broadcasts(shape: Sequence[Any], leading: Sequence[Any]) -> bool:
     return all(a is None or b is None or 1 in (a, b) or a == b for a, b in pairs)
 
 
-def broadcasts_to(shape: Sequence[Any], wholes: Sequence[Sequence[Any]]) -> bool:
-    """Whether ``shape`` broadcasts to what ``wholes`` broadcast to, which it then does not make larger.
+def broadcasts_to(shape: Sequence[Any], whole: Sequence[Any]) -> bool:
+    """Whether ``shape`` broadcasts to ``whole`` and does not make it larger; sizes that are not known do.
 
     Examples
     --------
-    >>> broadcasts_to((1, 4), [(3, 1), (4,)]), broadcasts_to((3, 4), [(1, 4)])
+    >>> broadcasts_to((1, 4), (3, 4)), broadcasts_to((3, 4), (1, 4))
     (True, False)
     """
-    known = [[whole[-1 - place] for whole in wholes if place < len(whole)] for place in range(len(shape))]
-    return all(
-        size in (1, None) or size in sizes or None in sizes for size, sizes in zip(reversed(shape), known, strict=True)
-    )
+    more = [1] * (len(shape) - len(whole))
+    pairs = zip(reversed(shape), reversed([*more, *whole]), strict=False)
+    return all(size in (1, None) or each is None or size == each for size, each in pairs)
 
 
 def flat_leading(leading: Sequence[Any]) -> tuple[Any, Any]:

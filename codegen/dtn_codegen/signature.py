@@ -109,19 +109,26 @@ class Signature:
         if not all(not isinstance(value, complex) and 0 < value <= 1 for value in each):
             raise ValueError(f"{self.name}: {name}={values.tolist()} is outside (0, 1]")
 
+    def check_complex_scalar(self, name: str, complex_input: bool) -> None:
+        """Refuse a complex scalar beside real tensors, in whose dtype it has no place."""
+        if not complex_input:
+            raise TypeError(f"{self.name}: {name} is complex and the tensors are real; expected both real or complex")
+
     def check_complex(self) -> None:
         """Refuse complex input where the operator has a function of real numbers only."""
         if self.real_only:
             raise TypeError(f"{self.name}: {self.real_only[0]} is not defined for complex input")
 
-    def leading(self, shapes: Sequence[tuple[Any, ...]]) -> tuple[Any, ...]:
-        """The leading axes of the operator's tensors, whose shapes come first in ``shapes``."""
-        return leading_axes(self.program, shapes[: len(self.tensors)], self.layout)
+    def leading(self, shapes: Sequence[tuple[Any, ...]], named: Mapping[str, Any] | None = None) -> tuple[Any, ...]:
+        """The leading axes of tensors, those of ``shapes`` that come first, and of the ``named`` scalars."""
+        scalars = self.scalar_shapes(named) if named else {}
+        for name, shape in scalars.items():
+            self.check_scalar_shape(name, shape, shapes)
+        return leading_axes(self.program, shapes[: len(self.tensors)], self.layout, scalars)
 
-    def leadings(self, shapes: Sequence[tuple[Any, ...]], named: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        """The same, and those of the scalar arguments among ``named``."""
-        scalars = (named.get(name) for name in self.scalars)
-        return [self.leading(shapes), *(tuple(getattr(scalar, "shape", ())) for scalar in scalars)]
+    def scalar_shapes(self, named: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
+        """The shapes of the scalar arguments, ``()`` of a number."""
+        return {name: tuple(getattr(named.get(name), "shape", ())) for name in self.scalars}
 
     def typed(self, arrays: Sequence[Any]) -> tuple[list[str], list[Any]]:
         """Names and arrays of the tensors that are not masks."""

@@ -12,6 +12,7 @@ from dtn_core.errors import ShapeError
 from dtn_core.ir.nodes import Program
 from dtn_core.passes.stream import Stream
 
+from .dtypes import dtype_name, state_dtypes
 from .python import ir_hash
 from .shapes import broadcasts_to
 
@@ -70,7 +71,8 @@ def check_state(
     streamed: Streamed,
     given: Any,
     sizes: Mapping[str, Any] | None,
-    leading: Sequence[Sequence[Any]] | None,
+    leading: Sequence[Any] | None,
+    arrays: Sequence[Any],
 ) -> None:
     """Refuse a state that is not this operator's.
 
@@ -83,13 +85,14 @@ def check_state(
     given
         The state.
     sizes, leading
-        The sizes of the axes, and the leading axes of the tensors and of each scalar; None where they may not be looked
-        at.
+        The sizes of the axes, and the leading axes of tensors and scalars; None where they may not be looked at.
+    arrays
+        The tensors of the call, whose dtypes a state goes with.
 
     Raises
     ------
     TypeError
-        Not a tuple of as many tensors as the operator has states, or of another operator.
+        Not a tuple of as many tensors as the operator has states, of another operator, or of another dtype.
     ShapeError
         A tensor of another shape; names the state and both shapes.
     """
@@ -108,6 +111,9 @@ def check_state(
     for name, axes, tensor in zip(names, streamed.axes, given, strict=True):
         if not hasattr(tensor, "shape"):
             raise TypeError(f"{operator}: state {name} is a {type(tensor).__name__}, expected a tensor")
+        if dtype_name(tensor) not in state_dtypes(arrays):
+            got, wanted = dtype_name(tensor), " or ".join(state_dtypes(arrays))
+            raise TypeError(f"{operator}: state {name} has dtype {got}, expected {wanted} for these tensors")
         if sizes is None or leading is None:
             continue
         expected = tuple(sizes[axis] for axis in axes)
@@ -115,7 +121,7 @@ def check_state(
         places = len(shape) - len(expected)
         wrong = places < 0 or any(None not in (a, b) and a != b for a, b in zip(shape[places:], expected, strict=True))
         if wrong or not broadcasts_to(shape[:places], leading):
-            wanted = ", ".join(map(str, (*(leading[0] or ["..."]), *expected)))
+            wanted = ", ".join(map(str, (*(leading or ["..."]), *expected)))
             raise ShapeError(
                 f"{operator}: state {name} has shape {shape}, expected [{wanted}] ({', '.join(('...', *axes))})"
             )

@@ -194,6 +194,21 @@ class TestScalars:
         for entry, head in np.ndindex(2, 4):
             assert_close(got[entry, head], reference(*(x[entry, head] for x in tensors), residual=values[entry, head]))
 
+    def test_one_value_a_head_of_tensors_without_heads(self, backend, rng):
+        tensors, values = list(rng.normal(size=(3, N, D))), np.array([0.9, 0.8, 0.7])
+        knobs = {"mask": "causal", "decay": backend.array(values)}
+        got = backend.numpy(backend.dtn.tensor_attention(*map(backend.array, tensors), chunk_size=2, **knobs))
+        for head, value in enumerate(values):
+            assert_close(got[head], reference(*tensors, mask="causal", decay=value))
+
+    @pytest.mark.parametrize("value", [1j, np.array(1j)], ids=["number", "tensor"])
+    def test_a_complex_value_beside_real_tensors_is_refused(self, backend, rng, value):
+        run, x = backend.dtn.compile("f(x[n,d], g) -> y[n,d]: y[i,a] = g * x[i,a]"), rng.normal(size=(N, D))
+        given = value if isinstance(value, complex) else backend.array(value)
+        with pytest.raises(TypeError, match="f: g is complex and the tensors are real; expected both"):
+            run(backend.array(x), g=given)
+        assert_close(backend.numpy(run(backend.array(x + 0j), g=given)), 1j * x)
+
     def test_a_native_number(self, backend, rng):
         tensors = list(rng.normal(size=(3, N, D)))
         got = backend.dtn.tensor_attention(*map(backend.array, tensors), residual=backend.array(np.array(0.5)))

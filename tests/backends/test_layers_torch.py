@@ -9,6 +9,7 @@ import pytest
 
 dtn = layer_frameworks.require("torch")
 import torch  # noqa: E402
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
@@ -29,6 +30,15 @@ def test_compiles_to_one_graph_forward_and_backward(mixer):
     expected = torch.autograd.grad(own(IMAGES).square().sum(), list(own.parameters()))
     found = torch.autograd.grad(compiled(IMAGES).square().sum(), list(own.parameters()))
     torch.testing.assert_close(found, expected)
+
+
+def test_runs_on_fake_tensors_however_often_it_ran_on_real_ones():
+    made = lambda: dtn.DeepTensorLM(vocab_size=20, embed_dim=8, num_heads=2, depth=1)  # noqa: E731
+    made()(torch.zeros(2, 5, dtype=torch.long))
+    with FakeTensorMode():
+        found = made()(torch.zeros(2, 5, dtype=torch.long))
+    assert type(found) is FakeTensor
+    assert found.shape == (2, 5, 20)
 
 
 def test_exports():

@@ -137,6 +137,17 @@ def test_a_state_does_not_make_the_batch_larger(backend):
     compiled.step(tuple(map(backend.array, shared)), *(backend.array(x[:, 0]) for x in tensors))
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "complex128"])
+def test_a_state_of_another_dtype_is_refused(backend, dtype):
+    tensors = list(map(backend.array, positive(3, 6, D, D, E)))
+    compiled = backend.dtn.compile(tensor_attention(mask="causal", normalize=None))
+    state = [backend.array(backend.numpy(part), dtype) for part in compiled.init_state(*tensors)]
+    with pytest.raises(TypeError, match=rf"state \w+ has dtype {dtype}, expected float64 for these tensors"):
+        compiled(*tensors, initial_state=tuple(state))
+    with pytest.raises(TypeError, match=rf"state \w+ has dtype {dtype}, expected float64 for these tensors"):
+        compiled.step(tuple(state), *(x[:, 0] for x in tensors))
+
+
 def test_a_state_with_the_heads_of_a_decay(backend):
     q, k, v = (backend.array(x[0]) for x in positive(1, 6, D, D, E))
     compiled, decay = (

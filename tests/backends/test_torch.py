@@ -253,6 +253,31 @@ class TestCompile:
             assert torch.allclose(a, b, rtol=1e-8)
             assert torch.allclose(c, b, rtol=1e-8)
 
+    def test_the_gradient_of_a_decay_alone_where_it_runs_in_turns(self):
+        tensors = torch.rand(3, 1, 2, 4200, 32, dtype=torch.float64).unbind(0)
+        decay = torch.tensor(0.9, dtype=torch.float64).requires_grad_()
+
+        def loss(decay):
+            return (dtn.tensor_attention(*tensors, mask="causal", decay=decay) ** 2).sum()
+
+        (expected,) = torch.autograd.grad(loss(decay), decay)
+        (found,) = torch.autograd.grad(torch.compile(loss, fullgraph=True, backend="aot_eager")(decay), decay)
+        assert torch.allclose(found, expected, rtol=1e-8)
+
+    def test_a_decay_for_each_head_of_tensors_without_heads_where_it_runs_in_turns(self):
+        tensors = torch.rand(3, 4200, 64, dtype=torch.float64).unbind(0)
+        decay = torch.tensor([0.9, 0.7], dtype=torch.float64)
+        run = lambda *t: dtn.tensor_attention(*t, mask="causal", decay=decay).reshape(2, -1)  # noqa: E731
+        compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+        assert torch.allclose(compiled(*tensors), run(*tensors), rtol=1e-9)
+
+    def test_an_output_without_the_leading_axes_where_it_runs_in_turns(self):
+        run = dtn.compile("f(q[n,d], w[d]) -> o[n,d], y[d]: o[t,a] = q[t,b]*q[i,b]*q[i,a] where i <= t; y[a] = 2*w[a]")
+        q, w = torch.rand(2, 4200, 32, dtype=torch.float64), torch.rand(32, dtype=torch.float64)
+        found, expected = torch.compile(run, fullgraph=True, backend="aot_eager")(q, w), run(q, w)
+        for a, b in zip(found, expected, strict=True):
+            assert torch.allclose(a, b.expand_as(a), rtol=1e-9)
+
     def test_a_padding_mask(self, tensors):
         keep = torch.tensor([[True, True, False, True, False], [True, True, True, True, False]])
         run = torch.compile(lambda *t: dtn.tensor_attention(*t, padding_mask=keep), fullgraph=True, backend="aot_eager")
@@ -399,6 +424,14 @@ class TestPackedSequencesInOneGraph:
         found, after = self.compiled(run)(*self.given(2, 9, 3, 4), decay, *state)
         assert type(after) is type(state)
         assert (found.shape, [x.shape for x in after]) == ((2, 9, 3, 4), [x.shape for x in state])
+
+    def test_a_decay_for_each_head_of_tensors_without_heads(self):
+        decay = torch.tensor([0.5, 0.9, 1.0], dtype=torch.float64).requires_grad_()
+
+        def run(q, k, v, decay):
+            return dtn.tensor_attention(q, k, v, mask="causal", decay=decay, cu_seqlens=self.STARTS, return_state=True)
+
+        self.same(run, *self.given(9, 4), decay)
 
     def test_a_result_that_has_no_tokens(self):
         run = dtn.compile("f(x[n,d], w[d]) -> y[n,d], s[d]: y[i,a] = 2 * x[i,a] * w[a]; s[a] = x[i,a]")

@@ -74,6 +74,16 @@ def test_a_scalar_for_every_head(kernels):
     close(kernels, found, attend(q, k, v, decay=decay, **CAUSAL))
 
 
+def test_a_scalar_for_every_head_of_tensors_without_heads(kernels):
+    q, k, v = given(kernels, *[(20, 8)] * 3)
+    (decay,) = given(kernels, (3,))
+    run = kernels.dtn.tensor_attention
+    options = {"mask": "causal", "decay": decay, "return_state": True}
+    (found, after), (wanted, before) = (run(q, k, v, implementation=name, **options) for name in ("tvm", "native"))
+    for a, b in zip((found, *after), (wanted, *before), strict=True):
+        close(kernels, a, b)
+
+
 def test_an_input_is_left_as_it_was(kernels):
     tensors = given(kernels, *[(2, 20, 8)] * 3)
     before = [np.array(kernels.numpy(x)) for x in tensors]

@@ -45,6 +45,7 @@ class Cursor:
     """
 
     def __init__(self, text: str) -> None:
+        text = text.removeprefix("\N{BYTE ORDER MARK}")  # some editors begin a file with one
         self.lines = text[: MAX_TEXT + 1].split("\n")
         named = re.match(r"\s*([A-Za-z_][A-Za-z0-9_]{0,63})\s*\(", text[: 2 * MAX_NAME])
         self.name = named.group(1) if named else "?"

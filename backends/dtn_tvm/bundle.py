@@ -23,6 +23,7 @@ from .candidates import FAMILY, Options, build_ceiling, built, record_of
 from .engines import TuneError, new_search
 from .measuring import bundle as onsite
 from .measuring.device import CUDA_RUNTIME, RUNTIMES
+from .measuring.fit import is_named
 from .recipe import from_json, recipes, to_json
 from .record import Receipt, Record, toolchain
 from .record import from_json as record_from_json
@@ -109,13 +110,7 @@ def _manifest(entries: list[dict[str, Any]], target: Target, options: Options, f
     return {
         "format": onsite.FORMAT,
         "bundle": digest.hexdigest()[:16],
-        "target": {
-            **target.to_json(),
-            "key": target.key,
-            "kind": target.kind,
-            "arch": target.arch,
-            "device": target.device,
-        },
+        "target": target.described,
         "threads": target.threads if target.kind == "cpu" else None,
         "versions": toolchain(),
         "options": {"engine": "grid", "family": options.family, "seed": options.seed},
@@ -187,7 +182,7 @@ def import_results(path: Path, to: Path, family: str = FAMILY) -> list[Record]:
     found = onsite.read_results(path)
     try:
         made = _records(path, found, importlib.import_module(family))
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError, ZeroDivisionError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, ZeroDivisionError, RecursionError) as error:
         raise onsite.BundleError(f"{path} is damaged: {type(error).__name__} {error}") from None
     records.add(to, made)
     return made
@@ -199,7 +194,7 @@ def _records(path: Path, found: Mapping[str, Any], family: Any) -> list[Record]:
         theirs, ours = _versions(manifest["versions"]), _versions(toolchain())
         raise onsite.BundleError(f"{path} is of another toolchain ({theirs}) than is installed ({ours}); build again")
     target, device = target_from_json(manifest["target"]), found["device"]
-    if target.key != manifest["target"]["key"] or (target.device and not onsite.is_named(target.device, device)):
+    if target.key != manifest["target"]["key"] or (target.device and not is_named(target.device, device)):
         raise onsite.BundleError(f"{path} was measured on {device}; the bundle is for {manifest['target']['name']}")
     made = []
     for place, entry in enumerate(manifest["problems"]):

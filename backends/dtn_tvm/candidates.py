@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import ceiling
-from .measuring.outcome import outcome
+from .measuring.fit import misfit
+from .measuring.outcome import HUNG, outcome
 from .measuring.process import START, Child, CrashError, HangError, StartError
+from .measuring.values import check_memory
 from .recipe import recipes, to_json
 from .record import Receipt, Record, toolchain
 from .targets import Ceilings, Target
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from .problem import Problem
 
 FAMILY = "dtn_tvm.kernels"
+COMPILER_HUNG = "the compiler hung"
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,11 @@ class Options:
     seed: int = 0
     ceilings: bool = True
 
+    def settles(self, trial: Trial) -> bool:
+        """Whether it would end no other way now: one that was given up on may, if it is given more time."""
+        limits = {HUNG: self.measure_timeout, COMPILER_HUNG: self.build_timeout}
+        return limits.get(trial.failure, 0.0) <= (trial.limit or 0.0)
+
 
 class Candidates:
     """The candidates of one problem: built by one process, measured by another.
@@ -71,9 +79,11 @@ class Candidates:
     ) -> None:
         self.problem, self.target, self.options = problem, target, options
         self._folder, self._compiler, self._site = folder, compiler, site
-        self.device = str(self._say("device", START)["name"])
-        if target.device and target.device not in self.device:
-            raise StartError(f"the device there is {self.device}")
+        device = self._say("device", START)
+        self.device = str(device["name"])
+        unlike = misfit(target.described, device)
+        if unlike:
+            raise StartError(f"the kernels would be {unlike}")
         self._number = 0
 
     @property
@@ -95,6 +105,10 @@ class Candidates:
     def prepare(self) -> None:
         """Compute the reference, once."""
         self._timed, self._check = recipes(self.problem, self._folder, self.options.seed)
+        try:
+            check_memory(self._timed)
+        except MemoryError as error:
+            raise StartError(f"{error}; give a smaller shape") from None
         self._say("prepare", 600.0, recipe=self._check)
 
     def shortest(self) -> float | None:
@@ -204,7 +218,7 @@ def built(schedule: Mapping[str, Any], compiler: Child, job: Mapping[str, Any], 
     except CrashError as error:
         return Trial(schedule, failure="the compiler crashed", detail=str(error))
     except HangError as error:
-        return Trial(schedule, failure="the compiler hung", detail=str(error))
+        return Trial(schedule, failure=COMPILER_HUNG, detail=str(error), limit=error.seconds)
     if "error" in answer:
         return Trial(schedule, failure="does not build", detail=answer["error"])
     return None

@@ -41,24 +41,34 @@ def problem(
     Raises
     ------
     ValueError
-        Names the axis that is missing, or that the operator does not have.
+        Names the axis that is missing, given twice, or not of the operator.
     """
     from .problem import Problem
 
     axes = operator.program.axes
-    sizes = {"batch": 1, "heads": 1}
+    sizes: dict[str, int] = {}
+    names: dict[str, str] = {}
     for name, size in given.items():
         axis = name if name in axes else SHORT.get(name, name)
-        if axis not in (*sizes, *axes):
-            known = ", ".join(["b", "h", *axes])
+        if axis not in (*SHORT.values(), *axes):
+            known = ", ".join([*SHORT, *axes])
             raise ValueError(f"{operator.name} has no axis {name!r}; its axes are {known}")
         if size < 1:
             raise ValueError(f"axis {name!r} has size {size}; expected at least 1")
-        sizes[axis] = size
+        if axis in names:
+            raise ValueError(f"axis {axis!r} is given twice, as {names[axis]!r} and as {name!r}")
+        sizes[axis], names[axis] = size, name
     missing = [axis for axis in axes if axis not in sizes]
     if missing:
         raise ValueError(f"{operator.name}: size of axis {missing[0]!r} is missing, as in {missing[0]}=64")
-    return Problem(operator, direction, dtype, sizes)
+    return Problem(operator, direction, dtype, {"batch": 1, "heads": 1, **sizes})
+
+
+def check_operator(operator: Operator) -> None:
+    """Raise ValueError for an operator that ``implementation="tvm"`` refuses, as it does."""
+    from .implementation import IMPLEMENTATION
+
+    IMPLEMENTATION.kernels(operator, "... n d")
 
 
 def target(text: str) -> Target:

@@ -15,14 +15,12 @@ from dtn_core.errors import CompileError, DtnError
 from .measuring.process import Child, CrashError, HangError, StartError
 from .recipe import to_json
 from .search import Search
+from .trace_schedule import KIND
 
 if TYPE_CHECKING:
     from .candidates import Options
     from .problem import Problem
     from .targets import Target
-
-KIND = "metaschedule"
-"""Of schedules that are traces."""
 
 PATIENCE = 600.0
 """Seconds that MetaSchedule may think, on a busy machine."""

@@ -68,8 +68,8 @@ def export(records: Sequence[Record], folder: Path, family: str = FAMILY) -> lis
 
 def _compile(family: Any, record: Record, library: Path, runtime: Path) -> dict[str, Any]:
     options = dict(record.target_options)
-    target = target_from_json({"name": record.target, "options": options})
     try:
+        target = target_from_json({"name": record.target, "options": options})
         operator = Operator(parse(record.notation), record.scalars)
         problem = family.Problem(operator, record.direction, record.dtype, record.sizes)
         schedule = family.Schedule.from_json(record.schedule)

@@ -17,10 +17,11 @@ from dtn_core.ir.nodes import Param
 from dtn_core.operators import Operator
 from dtn_core.passes.padding import pad
 
-from . import kernels, records, targets, trace  # kernels first: it says what to install
-from .measuring.bundle import is_named
+from . import kernels, records, targets  # kernels first: it says what to install
+from .measuring.fit import is_named
 from .problem import DTYPES, Problem, tile_program
-from .record import shape, shortened
+from .record import shortened
+from .trace_schedule import KIND
 
 Direction = Literal["forward", "backward"]
 
@@ -242,12 +243,9 @@ def choose(problem: Problem, target: targets.Target, variant: Problem | None = N
     found = records.find(problem, target)
     reason = found.reason
     if found.record is not None:
-        try:
-            schedule = kernels.Schedule.from_json(found.record.schedule)
-        except (ValueError, CompileError) as error:
-            raise records.RecordsError(f"the record of {shape(found.record.sizes)} is damaged: {error}") from None
+        schedule = kernels.Schedule.from_json(found.record.schedule)
         plain = variant in (None, problem)
-        if schedule.kind == trace.KIND and not plain:
+        if schedule.kind == KIND and not plain:
             reason = "the record's trace is of plain calls"
         elif schedule.by_rows and variant is not None and variant.resumed:
             reason = "the record's rows of matrices are of plain calls"

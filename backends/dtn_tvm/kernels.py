@@ -26,6 +26,7 @@ from dtn_core.operators import Operator  # noqa: E402
 from . import cpu, cuda, trace  # noqa: E402
 from .problem import Problem  # noqa: E402
 from .targets import Target  # noqa: E402
+from .trace_schedule import KIND  # noqa: E402
 
 
 class Family(Protocol):
@@ -107,12 +108,12 @@ def compile(problem: Problem, schedule: Schedule, target: Target) -> Kernel:
     CompileError
         If the schedule does not fit the problem.
     """
-    return _compiled(problem if schedule.kind == trace.KIND else _shared(problem), schedule, target)
+    return _compiled(problem if schedule.kind == KIND else _shared(problem), schedule, target)
 
 
 def _family(schedule: Schedule, target: Target) -> Any:
     """The module that lowers a schedule: MetaSchedule's are a family beside that of the kind of device."""
-    return trace if schedule.kind == trace.KIND else FAMILIES[target.kind]
+    return trace if schedule.kind == KIND else FAMILIES[target.kind]
 
 
 def _shared(problem: Problem) -> Problem:

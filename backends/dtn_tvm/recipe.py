@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dtn_codegen import emit
+from dtn_core.errors import DtnError
 from dtn_core.ir.axes import sequence_axes
 from dtn_core.ir.nodes import Param, Program
 from dtn_core.notation import parse
@@ -28,6 +29,7 @@ from dtn_core.passes.flatten import flatten
 from dtn_core.passes.pipeline import candidates
 
 from .measuring import values
+from .record import shape
 
 if TYPE_CHECKING:
     from .problem import Problem
@@ -47,6 +49,10 @@ TOLERANCE: Mapping[str, Mapping[str, float]] = {
     "float16": {"rms": 4e-3, "row": 4e-2},
     "bfloat16": {"rms": 3e-2, "row": 3e-1},
 }
+
+
+class RecipeError(DtnError, ValueError):
+    """A kernel that cannot be checked, with the reason."""
 
 
 def to_json(problem: Problem) -> dict[str, Any]:
@@ -83,14 +89,14 @@ def recipe(problem: Problem, folder: Path, seed: int = 0) -> dict[str, Any]:
 
     Raises
     ------
-    ValueError
-        If a scalar parameter of the operator has no value.
+    RecipeError
+        If a scalar parameter of the operator has no value, or this machine has not the memory for one head.
     """
     operator = problem.operator
     program = computed(operator.program, problem.direction)
     unbound = [param.name for param in program.scalars if param.name not in operator.scalars]
     if unbound:
-        raise ValueError(f"{operator.name}: scalar {unbound[0]} has no value; a kernel is tuned for one")
+        raise RecipeError(f"{operator.name}: scalar {unbound[0]} has no value; a kernel is tuned for one")
     source = emit(Operator(program, operator.scalars), "numpy")
     places = [place for place, output in enumerate(program.outputs) if output.axes or problem.direction == "forward"]
     function = [node.name for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)][-1]
@@ -111,7 +117,10 @@ def recipe(problem: Problem, folder: Path, seed: int = 0) -> dict[str, Any]:
         "tolerance": dict(TOLERANCE[problem.dtype]),
         "sizes": dict(problem.sizes),
     }
-    made["scale"] = _scale(made, folder)
+    try:
+        made["scale"] = _scale(made, folder)
+    except MemoryError as error:
+        raise RecipeError(f"{operator.name}, {shape(problem.sizes)}: {error}; give a smaller shape") from None
     made["key"] = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:16]
     return made
 

@@ -10,7 +10,12 @@ from functools import lru_cache
 from importlib import metadata
 from typing import Any
 
+from dtn_codegen.tensorir.cuda import schedule as _cuda  # noqa: F401  # adds its kinds to Schedule's
+from dtn_codegen.tensorir.schedule import Schedule
+from dtn_core.errors import CompileError
 from dtn_core.ir.verify import NAME
+
+from .trace_schedule import KIND
 
 FORMAT = 1
 WIDTH = 60
@@ -94,7 +99,7 @@ class Record:
     @property
     def is_for_one_shape(self) -> bool:
         """Whether its kernel is for the tuned shape alone, as MetaSchedule's are; others serve any number of tokens."""
-        return self.schedule.get("kind") == "metaschedule"
+        return self.schedule.get("kind") == KIND
 
     @property
     def key(self) -> tuple[str, ...]:
@@ -130,6 +135,10 @@ def from_json(found: Any) -> Record:
         raise ValueError(f"scalars {parts['scalars']!r} are not all numbers")
     if not all(isinstance(size, int) and not isinstance(size, bool) and size >= 0 for size in parts["sizes"].values()):
         raise ValueError(f"sizes {parts['sizes']!r} are not all integers")
+    try:
+        Schedule.from_json(parts["schedule"])
+    except CompileError as error:
+        raise ValueError(f"schedule {shortened(parts['schedule'])}: {error}") from None
     return Record(**words, **parts, receipt=_receipt(_typed(found, "receipt", dict)))
 
 
@@ -190,8 +199,8 @@ def shortened(value: object) -> str:
 
     Examples
     --------
-    >>> shortened((8, 16)), shortened("x" * 4000)
+    >>> shortened([8, 16]), shortened("x" * 4000)   # JSON has no tuples
     ('(8, 16)', 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxx… (4000 characters)')
     """
-    text = str(value)
+    text = str(tuple(value) if isinstance(value, list) else value)
     return text if len(text) <= WIDTH else f"{text[: WIDTH // 2]}… ({len(text)} characters)"

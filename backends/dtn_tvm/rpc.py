@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -37,20 +38,9 @@ class RemoteDevice:
 
     def __init__(self, hello: Job) -> None:
         import tvm.runtime
-        from tvm import rpc
 
-        host, port, key = hello["host"], hello["port"], hello["key"]
-        try:
-            socket.create_connection((host, port), TRACKER).close()  # TVM itself would try again for a minute
-            tracker = rpc.connect_tracker(host, port)
-        except (OSError, RuntimeError) as error:
-            raise RuntimeError(f"no RPC tracker answers at {host}:{port}: {error}") from None
-        if key not in tracker.summary().get("queue_info", {}):
-            raise RuntimeError(
-                f"the RPC tracker at {host}:{port} knows no server with the key {key!r}; "
-                "one of TVM's own ends when a kernel crashes, one of dtn_tvm.rpc_server does not"
-            )
-        self._session = tracker.request(key, session_timeout=hello["timeout"])
+        key = hello["key"]
+        self._session = find_server(hello).request(key, session_timeout=hello["timeout"])
         self._device = self._session.device(hello["kind"], 0)
         if not self._device.exist:
             raise RuntimeError(f"the RPC server {key!r} has no {hello['kind']} device")
@@ -98,17 +88,58 @@ class RemoteDevice:
         return {}  # what is documented has to do: nothing but kernels can be run there
 
 
+def find_server(hello: Job) -> Any:
+    """The tracker, once it has a server of the key: one whose kernel has crashed is away for a moment.
+
+    Raises
+    ------
+    RuntimeError
+        If the tracker does not answer, or has no such server.
+    """
+    from tvm import rpc
+
+    host, port, key = hello["host"], hello["port"], hello["key"]
+    deadline = time.monotonic() + TRACKER
+    while True:
+        try:
+            socket.create_connection((host, port), TRACKER).close()  # TVM itself would try again for a minute
+            tracker = rpc.connect_tracker(host, port)
+            found = tracker.summary()
+        except (OSError, RuntimeError) as error:
+            raise RuntimeError(f"no RPC tracker answers at {host}:{port}: {error}") from None
+        if any(server["key"] == f"server:{key}" for server in found["server_info"]):
+            return tracker
+        if key not in found["queue_info"] or time.monotonic() >= deadline:  # the queue outlives its servers
+            raise RuntimeError(
+                f"the RPC tracker at {host}:{port} knows no server with the key {key!r}; "
+                "one of TVM's own ends when a kernel crashes, one of dtn_tvm.rpc_server does not"
+            )
+        tracker.close()
+        time.sleep(0.3)
+
+
 class RemoteRunner(Runner):
     """A runner with a new session for every job that needs the device; that there is none is no candidate's fault."""
 
+    _remote: RemoteDevice | None = None
+
     def __call__(self, job: Job) -> Mapping[str, Any]:
         self._hello = self._hello or job
-        if job["job"] in ("device", "measure"):
+        if job["job"] not in ("device", "measure"):
+            return super().__call__(job)
+        self._remote = None  # a server has one session at a time, and would let this one's time run out
+        try:
+            self._remote = RemoteDevice(self._hello)
+        except RuntimeError as error:
+            return {"lost": str(error)}
+        try:
+            return super().__call__(job)
+        except RuntimeError:
             try:
-                self._remote = RemoteDevice(self._hello)
+                find_server(self._hello)
             except RuntimeError as error:
                 return {"lost": str(error)}
-        return super().__call__(job)
+            raise
 
     def device(self) -> Any:
         return self._remote

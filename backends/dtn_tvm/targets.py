@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import Any, Literal
@@ -117,9 +118,16 @@ class Target:
         'nvidia/a100'
         >>> target('{"kind": "llvm", "mcpu": "x86-64-v3", "num-cores": 8}').key
         'cpu/x86-64-v3/8'
+        >>> target('{"kind": "llvm", "mcpu": "x86-64-v3", "num-cores": 8, "opt-level": 1}').key
+        'cpu/x86-64-v3/8/{"opt-level": 1}'
         """
         if self.kind == "cpu":
-            return f"cpu/{self.arch or 'any'}/{self.threads}"
+            said = {"kind", "mcpu", "num-cores"}
+            if self.name == "cpu":
+                said.add("mtriple")  # the one of the machine, whatever its vendor calls it
+            rest = {name: value for name, value in self.options.items() if name not in said}
+            more = f"/{json.dumps(rest, sort_keys=True)}" if rest else ""
+            return f"cpu/{self.arch or 'any'}/{self.threads}{more}"
         return self.name if self.name in _CARDS else json.dumps(dict(self.options), sort_keys=True)
 
     @property
@@ -132,6 +140,12 @@ class Target:
     def to_json(self) -> dict[str, Any]:
         """A description that :func:`from_json` reads."""
         return {"name": self.name, "options": dict(self.options)}
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What a machine needs to know on which there is nothing of this library, besides :meth:`to_json`."""
+        about = {"key": self.key, "kind": self.kind, "arch": self.arch, "device": self.device}
+        return {**self.to_json(), **about}
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Target) and self.to_json() == other.to_json()
@@ -242,6 +256,9 @@ def _described(options: Any) -> Target:
         raise ValueError(f'target {options!r}: a cuda target needs "arch", as in "sm_90a"')
     if options["kind"] == "cuda":  # without these TVM asks the driver of the machine that compiles
         options = {"max_num_threads": 1024, "thread_warp_size": 32, **options}
+    cores = options.get("num-cores", 1)
+    if not isinstance(cores, int) or isinstance(cores, bool) or cores < 1:
+        raise ValueError(f'target {options!r}: "num-cores" is {cores!r}, expected an integer from 1 on')
     found = Target("json", options)
     _check(found)
     return found
@@ -264,12 +281,18 @@ def _check(given: Target) -> None:
 def _check_llvm(options: str) -> None:
     """Let another process ask LLVM about a processor: what it does not know may end the process."""
     program = (
-        "import json, sys, tvm; from tvm.target.codegen import target_has_features; "
-        "target_has_features('sse2', tvm.target.Target(json.loads(sys.argv[1])))"
+        "import json, sys, tvm; from tvm.target.codegen import llvm_get_cpu_archlist, target_has_features; "
+        "target = tvm.target.Target(json.loads(sys.argv[1])); target_has_features('sse2', target); "
+        "print(json.dumps(list(map(str, llvm_get_cpu_archlist(target)))))"
     )
     done = subprocess.run([sys.executable, "-c", program, options], capture_output=True, check=False)
     if done.returncode:
         raise ValueError(f"target {options}: LLVM cannot compile for it (status {done.returncode})")
+    wanted, known = json.loads(options).get("mcpu"), json.loads(done.stdout.splitlines()[-1])
+    if wanted and wanted not in known:  # LLVM would take a generic one, with a warning
+        close = get_close_matches(wanted, known)
+        said = f"; did you mean {' or '.join(close)}?" if close else f"; it knows {', '.join(known)}"
+        raise ValueError(f"target {options}: LLVM knows no processor {wanted!r}{said}")
 
 
 def _host() -> Target:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from .records import locked
+from .search import canonical
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Trial:
         Against the reference.
     failure, detail : str
         Otherwise: one of a few reasons, which are counted, and what was said.
+    limit : float or None
+        The seconds that it was given, if it did not end in them.
     """
 
     schedule: Mapping[str, Any]
@@ -36,6 +39,7 @@ class Trial:
     errors: Mapping[str, float] | None = None
     failure: str = ""
     detail: str = ""
+    limit: float | None = None
 
 
 def trials_path(records: Path) -> Path:
@@ -64,18 +68,19 @@ class Log:
         self._search = json.dumps(search, sort_keys=True)
 
     def read(self) -> list[Trial]:
-        """The trials of this search so far."""
+        """The trials of this search so far: of each candidate the last."""
         if not self._path.exists():
             return []
-        found = []
+        found: dict[str, Trial] = {}
         for line in self._path.read_bytes().splitlines():
             try:
                 trial = json.loads(line)
                 if json.dumps(trial.pop("search"), sort_keys=True) == self._search:
-                    found.append(Trial(**trial))
+                    read = Trial(**trial)
+                    found[canonical(read.schedule)] = read
             except (ValueError, TypeError, KeyError, AttributeError):
                 continue  # cut short; its candidate is measured again
-        return found
+        return list(found.values())
 
     def append(self, trial: Trial) -> None:
         """Add one."""

@@ -129,7 +129,7 @@ def tune(
         log = Log(trials_path(path), candidates.search_key)
         started = time.monotonic()
         try:
-            for trial in log.read():
+            for trial in filter(options.settles, log.read()):
                 if progress.done < progress.total and search.tell(trial.schedule, trial.seconds):
                     progress.add(trial)
                     progress.resumed += 1
@@ -166,7 +166,9 @@ def nothing_valid(progress: Progress) -> str:
     reason, count = progress.failures.most_common(1)[0]
     detail = progress.details[reason]
     said = f"{reason}: {detail}" if detail else reason
-    return f"none of {progress.done} candidates is valid; the commonest reason ({count} of {progress.done}): {said}"
+    earlier = f", {progress.resumed} of them measured by an earlier run" if progress.resumed else ""
+    of = f"none of {progress.done} candidates is valid{earlier}"
+    return f"{of}; the commonest reason ({count} of {progress.done}): {said}"
 
 
 def _over(options: Options, started: float) -> bool:

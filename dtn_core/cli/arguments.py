@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import typer
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
 
     from dtn_codegen.target import Target
 
+    from ..conform.backends import Backend
     from ..conform.cells import Choice
     from ..conform.operators import Case
     from ..operators import Operator
@@ -20,6 +23,7 @@ _SIZE = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*(\d+)\s*", re.ASCII)
 _TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|)", re.ASCII)
 _ADDRESS = re.compile(r"\[?([^\s\[\]]+)\]?:(\d{1,5})", re.ASCII)
 MAX_SIZE = 10**15
+MAX_SECONDS = 10**7
 
 
 def operator(text: str) -> Operator:
@@ -46,7 +50,14 @@ def operator(text: str) -> Operator:
     try:
         return load(text)
     except (DtnError, ValueError) as error:
-        raise typer.BadParameter(str(error), param_hint="OP") from None
+        raise typer.BadParameter(_said(text, error), param_hint="OP") from None
+
+
+def _said(text: str, error: Exception) -> str:
+    """An error, which names the file if it is about notation: an empty one does not say which operator it defines."""
+    from ..errors import NotationError
+
+    return f"{text}: {str(error).removeprefix('?, ')}" if isinstance(error, NotationError) else str(error)
 
 
 def sizes(text: str | None) -> dict[str, int] | None:
@@ -94,14 +105,28 @@ def target(name: str) -> Target:
         raise typer.BadParameter(str(error), param_hint="--backend") from None
 
 
-def names(text: str | None) -> list[str] | None:
-    """A list of names from ``"a,b"``.
+def names(text: str | None, known: Sequence[str], hint: str) -> list[str] | None:
+    """A list of names from ``"a,b"``, each of them known and given once; None for None.
+
+    Raises
+    ------
+    typer.BadParameter
+        Names the one that is not, and lists those there are.
 
     Examples
     --------
-    >>> names("torch, jax")
+    >>> names("torch, jax", ["jax", "torch"], "--frameworks")
     ['torch', 'jax']
     """
+    found = _split(text)
+    for name, times in Counter(found).items():
+        if times > 1:
+            raise typer.BadParameter(f"{name!r} is given twice", param_hint=hint)
+        one_of(name, known, hint)
+    return found
+
+
+def _split(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",")]
 
 
@@ -142,7 +167,7 @@ def cases(text: str | None) -> list[Case]:
         try:
             found.update({each.text: each for each in own or [case(part)]})
         except (DtnError, ValueError) as error:
-            raise typer.BadParameter(str(error), param_hint="--ops") from None
+            raise typer.BadParameter(_said(part, error), param_hint="--ops") from None
     return list(found.values())
 
 
@@ -157,12 +182,28 @@ def choice(*, dtypes: str | None, forms: str | None, modes: str | None, checks: 
     from ..conform.cells import CHECKS, DTYPES, FORMS, MODES, Choice
 
     given = {"dtypes": (dtypes, DTYPES), "forms": (forms, FORMS), "modes": (modes, MODES), "checks": (checks, CHECKS)}
-    chosen = {}
-    for axis, (text, known) in given.items():
-        chosen[axis] = names(text)
-        for name in chosen[axis] or ():
-            one_of(name, list(known), f"--{axis}")
-    return Choice(**chosen)
+    return Choice(**{axis: names(text, list(known), f"--{axis}") for axis, (text, known) in given.items()})
+
+
+def backends(text: str | None, modules: Sequence[str]) -> list[Backend]:
+    """The backends of the conformance matrix that ``--backends`` and ``--backend-module`` name.
+
+    Raises
+    ------
+    typer.BadParameter
+        For a name that is unknown, given twice or not installed, or a module that is not found.
+    """
+    from ..conform.backends import ConformError, adapter_module, chosen
+
+    try:
+        for module in modules:
+            adapter_module(module)
+    except ConformError as error:  # it names the option
+        raise typer.BadParameter(str(error)) from None
+    try:
+        return chosen(_split(text), modules)
+    except ConformError as error:
+        raise typer.BadParameter(str(error), param_hint="--backends") from None
 
 
 def seconds(text: str, option: str) -> float:
@@ -179,9 +220,22 @@ def seconds(text: str, option: str) -> float:
     600.0
     """
     match = _TIME.fullmatch(text.strip())
-    if match is None or float(match[1]) == 0:
+    if match is None or not 0 < float(match[1]) <= MAX_SECONDS:
         raise typer.BadParameter(f"{text!r} is not a time, as in 90s, 10m, 1h", param_hint=option)
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+def number(value: float) -> float:
+    """What an option is given that is compared with its bounds: nothing is below or above NaN.
+
+    Raises
+    ------
+    typer.BadParameter
+        For NaN.
+    """
+    if math.isnan(value):
+        raise typer.BadParameter(f"{value} is not a number")
+    return value
 
 
 def address(text: str, option: str) -> tuple[str, int]:

@@ -95,7 +95,16 @@ def emit(op: Op, backend: Backend, complex: Complex = False, layout: Layout = ".
 
 @app.command(epilog="Example: dtn doctor")
 def doctor(
-    timeout: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="For examining one framework.")] = 120,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            min=1,
+            max=arguments.MAX_SECONDS,
+            callback=arguments.number,
+            metavar="SECONDS",
+            help="For examining one framework.",
+        ),
+    ] = 120,
 ) -> None:
     """Show what is installed, in which version, on which devices, and the command that installs what is missing."""
     from .doctor import print_report
@@ -123,7 +132,12 @@ def demo(
         typer.Option(min=1, max=1_000_000, metavar="N", help="Lm: updates of each model.", show_default="500"),
     ] = None,
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Where demo.png and demo.json, or lm.png and lm.json, are written.")
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="Where demo.png and demo.json, or lm.png and lm.json, are written.",
+            file_okay=False,
+        ),
     ] = Path("."),
     seed: Annotated[
         int, typer.Option(min=0, metavar="N", help="Of the weights, the data's order and what is drawn.")
@@ -132,7 +146,9 @@ def demo(
     """Train the same model in every framework, and compare; the language model then streams a long text."""
     if model not in ("digits", "lm"):
         raise typer.BadParameter(f"{model!r} is not one of digits, lm", param_hint="MODEL")
-    names = None if frameworks is None else frameworks.split(",")
+    from ..demo.frameworks import PACKAGES
+
+    names = arguments.names(frameworks, list(PACKAGES), "--frameworks")
     if model == "lm":
         if epochs is not None:
             raise typer.BadParameter("is of dtn demo digits; dtn demo lm has --steps", param_hint="--epochs")
@@ -166,7 +182,7 @@ def conform(
     device: Annotated[str, typer.Option(metavar="D", help="cpu or cuda.")] = "cpu",
     jobs: Annotated[int, typer.Option(min=1, max=256, metavar="N", help="Processes at a time.")] = 1,
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Keeps the matrix; a second run does what is missing.")
+        Path, typer.Option(metavar="DIR", help="Keeps the matrix; a second run does what is missing.", file_okay=False)
     ] = Path("conform"),
     sample: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Only N cells of each backend, drawn by the seed.")
@@ -178,11 +194,10 @@ def conform(
     ] = None,
 ) -> None:
     """Hold every operator, form, mode and dtype of every backend to one oracle, and write the matrix."""
-    from ..conform.backends import chosen
     from ..conform.run import Request, run
 
     request = Request(
-        backends=chosen(arguments.names(backends), backend_module or ()),
+        backends=arguments.backends(backends, backend_module or ()),
         cases=arguments.cases(ops),
         choice=arguments.choice(dtypes=dtypes, forms=forms, modes=modes, checks=checks),
         device=arguments.one_of(device, ("cpu", "cuda"), "--device"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -39,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     2
     """
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a locale's encoding may lack characters of what we print
+            stream.reconfigure(errors="replace")
     try:
         status = app(args=given, prog_name="dtn", standalone_mode=False)
         sys.stdout.flush()
@@ -51,7 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as in `dtn emit … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except (DtnError, OSError) as error:
+    except OSError as error:
+        return _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error), FAILED)
+    except DtnError as error:
         return _complain(str(error), FAILED)
     if status == INTERRUPTED:  # Typer's own answer to Ctrl-C
         return _complain("interrupted", INTERRUPTED)

@@ -44,7 +44,12 @@ def run(
     time_budget: Annotated[
         str | None, typer.Option(metavar="TIME", help="As in 90s, 10m, 1h; by default until all are measured.")
     ] = None,
-    timeout: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="For one candidate.")] = 60,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            min=1, max=arguments.MAX_SECONDS, callback=arguments.number, metavar="SECONDS", help="For one candidate."
+        ),
+    ] = 60,
     engine: Annotated[
         str,
         typer.Option(
@@ -103,9 +108,22 @@ def build(
 
 @app.command(epilog="Example: dtn tune measure bundle.zip -o results.json --budget 300")
 def measure(
-    bundle: Annotated[Path, typer.Argument(metavar="ZIP", help="Of dtn tune build.", show_default=False)],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="JSON", help="The results.")] = Path("results.json"),
-    budget: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="No candidate is begun later.")] = 300,
+    bundle: Annotated[
+        Path, typer.Argument(metavar="ZIP", help="Of dtn tune build.", show_default=False, dir_okay=False)
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="JSON", help="The results.", dir_okay=False)] = Path(
+        "results.json"
+    ),
+    budget: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=arguments.MAX_SECONDS,
+            callback=arguments.number,
+            metavar="SECONDS",
+            help="No candidate is begun later.",
+        ),
+    ] = 300,
 ) -> None:
     """Measure a bundle on this machine; an interrupted run goes on where it stopped."""
     raise typer.Exit(kernel_tools("commands").run_measure(bundle, output, budget))
@@ -113,7 +131,9 @@ def measure(
 
 @app.command("import", epilog="Example: dtn tune import results.json --records records.jsonl")
 def import_(
-    results: Annotated[Path, typer.Argument(metavar="JSON", help="Of dtn tune measure.", show_default=False)],
+    results: Annotated[
+        Path, typer.Argument(metavar="JSON", help="Of dtn tune measure.", show_default=False, dir_okay=False)
+    ],
     records: Records = DEFAULT_RECORDS,
 ) -> None:
     """File the records of what was measured on another machine."""
@@ -121,14 +141,22 @@ def import_(
 
 
 def _problems(op: str, shapes: list[str], dtypes: list[str], direction: str) -> list[Any]:
-    problem = kernel_tools("commands").problem
+    """The problems of a command line, each once."""
+    commands = kernel_tools("commands")
     operator = arguments.operator(op)
-    if direction not in ("forward", "backward"):
-        raise typer.BadParameter(f"{direction!r} is not one of forward, backward", param_hint="--direction")
+    arguments.one_of(direction, ("forward", "backward"), "--direction")
+    for dtype in dtypes:
+        arguments.one_of(dtype, list(kernel_tools("problem").DTYPES), "--dtype")
+    given = [arguments.sizes(shape) or {} for shape in shapes]
     try:
-        return [problem(operator, direction, dtype, arguments.sizes(s) or {}) for s in shapes for dtype in dtypes]
+        commands.check_operator(operator)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="OP") from None
+    try:
+        made = [commands.problem(operator, direction, dtype, sizes) for sizes in given for dtype in dtypes]
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--shape") from None
+    return list(dict.fromkeys(made))
 
 
 def _target(text: str) -> Any:

@@ -1,6 +1,7 @@
 """The dtn command as a user sees it: output, exit status, one line on standard error."""
 
 import ast
+import os
 import subprocess
 import sys
 
@@ -177,18 +178,59 @@ class TestRefusals:
     def test_layout(self, dtn):
         assert "'n d'" in refused(dtn, "emit", "tensor_attention", "-b", "jax", "--layout", "n d")
 
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            (("conform", "--backends", "foo"), "--backends: unknown backend 'foo'; known: "),
+            (("conform", "--backends", "numpy,numpy"), "--backends: backend 'numpy' is given twice"),
+            (("conform", "--backend-module", "no_such"), "--backend-module no_such: there is no module"),
+            (("conform", "--dtypes", "float32,float32"), "--dtypes: 'float32' is given twice"),
+            (("demo", "--frameworks", "foo"), "--frameworks: 'foo' is not one of torch, jax, tensorflow"),
+            (("demo", "--frameworks", ""), "--frameworks: '' is not one of"),
+            (("demo", "lm", "--frameworks", "torch,torch"), "--frameworks: 'torch' is given twice"),
+            (("doctor", "--timeout", "nan"), "'--timeout': nan is not a number"),
+            (("conform", "--out", __file__), "'--out': Directory"),
+        ],
+    )
+    def test_what_an_option_cannot_be(self, dtn, arguments, said):
+        assert said in refused(dtn, *arguments)
+
     def test_notation_error_has_line_column_and_caret(self, dtn, tmp_path):
         path = tmp_path / "wrong.dtn"
         path.write_text("f(x[n,d]) -> y[n,d]:\n    y[i,a] = x[i,b]\n")
         status, out, err = dtn("show", str(path))
         assert (status, out) == (2, "")
-        assert "f, line 2, column" in err
+        assert f"{path}: f, line 2, column" in err
         assert err.splitlines()[-1].strip() == "^"
+
+    def test_an_empty_file_is_named(self, dtn, tmp_path):
+        path = tmp_path / "empty.dtn"
+        path.write_text("")
+        status, out, err = dtn("show", str(path))
+        assert (status, out) == (2, "")
+        assert f"{path}: line 1, column 1: expected the operator's name" in err
 
     def test_a_file_that_is_not_text(self, dtn, tmp_path):
         path = tmp_path / "image.dtn"
         path.write_bytes(b"\x89PNG\xff\xfe")
         assert "not UTF-8" in refused(dtn, "show", str(path))
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(dtn, tmp_path):
+    path = tmp_path / "gram.dtn"
+    path.write_text("gram(x[n,d]) -> g[d,d]:\n    g[a,b] = x[i,a] * x[i,b]\n", encoding="utf-8-sig")
+    status, out, err = dtn("show", str(path))
+    assert (status, err) == (0, "")
+    assert out.startswith("gram(x[n,d])")
+
+
+def test_what_the_locale_cannot_encode_is_replaced():
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "dtn_core.cli", "ops"]
+    child = subprocess.run(command, capture_output=True, env={**os.environ, **plain})
+    assert (child.returncode, child.stderr) == (0, b"")
+    assert b"?" in child.stdout
+    assert child.stdout.isascii()
 
 
 def test_output_into_a_closed_pipe_ends_quietly():

@@ -6,13 +6,15 @@ The kernel is ``y = 2 x``.  The behaviour is a parameter of the schedule, so a s
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import ClassVar
 
 import tvm
 import tvm.script
 from tvm.script import tirx as T
 
 from dtn_codegen.python import ir_hash
+from dtn_codegen.tensorir import schedule
 from dtn_core.operators import as_operator
 
 NOTATION = "twice(x[n,d]) -> y[n,d]: y[i,a] = 2 * x[i,a]"
@@ -78,17 +80,11 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Schedule:
+class Schedule(schedule.Schedule):
     behaviour: str = "good"
     loop: str = "T.serial"
-    kind: str = "twice"
 
-    def to_json(self):
-        return asdict(self)
-
-    @staticmethod
-    def from_json(found):
-        return Schedule(**found)
+    kind: ClassVar[str] = "twice"
 
 
 class Kernel:

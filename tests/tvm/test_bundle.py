@@ -13,9 +13,11 @@ import pytest
 
 from dtn_tvm import records
 from dtn_tvm.bundle import build, import_results
-from dtn_tvm.candidates import Options
+from dtn_tvm.candidates import Candidates, Options
 from dtn_tvm.engines import TuneError
 from dtn_tvm.measuring import bundle as onsite
+from dtn_tvm.measuring.fit import misfit
+from dtn_tvm.measuring.process import StartError
 from dtn_tvm.record import toolchain
 from dtn_tvm.targets import target
 
@@ -139,8 +141,22 @@ class TestBundle:
         path = tmp_path / "bundle.zip"
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("manifest.json", json.dumps({"format": onsite.FORMAT, "bundle": "x", "target": {}}))
-        with pytest.raises(onsite.BundleError, match="its manifest lacks threads, versions, options, problems"):
+        with pytest.raises(onsite.BundleError, match="manifest lacks threads, versions, options, problems"):
             onsite.measure(path, tmp_path / "results.json", 1)
+
+    @pytest.mark.parametrize(("part", "value"), [("problems", []), ("problems", 5), ("target", {}), ("versions", {})])
+    def test_one_whose_manifest_holds_something_else_is_refused(self, bundle, tmp_path, part, value):
+        manifest = {"format": onsite.FORMAT, **onsite.read_manifest(bundle), part: value}
+        path = tmp_path / "other.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("manifest.json", json.dumps(manifest))
+        with pytest.raises(onsite.BundleError, match=f"is damaged: manifest.{part} .*; copy the bundle again"):
+            onsite.measure(path, tmp_path / "results.json", 1)
+        assert not (tmp_path / "results.json").exists()
+
+    def test_a_folder_is_none(self, tmp_path):
+        with pytest.raises(onsite.BundleError, match="Is a directory"):
+            onsite.read_manifest(tmp_path)
 
     def test_one_from_another_version_says_how_to_run_it(self, tmp_path):
         path = tmp_path / "bundle.zip"
@@ -174,19 +190,28 @@ class TestDevice:
     H200 = {"name": "nvidia/h200", "device": "H200", "arch": "sm_90a"}
 
     def test_the_one_it_is_for(self):
-        onsite.check_device(self.H200, {"name": "NVIDIA H200", "compute_version": "9.0"})
+        assert not misfit(self.H200, {"name": "NVIDIA H200", "compute_version": "9.0"})
         older = {"name": "json", "device": "", "arch": "sm_80"}
-        onsite.check_device(older, {"name": "NVIDIA A10", "compute_version": "8.6"})
+        assert not misfit(older, {"name": "NVIDIA A10", "compute_version": "8.6"})
 
     def test_another_card_is_refused(self):
-        with pytest.raises(onsite.BundleError, match="for nvidia/h200, the device here is NVIDIA H100 PCIe"):
-            onsite.check_device(self.H200, {"name": "NVIDIA H100 PCIe", "compute_version": "9.0"})
+        found = misfit(self.H200, {"name": "NVIDIA H100 PCIe", "compute_version": "9.0"})
+        assert found == "for nvidia/h200, the device is NVIDIA H100 PCIe"
+
+    def test_the_tuner_asks_the_same(self, problem, tmp_path):
+        class Site:
+            def ask(self, job, timeout):
+                return {"name": "NVIDIA A100-SXM4-80GB", "compute_version": "8.0"}
+
+        said = "the kernels would be for nvidia/a10, the device is NVIDIA A100-SXM4-80GB"
+        with pytest.raises(StartError, match=said):
+            Candidates(problem, target("nvidia/a10"), OPTIONS, tmp_path, None, Site())
 
     @pytest.mark.parametrize("version", ["8.0", "9.1", "10.0"])
     def test_another_instruction_set_is_refused(self, version):
         anything = {**self.H200, "device": ""}
-        with pytest.raises(onsite.BundleError, match=f"sm_90a, the device here is .* compute capability {version}"):
-            onsite.check_device(anything, {"name": "NVIDIA X", "compute_version": version})
+        said = f"for sm_90a, the device is NVIDIA X with compute capability {version}"
+        assert misfit(anything, {"name": "NVIDIA X", "compute_version": version}) == said
 
     def test_another_ffi_is_refused(self):
         with pytest.raises(
@@ -222,10 +247,8 @@ class TestImport:
 
     def test_another_device(self, results, to):
         h200 = target("nvidia/h200")
-        about = {**h200.to_json(), "key": h200.key, "device": "H200"}
-        edited(
-            results, lambda found: found.update(device="NVIDIA H100", manifest={**found["manifest"], "target": about})
-        )
+        edited(results, lambda found: found.update(device="NVIDIA H100"))
+        edited(results, lambda found: found["manifest"].update(target=h200.described))
         with pytest.raises(onsite.BundleError, match="measured on NVIDIA H100; the bundle is for nvidia/h200"):
             import_results(results, to, "families")
 
@@ -237,6 +260,42 @@ class TestImport:
     def test_no_valid_candidate(self, results, to):
         edited(results, lambda found: found["measured"].pop("0/1"))
         with pytest.raises(TuneError, match=r"none of 1 candidates is valid; the commonest reason \(1 of 1\): hung"):
+            import_results(results, to, "families")
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            (lambda found: found["manifest"].update(problems=[]), "manifest.problems is empty"),
+            (lambda found: found["manifest"].update(problems=5), "manifest.problems is of type int, expected list"),
+            (lambda found: found["manifest"].update(target={}), "manifest.target lacks name, options, key"),
+            (lambda found: found["manifest"].update(versions={}), "manifest.versions lacks tvm_ffi"),
+            (lambda found: found["manifest"].update(options=None), "manifest.options is of type NoneType"),
+            (lambda found: found["manifest"]["problems"][0].pop("recipe"), r"manifest.problems\[0\] lacks recipe"),
+            (lambda found: found.update(measured=[]), "results.measured is of type list, expected dict"),
+            (lambda found: found["measured"].update({"0/1": 7}), "candidate 0/1 is of type int"),
+            (lambda found: found["measured"].update({"0/1": {"seconds": "fast"}}), "candidate 0/1 lacks errors"),
+        ],
+    )
+    def test_a_part_that_is_not_what_it_should_be(self, bundle, results, to, change, said):
+        edited(results, change)
+        before = results.read_bytes()
+        with pytest.raises(onsite.BundleError, match=f"is damaged: .*{said}"):
+            import_results(results, to, "families")
+        with pytest.raises(onsite.BundleError, match=f"is damaged: .*{said}"):
+            onsite.measure(bundle, results, 1)
+        assert results.read_bytes() == before
+
+    @pytest.mark.parametrize("part", ["schedule", "whole"])
+    def test_what_is_nested_too_deeply(self, results, to, part):
+        deep = "[" * 100_000 + "]" * 100_000
+        results.write_text(deep if part == "whole" else results.read_text().replace('"twice"', deep))
+        with pytest.raises(onsite.BundleError, match="truncated or not JSON"):
+            import_results(results, to, "families")
+
+    @pytest.mark.parametrize("schedule", [{}, {"kind": "evil"}, {"kind": "twice", "behaviour": 7, "loop": "T.serial"}])
+    def test_a_schedule_that_is_none(self, results, to, schedule):
+        edited(results, lambda found: found["manifest"]["problems"][0]["candidates"][1].update(schedule=schedule))
+        with pytest.raises(onsite.BundleError, match="schedule"):
             import_results(results, to, "families")
 
     @pytest.mark.parametrize("key", ["0/17", "0/-1", "0/x", "nonsense"])

@@ -22,8 +22,8 @@ def record(seconds=1e-3, **changes):
     of = families.Problem(families.OPERATOR, "forward", "float32", sizes)
     receipt = Receipt("NVIDIA H200", seconds, {"rms": 1e-7}, {"rms": 1e-5}, sizes)
     made = Record(
-        "twice", of.ir_hash, "forward", H200.key, "float32", of.bucket, sizes, toolchain(), {"engine": "grid"}, {"tile": 8},
-        receipt, of.operator.notation,
+        "twice", of.ir_hash, "forward", H200.key, "float32", of.bucket, sizes, toolchain(), {"engine": "grid"},
+        families.Schedule().to_json(), receipt, of.operator.notation,
     )  # fmt: skip
     return replace(made, **changes)
 
@@ -86,6 +86,16 @@ class TestDamage:
         bad = "\n".join(self.DAMAGE).encode(errors="surrogateescape")
         path.write_bytes(bad + b"\n\n" + path.read_bytes())
         return path
+
+    @pytest.mark.parametrize(
+        "schedule", [{}, {"kind": "evil"}, {"kind": "cpu", "chunk": 0}, {"kind": "metaschedule", "trace": {"a": 1}}]
+    )
+    def test_a_schedule_that_is_none_is_skipped(self, path, schedule):
+        records.add(path, [record(), record(schedule=schedule, options={"engine": "other"})])
+        contents = records.read(path)
+        assert contents.records == (record(),)
+        assert [bad.line for bad in contents.corrupt] == [2]
+        assert "schedule" in contents.corrupt[0].reason
 
     def test_corrupt_lines_are_skipped_and_numbered(self, damaged):
         contents = records.read(damaged)
@@ -261,7 +271,8 @@ def test_a_link_to_records_stays_one(path, tmp_path):
 
 
 def test_text_in_a_record_is_never_run(path, tmp_path):
-    hostile = record(notation="$(touch pwned)", schedule={"tile": "__import__('os').system('touch pwned')"})
+    schedule = {**record().schedule, "behaviour": "__import__('os').system('touch pwned')"}
+    hostile = record(notation="$(touch pwned)", schedule=schedule)
     records.add(path, [hostile])
     assert records.read(path).records == (hostile,)
     assert json.loads(path.read_text())["schedule"] == hostile.schedule

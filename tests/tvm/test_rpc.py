@@ -1,10 +1,13 @@
 """Measuring over TVM's RPC, on loopback: tracker, server and tuner are processes of their own."""
 
+import contextlib
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import families
@@ -20,8 +23,8 @@ HOST, KEY = "127.0.0.1", "loopback"
 
 
 @pytest.fixture
-def tracker():
-    """A tracker with one server; gives its port."""
+def servers():
+    """A tracker and a server; gives the tracker's port, and what ends the server."""
     with socket.socket() as free:
         free.bind((HOST, 0))
         port = free.getsockname()[1]
@@ -33,11 +36,18 @@ def tracker():
     children = [subprocess.Popen([sys.executable, "-m", *command], **quiet) for command in commands]
     try:
         _wait_for_server(port)
-        yield port
+        yield port, lambda: os.killpg(children[1].pid, signal.SIGKILL)
     finally:
         for child in children:
-            os.killpg(child.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
             child.wait()
+
+
+@pytest.fixture
+def tracker(servers):
+    """The port of a tracker with one server."""
+    return servers[0]
 
 
 def _wait_for_server(port):
@@ -66,6 +76,24 @@ def test_tunes_and_outlives_a_crash_and_a_hang(tracker, offer, problem, tmp_path
     assert progress.done == 5
     assert progress.failures.total() == 3
     assert progress.failures["wrong result"] == 1
+
+
+def test_a_server_that_is_gone_is_no_fault_of_the_candidate_that_ran(servers, offer, problem, tmp_path):
+    cpu, (port, end_server) = target("cpu"), servers
+    offer("slow", "hang", families.Schedule("good", "T.vectorized"))
+    options = Options(family="families", measure_timeout=60, ceilings=False)
+
+    def watch(progress):
+        if progress.done == 1:
+            threading.Timer(8, end_server).start()  # while the second one hangs
+
+    started = time.monotonic()
+    said = rf"the RPC tracker at {HOST}:{port} knows no server with the key 'loopback'.*what was measured is kept"
+    with remote(cpu, HOST, port, KEY) as site, pytest.raises(TuneError, match=said):
+        tune(problem, cpu, site, tmp_path / "records.jsonl", options, watch)
+    assert time.monotonic() - started < 60
+    trials = (tmp_path / "records.trials.jsonl").read_text().splitlines()
+    assert {json.loads(line)["schedule"]["behaviour"] for line in trials} <= {"slow", "good"}
 
 
 def test_no_tracker_is_one_clear_error(offer, problem, tmp_path):

@@ -30,6 +30,15 @@ def test_the_processors_key_names_instruction_set_and_threads(monkeypatch):
     assert found.arch
 
 
+@pytest.mark.parametrize("more", [{"opt-level": 1}, {"mattr": ["-avx2"]}, {"fast-math": True}, {"mtriple": "x86_64"}])
+def test_processors_that_are_compiled_for_differently_have_keys_of_their_own(more):
+    plain = {"kind": "llvm", "mcpu": "x86-64-v3", "num-cores": 2}
+    assert target(json.dumps(plain)).key == "cpu/x86-64-v3/2"
+    found = target(json.dumps({**plain, **more}))
+    assert found.key == f"cpu/x86-64-v3/2/{json.dumps(more)}"
+    assert from_json(found.to_json()).key == found.key
+
+
 @pytest.mark.parametrize(
     ("device", "name"),
     [

@@ -11,6 +11,7 @@ import time
 import pytest
 
 from dtn_core.cli import main
+from dtn_tvm.measuring.command import main as measure_bundle
 
 OP = "tensor_attention:mask=causal,normalize=none"
 SHAPE = "b=1,h=2,n=128,d=16,e=16"
@@ -47,6 +48,13 @@ class TestRefusals:
             (["--time-budget", "soon"], "--time-budget: 'soon' is not a time, as in 90s, 10m, 1h"),
             (["--rpc", "somewhere", "--key", "k"], "--rpc: 'somewhere' is not host:port"),
             (["--rpc", "10.0.0.5:9190"], "--rpc and --key go together"),
+            (["--shape", "b=1,batch=2,n=8,d=4,e=4"], "--shape: axis 'batch' is given twice, as 'b' and as 'batch'"),
+            (["--dtype", "float64"], "--dtype: 'float64' is not one of float32, float16, bfloat16"),
+            (["--timeout", "inf"], "'--timeout': inf is not in the range"),
+            (["--timeout", "nan"], "'--timeout': nan is not a number"),
+            (["--time-budget", "9" * 400], "--time-budget: '9+' is not a time"),
+            (["--target", '{"kind": "llvm", "mcpu": "x86-64-v33"}'], "--target: .* did you mean .*x86-64-v3"),
+            (["--target", '{"kind": "llvm", "num-cores": 0}'], '--target: .* "num-cores" is 0, expected an integer'),
             (["--trials", "0"], "--trials"),
             (["--engine", "steam"], "--engine: 'steam' is not one of grid, metaschedule"),
         ],
@@ -63,10 +71,12 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [
-            (["tune", OP, "--shape", SHAPE, "--dtype", "float64"], "kernels take float32, float16, bfloat16"),
+            (["tune", OP, "--shape", "n=1000000000000,d=64,e=64"], "q[1, 1, 1000000000000, 64], k"),
+            (["tune", OP, "--shape", "b=1000000000000,n=64,d=64,e=64"], "take 131,072,000,000,000,000 bytes"),
+            (["tune", "build", OP, "--shape", "n=1000000000000,d=64,e=64", "--trials", "1"], "; give a smaller shape"),
             (["tune", OP, "--shape", SHAPE, "--records", "no/records.jsonl"], "there is no folder no"),
             (["tune", OP, "--shape", SHAPE, "--engine", "metaschedule"], "the engine grid has kernels of it"),
-            (["tune", "measure", "bundle.zip"], "bundle.zip: no such file"),
+            (["tune", "measure", "bundle.zip"], "bundle.zip: No such file"),
             (["tune", "import", "results.json"], "results.json: No such file"),
             (["records", "list", "records.jsonl"], "records.jsonl: No such file"),
             (["records", "prune", "records.jsonl"], "records.jsonl: No such file"),
@@ -78,6 +88,41 @@ class TestRefusals:
         assert err.count("\n") == 1
         assert said in err
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("axis", ["h", "heads", "batch"])
+def test_an_operator_that_the_implementation_refuses_is_refused(dtn, tmp_path, axis):
+    (tmp_path / "op.dtn").write_text(f"twice(x[n,{axis}]) -> y[n,{axis}]: y[i,a] = 2 * x[i,a]")
+    status, out, err = dtn("tune", "op.dtn", "--shape", f"n=8,{axis}=4")
+    assert (status, out) == (2, "")
+    said = f"implementation='tvm' cannot run twice: its axis {axis} has the name of an axis of kernels"
+    assert err.startswith(f"dtn: Invalid value for OP: {said}")
+
+
+def test_a_scalar_without_a_value_is_one_line(dtn, tmp_path):
+    (tmp_path / "op.dtn").write_text("scaled(x[n,d], s) -> y[n,d]: y[i,a] = s * x[i,a]")
+    assert dtn("tune", "op.dtn", "--shape", "n=8,d=4") == (
+        1, "", "dtn: scaled: scalar s has no value; a kernel is tuned for one\n"
+    )  # fmt: skip
+
+
+def test_a_shape_that_is_given_twice_is_built_once(dtn, monkeypatch):
+    built = []
+    monkeypatch.setattr("dtn_tvm.commands.run_build", lambda problems, *others: built.extend(problems) or 0)
+    shapes = ("--shape", "b=1,n=64,d=16,e=16", "--shape", "n=64,d=16,e=16", "--shape", "n=65,d=16,e=16")
+    assert dtn("tune", "build", OP, *shapes)[0] == 0
+    assert [problem.sizes["n"] for problem in built] == [64, 65]
+
+
+def test_a_resumed_schedule_reads_like_a_fresh_one():
+    from test_records import record
+
+    from dtn_tvm.commands import report
+    from dtn_tvm.record import Receipt
+
+    receipt = Receipt("a processor", 1e-3, {"rms": 1e-7}, {"rms": 1e-5}, {})
+    fresh, resumed = (record(schedule={"tokens": kind((8, 16))}, receipt=receipt) for kind in (tuple, list))
+    assert report(fresh, 1, 0, {}) == report(resumed, 1, 0, {})
 
 
 class TestTune:
@@ -147,6 +192,37 @@ def test_measuring_a_bundle_by_the_command(built_bundle, dtn, tmp_path):
     assert out.startswith("0 of 3 candidates measured on ")
     assert out.endswith("results in results.json\n")
     assert os.listdir(tmp_path) == ["results.json"]
+
+
+@pytest.mark.parametrize("budget", ["nan", "inf", "-5"])
+def test_a_budget_that_is_none(dtn, capsys, monkeypatch, budget):
+    status, out, err = dtn("tune", "measure", "bundle.zip", "--budget", budget)
+    assert (status, out) == (2, "")
+    assert "--budget" in err
+    monkeypatch.setattr("sys.argv", ["bundle.zip", f"--budget={budget}"])
+    with pytest.raises(SystemExit) as ended:
+        measure_bundle()
+    assert ended.value.code == 2
+    assert f"argument --budget: '{budget}' is not a number of seconds" in capsys.readouterr().err
+
+
+def test_a_folder_is_no_bundle(dtn, tmp_path):
+    status, out, err = dtn("tune", "measure", str(tmp_path))
+    assert (status, out) == (2, "")
+    assert "is a directory" in err
+
+
+@pytest.mark.parametrize("options", [{}, {"kind": "abacus"}, {"kind": "llvm", "num-cores": -1}])
+def test_a_record_whose_target_is_none_is_not_exported(dtn, tmp_path, options):
+    from test_records import record
+
+    from dtn_tvm import records
+
+    records.add(tmp_path / "records.jsonl", [record(target_options=options)])
+    status, out, err = dtn("records", "export", "records.jsonl")
+    assert (status, out) == (1, "")
+    assert err.startswith("dtn: twice, b=1,h=2,n=300,d=16: target {")
+    assert err.count("\n") == 1
 
 
 def test_the_list_says_which_lines_are_none(dtn, tmp_path):

@@ -94,6 +94,20 @@ class TestResume:
         assert seen == [2]
         assert (progress.resumed, progress.failures) == (2, {"crashed": 1})
 
+    def test_what_was_given_up_on_is_measured_again_with_more_time(self, offer, run):
+        offer(families.Schedule("slow", "T.serial"), families.Schedule("slow", "T.vectorized"), "hang")
+        hasty = replace(OPTIONS, measure_timeout=0.05)
+        said = r"none of 3 candidates is valid; .*\(3 of 3\): hung: no answer in 0.05 s"
+        with pytest.raises(TuneError, match=said):
+            run(hasty)
+        with pytest.raises(TuneError, match=r"none of 3 candidates is valid, 3 of them measured by an earlier run; "):
+            run(hasty)
+        record, progress, _ = run()
+        assert record.schedule["behaviour"] == "slow"
+        assert (progress.done, progress.resumed, progress.failures) == (3, 0, {"hung": 1})
+        _, progress, _ = run(hasty)
+        assert (progress.done, progress.resumed, progress.failures) == (3, 3, {"hung": 1})
+
 
 class TestTrials:
     def test_a_line_that_was_cut_short_is_measured_again(self, tmp_path):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import tempfile
 import time
 import zipfile
@@ -19,12 +18,25 @@ from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from .fit import misfit
+from .form import NONE, fault
 from .outcome import outcome
 from .process import Child, CrashError, HangError, StartError, runner
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-PARTS = ("bundle", "target", "threads", "versions", "options", "problems")
+_MANIFEST = {
+    "bundle": str,
+    "target": {"name": str, "options": dict, "key": str, "kind": str, "arch": str, "device": str},
+    "threads": (int, NONE),
+    "versions": {"tvm_ffi": str},
+    "options": dict,
+    "problems": [{"problem": dict, "recipe": dict, "check": dict, "candidates": [{"schedule": dict, "library": str}]}],
+    "ceiling": (dict, NONE),
+}
+_RESULTS = {"bundle": str, "device": str, "ceilings": (dict, NONE), "measured": dict, "manifest": _MANIFEST}
+_MEASURED = {"seconds": (int, float), "errors": dict}
+_FAILED = {"failure": str, "detail": str}
 CANDIDATE_TIMEOUT = 60.0  # seconds
 REFERENCE_TIMEOUT = 600.0
 
@@ -50,9 +62,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
             if MANIFEST not in names:
                 raise BundleError(f"{path} is not a bundle of dtn tune build: there is no {MANIFEST} in it")
             manifest = json.loads(archive.read(MANIFEST))
-    except FileNotFoundError:
-        raise BundleError(f"{path}: no such file") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+    except OSError as error:
+        raise BundleError(f"{path}: {error.strerror or error}") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} is truncated or not a bundle ({error}); copy it again") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else None
@@ -60,9 +72,9 @@ def read_manifest(path: Path) -> dict[str, Any]:
             f"{path} was written by another version (format {found}, expected {FORMAT}); "
             f"run the code that it brings: python {path.name}"
         )
-    missing = [name for name in PARTS if name not in manifest]
-    if missing:
-        raise BundleError(f"{path} is damaged: its manifest lacks {', '.join(missing)}; copy the bundle again")
+    wrong = fault(manifest, _MANIFEST, "manifest")
+    if wrong:
+        raise BundleError(f"{path} is damaged: {wrong}; copy the bundle again")
     unsafe = [name for name in names if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts]
     if unsafe:
         raise BundleError(f"{path}: {unsafe[0]} in it would be written outside of its folder")
@@ -105,7 +117,9 @@ def measure(
         threads = manifest["threads"] or os.cpu_count() or 1
         with runner(target["kind"], folder / "lib", threads) as child:
             device = _ask(child, {"job": "device"})
-            check_device(target, device)
+            unlike = misfit(target, device)
+            if unlike:
+                raise BundleError(f"the bundle is {unlike}")
             found = _begun(results, manifest, device["name"])
             order = list(_order(manifest["problems"]))
             found["ceilings"] = found["ceilings"] or _ask(
@@ -137,51 +151,33 @@ def check_runtime(versions: Mapping[str, str]) -> None:
         )
 
 
-def is_named(model: str, name: str) -> bool:
-    """Whether a driver's name of a device has the model as a word of its own.
-
-    Examples
-    --------
-    >>> is_named("A100", "NVIDIA A100-SXM4-80GB"), is_named("A10", "NVIDIA A100-SXM4-80GB")
-    (True, False)
-    """
-    return re.search(rf"(?<![A-Za-z0-9]){re.escape(model)}(?![A-Za-z0-9])", name) is not None
-
-
-def check_device(target: Mapping[str, Any], device: Mapping[str, Any]) -> None:
-    """Refuse a device that the kernels are not for."""
-    if target["device"] and not is_named(target["device"], device["name"]):
-        raise BundleError(f"the bundle is for {target['name']}, the device here is {device['name']}")
-    arch = re.fullmatch(r"sm_(\d+)(\d)([a-z]?)", target["arch"])
-    if arch is None or not device["compute_version"]:
-        return
-    major, minor = (int(part) for part in device["compute_version"].split(".")[:2])
-    wanted = int(arch[1]), int(arch[2])
-    if major != wanted[0] or minor < wanted[1] or (arch[3] and minor != wanted[1]):
-        raise BundleError(
-            f"the bundle is for {target['arch']}, the device here is {device['name']} "
-            f"with compute capability {device['compute_version']}"
-        )
-
-
 def read_results(path: Path) -> dict[str, Any]:
     """The results of an earlier run.
 
     Raises
     ------
     BundleError
-        If the file cannot be read, or is none.
+        If the file cannot be read, is none, or is damaged.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise BundleError(f"{path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{path} is truncated or not JSON ({error})") from None
-    parts = ("bundle", "device", "ceilings", "measured", "manifest")
-    if not isinstance(found, dict) or found.get("format") != FORMAT or not all(part in found for part in parts):
+    if not isinstance(found, dict) or found.get("format") != FORMAT or not all(part in found for part in _RESULTS):
         raise BundleError(f"{path} does not hold the results of dtn tune measure in format {FORMAT}")
+    wrong = fault(found, _RESULTS, "results") or next(filter(None, map(_fault, found["measured"].items())), "")
+    if wrong:
+        raise BundleError(f"{path} is damaged: {wrong}; measure again")
     return found
+
+
+def _fault(measured: tuple[str, Any]) -> str:
+    """What is wrong with what became of a candidate."""
+    key, answer = measured
+    failed = isinstance(answer, dict) and "failure" in answer
+    return fault(answer, _FAILED if failed else _MEASURED, f"candidate {key}")
 
 
 def _begun(path: Path, manifest: Mapping[str, Any], device: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,7 +27,7 @@ def main() -> int:
         epilog="Needs Python, NumPy and apache-tvm-ffi. An interrupted run goes on where it stopped.",
     )
     parser.add_argument("-o", "--output", type=Path, default=Path("results.json"), help="default: %(default)s")
-    parser.add_argument("--budget", type=float, default=300.0, metavar="SECONDS", help="default: %(default)g")
+    parser.add_argument("--budget", type=_seconds, default=300.0, metavar="SECONDS", help="default: %(default)g")
     given = parser.parse_args()
     try:
         found = measure(HERE, given.output, given.budget, _tell)
@@ -39,6 +40,16 @@ def main() -> int:
     total = sum(len(problem["candidates"]) for problem in found["manifest"]["problems"])
     print(f"{len(found['measured'])} of {total} candidates measured on {found['device']}; results in {given.output}")
     return 0
+
+
+def _seconds(text: str) -> float:
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not 0 <= found < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, as in 300")
+    return found
 
 
 def _tell(state: Mapping[str, Any]) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 
 from .process import Child, CrashError, HangError, StartError
 
+HUNG = "hung"
+
 
 def outcome(child: Child, job: Mapping[str, Any], timeout: float) -> dict[str, Any]:
     """Have a candidate measured.
@@ -23,7 +25,8 @@ def outcome(child: Child, job: Mapping[str, Any], timeout: float) -> dict[str, A
     Returns
     -------
     dict
-        ``seconds`` and ``errors``, or ``failure`` (a reason that is counted) and ``detail``.
+        ``seconds`` and ``errors``, or ``failure`` (a reason that is counted) and ``detail``; ``limit`` too, the
+        seconds it was given, if it did not end in them.
 
     Raises
     ------
@@ -35,7 +38,7 @@ def outcome(child: Child, job: Mapping[str, Any], timeout: float) -> dict[str, A
     except CrashError as error:
         return {"failure": "crashed", "detail": str(error)}
     except HangError as error:
-        return {"failure": "hung", "detail": str(error)}
+        return {"failure": HUNG, "detail": str(error), "limit": error.seconds}
     if "lost" in answer:
         raise StartError(answer["lost"])
     if "error" in answer:

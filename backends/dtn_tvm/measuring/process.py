@@ -28,7 +28,11 @@ class CrashError(Exception):
 
 
 class HangError(Exception):
-    """The process did not answer in time, and was ended."""
+    """The process did not answer in ``seconds``, and was ended."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"no answer in {seconds:g} s")
+        self.seconds = seconds
 
 
 class StartError(Exception):
@@ -145,7 +149,7 @@ class Child:
             while b"\n" not in self._rest:
                 if not selector.select(max(0.0, deadline - time.monotonic())):
                     self.end()
-                    raise HangError(f"no answer in {timeout:g} s")
+                    raise HangError(timeout)
                 data = os.read(child.stdout.fileno(), 1 << 16)
                 if not data:
                     raise self._died()

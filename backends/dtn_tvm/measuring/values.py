@@ -7,6 +7,8 @@ drawn and rounded to the kernel's dtype; the reference computes from the rounded
 from __future__ import annotations
 
 import importlib.util
+import math
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,11 +22,22 @@ ROW_FLOOR = 1e-2  # of the output's own size: below it a row's error counts as i
 
 def inputs(recipe: Mapping[str, Any]) -> list[np.ndarray]:
     """The arguments, as the kernel's dtype holds them."""
+    check_memory(recipe)
     drawn = []
     for place, given in enumerate(recipe["inputs"]):
         values = np.random.default_rng([recipe["seed"], place]).standard_normal(given["shape"], np.float32)
         drawn.append(decode(encode(values * np.float32(recipe["scale"]), given["dtype"]), given["dtype"]))
     return drawn
+
+
+def check_memory(recipe: Mapping[str, Any]) -> None:
+    """Raise MemoryError where this machine cannot hold arguments and results in the reference's float64."""
+    tensors = [*recipe["inputs"], *recipe["outputs"]]
+    needed = sum(8 * math.prod(tensor["shape"]) for tensor in tensors)
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        named = ", ".join(f"{tensor['name']}{tensor['shape']}" for tensor in tensors)
+        raise MemoryError(f"{named} take {needed:,} bytes in float64, and this machine has {there:,}")
 
 
 def reference(recipe: Mapping[str, Any], folder: Path) -> list[np.ndarray]:

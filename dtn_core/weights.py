@@ -94,7 +94,7 @@ def load(
     TypeError
         If ``model`` is not a layer of this library.
     FileNotFoundError
-        If there is no such file.
+        If there is no such file; IsADirectoryError for a folder.
     WeightsError
         If the file is not one of safetensors, or does not fit the model: names the first tensors that differ.
     """
@@ -102,7 +102,9 @@ def load(
     shapes = {name: parameter.shape for name, parameter in definition_of(model).named_parameters()}
     native = {name: parameter_of(model, name) for name in axes}
     dtypes = {name: dtype_of(parameter) for name, parameter in native.items()}
-    if not Path(path).is_file():
+    if Path(path).is_dir():
+        raise IsADirectoryError(f"{path} is a folder, expected a safetensors file")
+    if not Path(path).exists():
         raise FileNotFoundError(f"{path}: no such file")
     try:
         with safe_open(path, framework="numpy") as file:

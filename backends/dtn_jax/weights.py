@@ -52,4 +52,5 @@ def load_weights(model: Layer, path: str | os.PathLike[str]) -> None:
 
 def _assign(parameter: nnx.Param[Any], array: np.ndarray[Any, Any]) -> None:
     with jax.enable_x64(True):  # else float64 would be cut to float32
-        parameter.set_value(jax.device_put(array, parameter[...].sharding))
+        # an abstract model's parameters, of nnx.eval_shape, may say no place
+        parameter.set_value(jax.device_put(array, parameter.get_value().sharding))

@@ -113,8 +113,7 @@ def _turns(piece, repeats, places, joins, states, tokens, shared):
             ]
             return states, results
 
-        made = jax.eval_shape(piece, states, cut(0), shared)[1]
-        results = [_whole(y, place, repeats) for y, place in zip(made, joins)]
+        results = [_whole(y, place, repeats) for y, place in zip(piece(states, cut(0), shared)[1], joins)]
         return jax.lax.fori_loop(0, repeats, turn, (states, results))
 
     def scan(states, tokens, shared):
@@ -129,9 +128,10 @@ def _turns(piece, repeats, places, joins, states, tokens, shared):
 
 
 def _whole(y, place, repeats):
-    """Zeros in the shape of `repeats` arrays like `y`, joined along `place`."""
+    """Zeros in the shape of `repeats` arrays like `y`, joined along `place`; nothing of `y` is computed for them."""
     axis = y.ndim + place
-    return jnp.zeros((*y.shape[:axis], repeats * y.shape[axis], *y.shape[axis + 1:]), y.dtype)
+    none = jax.lax.slice_in_dim(y, 0, 0, axis=axis).sum(axis, keepdims=True)
+    return jnp.broadcast_to(none, (*y.shape[:axis], repeats * y.shape[axis], *y.shape[axis + 1:]))
 '''
 
 _SPANS = '''
@@ -175,6 +175,21 @@ def _pasts(first, added, whole, rank):
     added = jnp.moveaxis(jnp.broadcast_to(added, shape), -1 - rank, 0)
     last, pasts = jax.lax.scan(lambda state, piece: (factor * state + piece, state), first, added)
     return jnp.moveaxis(pasts, 0, first.ndim - rank), last
+'''
+
+# The carry of a loop keeps its type, which says along which axes of a mesh a value varies or is sharded: zeros that are
+# made of a shape do along none.
+_PLACED = '''
+def _placed(states, tensors, ranks):
+    """States of zeros that vary along the axes of a mesh, or are sharded, as the leading axes of tensors are."""
+    batch = 0
+    for x, rank in zip(tensors, ranks):
+        few = jnp.asarray(x)[(..., *[slice(0, 1)] * rank)].sum(tuple(range(-rank, 0)))
+        batch = batch + jnp.where(False, few, 0)
+    return tuple(
+        jnp.broadcast_to(batch.reshape(*batch.shape, *[1] * (x.ndim - batch.ndim)), x.shape).astype(x.dtype)
+        for x in states
+    )
 '''
 
 _JOINED = '''
@@ -232,6 +247,7 @@ TARGET = Target(
     nonzero="jnp.where(_x == 0, jnp.inf, _x)",
     zeros="jnp.zeros(_shape, wide)",
     broadcast="jnp.broadcast_shapes(_shapes)",
+    placed="_placed(_zeros, _tensors, _ranks)",
     prelude={
         "_expm": _EXPM,
         "_at_once": _AT_ONCE,
@@ -242,6 +258,7 @@ TARGET = Target(
         "_chunked": _CHUNKED,
         "_pasts": _PASTS,
         "_joined": _JOINED,
+        "_placed": _PLACED,
     },
     expm="_expm(_x)",
     scalar="jnp.asarray(_x, wide)",

@@ -133,7 +133,13 @@ class ChunkedModule(Module):
             sizes = [ast.Name(self.name(axis), ast.Load()) for axis in state.axes]
             shape = ast.Tuple([ast.Starred(ast.Name("batch", ast.Load()), ast.Load()), *sizes], ast.Load())
             zeros.append(fill(self.target.zeros, _shape=shape, _like=self.expressions.like))
-        made = ast.Tuple(zeros, ast.Load())
+        made: ast.expr = ast.Tuple(zeros, ast.Load())
+        if self.target.placed:
+            params = [*self.program.tensors, *self.program.scalars]
+            ranks = ast.Tuple([ast.Constant(len(param.axes)) for param in params], ast.Load())
+            tensors = _tuple([self.name(param.name) for param in params])
+            made = fill(self.target.placed, _zeros=made, _tensors=tensors, _ranks=ranks)
+            self.expressions.used["_placed"] = None
         if not self.stream.resumable:
             return [assign("batch", batch), assign("states", made)]
         fresh: list[ast.stmt] = [assign("batch", batch), assign("states", made)]

@@ -101,6 +101,8 @@ class Target:
         Matrix exponential of ``_x``.
     zeros, broadcast : str
         Zeros of ``_shape``, and the common leading shape of ``_shapes``.
+    placed : str
+        States ``_zeros`` where ``_tensors`` are whose numbers of own axes are ``_ranks``, if a framework keeps account.
     shape, scalar_shape : str
         Shape of a tensor ``_x``, and of a scalar argument that may be a number.
     power : str
@@ -140,6 +142,7 @@ class Target:
     expm: str
     zeros: str
     broadcast: str
+    placed: str = ""
     new_axis: str = ""
     flatten: str = ""
     tril_over: str = ""

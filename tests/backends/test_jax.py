@@ -14,6 +14,7 @@ if frameworks.chosen() != "jax":
 import jax
 import jax.export
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 import dtn_jax as dtn
 from dtn_core.errors import ShapeError
@@ -219,3 +220,38 @@ def test_scan_over_layers(tensors):
     for _ in range(3):
         looped = looped + dtn.tensor_attention(q, k, looped)
     assert close(scanned, looped)
+
+
+class TestMeshes:
+    """Loops whose carry says along which axes of a mesh it varies, or is sharded, though the mesh has one device."""
+
+    KNOBS = ({}, {"decay": 0.9}, {"product": "hadamard"}, {"normalize": "row", "chunk_size": 32})
+
+    @staticmethod
+    def run(x, knobs):
+        return dtn.tensor_attention(x, x, x, mask="causal", **knobs)
+
+    @pytest.mark.parametrize("knobs", KNOBS, ids=str)
+    def test_shard_map(self, rng, knobs):
+        x = jnp.asarray(rng.random((2, 600, 8)))
+        mesh = jax.make_mesh((1,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+        mapped = jax.shard_map(lambda x: self.run(x, knobs), mesh=mesh, in_specs=P("x"), out_specs=P("x"))
+        assert close(jax.jit(mapped)(x), self.run(x, knobs))
+
+    @pytest.mark.parametrize("knobs", KNOBS, ids=str)
+    def test_explicit_sharding(self, rng, knobs):
+        x = jnp.asarray(rng.random((2, 600, 8)))
+        mesh = jax.make_mesh((1,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
+        with jax.set_mesh(mesh):
+            found = jax.jit(lambda x: self.run(x, knobs))(jax.device_put(x, jax.NamedSharding(mesh, P("x"))))
+        assert close(found, self.run(x, knobs))
+
+    def test_gradients(self, rng):
+        x = jnp.asarray(rng.random((2, 600, 8)))
+        gradient = jax.jit(jax.grad(lambda x: (self.run(x, {"decay": 0.9}) ** 2).sum()))
+        expected = gradient(x)
+        mesh = jax.make_mesh((1,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
+        assert close(jax.shard_map(gradient, mesh=mesh, in_specs=P("x"), out_specs=P("x"))(x), expected)
+        mesh = jax.make_mesh((1,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
+        with jax.set_mesh(mesh):
+            assert close(gradient(jax.device_put(x, jax.NamedSharding(mesh, P("x")))), expected)

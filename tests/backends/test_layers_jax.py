@@ -90,6 +90,15 @@ def test_a_model_of_shapes_only_takes_a_seed():
         nnx.eval_shape(lambda: model(rngs=nnx.Rngs(0)))
 
 
+def test_weights_are_loaded_into_a_model_of_shapes_only(tmp_path):
+    made = lambda: dtn.TensorAttention(8, 2, seed=0)  # noqa: E731
+    dtn.save_weights(made(), tmp_path / "model.safetensors")
+    shapes = nnx.eval_shape(made)
+    dtn.load_weights(shapes, tmp_path / "model.safetensors")
+    x = jnp.ones((3, 8))
+    assert jnp.array_equal(shapes(x), made()(x))
+
+
 def test_dtype_is_the_type_of_the_computation_and_param_dtype_of_the_parameters():
     mixed = model(dtype=jnp.bfloat16)
     assert (mixed(IMAGES).dtype, mixed.head.weight.dtype) == (jnp.bfloat16, jnp.float32)

@@ -149,6 +149,11 @@ def test_a_file_cut_short_is_refused(framework, path):
     assert "is not a safetensors file" in refused(framework, path)
 
 
+def test_a_folder_is_refused(framework, path):
+    with pytest.raises(IsADirectoryError, match="is a folder, expected a safetensors file"):
+        framework.dtn.load_weights(model(framework), path.parent)
+
+
 def test_no_file_is_file_not_found(framework, path):
     with pytest.raises(FileNotFoundError, match=r"model\.safetensors: no such file"):
         framework.dtn.load_weights(model(framework), path)

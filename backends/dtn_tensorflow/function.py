@@ -15,6 +15,8 @@ from dtn_codegen.tensorflow import TARGET
 
 from .kernels import call
 
+_NOT_DENSE = (tf.RaggedTensor, tf.SparseTensor)
+
 
 class TensorFlowArrays:
     """Implements :class:`dtn_codegen.arrays.Arrays`."""
@@ -60,7 +62,29 @@ class TensorFlowFunction(Function):
     @tf.autograph.experimental.do_not_convert
     def __call__(self, *tensors: Any, **named: Any) -> Any:
         """As :meth:`dtn_codegen.function.Function.__call__`; nothing in it is for AutoGraph to convert."""
+        self.check_dense(tensors, named)
         return super().__call__(*tensors, **named)
+
+    @tf.autograph.experimental.do_not_convert
+    def init_state(self, *tensors: Any, **named: Any) -> Any:
+        """As :meth:`dtn_codegen.function.Function.init_state`."""
+        self.check_dense(tensors, named)
+        return super().init_state(*tensors, **named)
+
+    @tf.autograph.experimental.do_not_convert
+    def step(self, state: Any, *tensors: Any, **named: Any) -> tuple[Any, Any]:
+        """As :meth:`dtn_codegen.function.Function.step`."""
+        self.check_dense(tensors, named)
+        return super().step(state, *tensors, **named)
+
+    def check_dense(self, tensors: Sequence[Any], named: Mapping[str, Any]) -> None:
+        """Refuse what is not stored whole, which a plan for dense tensors of its shape would be recalled for."""
+        for name, value in (*zip(self.signature.tensors, tensors, strict=False), *named.items()):
+            if isinstance(value, _NOT_DENSE):
+                raise TypeError(
+                    f"{self.__name__}: {name} is a {type(value).__name__}, expected a dense tensor; sequences of "
+                    "several lengths go with padding_mask, or one after another with cu_seqlens"
+                )
 
     def convert(self, tensors: Sequence[Any], names: Sequence[str] = ()) -> tuple[Any, ...]:
         """Arguments as tensors."""

@@ -34,12 +34,13 @@ def call(
     native : callable
         The same operator as generated source, called as the kernels are.
     arguments : sequence
-        Tensors, and scalars and states that are numbers or tensors, in the kernels' order.  Scalars that are tensors
-        get gradients, which are native.
+        Tensors, or what TensorFlow makes tensors of, and scalars and states that are numbers or tensors, in the
+        kernels' order.  Scalars that are tensors get gradients, which are native.
     leading, sizes
         The leading axes that they broadcast to, and the sizes of the operator's axes; None where not known yet.
     """
     kernels = shapes.kernels
+    arguments = [tf.convert_to_tensor(x) if p.axes else x for p, x in zip(kernels.inputs, arguments, strict=True)]
     like = next(x for p, x in zip(kernels.inputs, arguments, strict=True) if p.axes)
     whole = _known(shapes, arguments, leading, sizes)
     leading, sizes = whole
@@ -95,14 +96,20 @@ def _differentiable(shapes: KernelShapes, native: Callable[..., Any], dtype: Any
     @tf.custom_gradient
     def function(*arrays: Any) -> Any:
         def gradient(*cotangents: Any) -> Any:
-            sizes = shapes.sizes([tuple(x.shape) for x in arrays])
-            if moved or kernels.why_no_gradient(sizes, dtype.name, _device(arrays[0])):
+            if moved or _lacks_gradient(shapes, dtype, arrays):
                 return _native_gradient(native, arrays, cotangents)
             return _kernel_gradient(shapes, native, dtype, arrays, cotangents)
 
         return _run(shapes, "forward", dtype, kernels.outputs, arrays, native), gradient
 
     return function
+
+
+def _lacks_gradient(shapes: KernelShapes, dtype: Any, arrays: Sequence[Any]) -> bool:
+    """Whether there is no kernel of the gradient; where sizes are not known while tracing, `_run` asks again."""
+    sizes = shapes.sizes([tuple(x.shape) for x in arrays])
+    known = all(sizes[axis] is not None for axis in sizes.keys() - {"batch", "heads"})
+    return known and bool(shapes.kernels.why_no_gradient(sizes, dtype.name, _device(arrays[0])))
 
 
 def _kernel_gradient(
@@ -160,12 +167,12 @@ def _run(
     arrays: Sequence[Any],
     native: Callable[..., Sequence[Any]],
 ) -> Any:
-    """Call a kernel now, or when the graph runs; ``native`` computes the same where there is nothing to walk along."""
+    """Call a kernel now, or when the graph runs; ``native`` computes the same where there is none for the sizes."""
     kinds = [tf.float32 if shapes.is_wide(param) else dtype for param in results]
 
     def run(*given: Any) -> list[Any]:
         sizes = shapes.sizes([tuple(x.shape) for x in given])
-        if 0 in sizes.values():
+        if 0 in sizes.values() or (direction == "backward" and _lacks_gradient(shapes, dtype, given)):
             return [tf.cast(x, kind) for x, kind in zip(native(*given), kinds, strict=True)]
         outputs = [_empty(shapes.inside(p, sizes), kind) for p, kind in zip(results, kinds, strict=True)]
         compute = shapes.kernels.forward if direction == "forward" else shapes.kernels.backward

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import weakref
 from collections.abc import Sequence
@@ -74,6 +75,16 @@ class _Ops:
 _OPS = _Ops()
 
 
+def _size(size: Any) -> Any:
+    """A size as an int, or as the scalar that it is until a graph runs."""
+    if not tf.is_tensor(size):
+        return operator.index(size)
+    known = tf.get_static_value(size)
+    if known is None and size.dtype.is_integer and size.shape.rank == 0:
+        return size
+    return operator.index(known)
+
+
 class Layer(layers.Adapter, keras.Layer):
     """Base of the layers: takes its definition's hyperparameters and Keras' own keywords.
 
@@ -105,7 +116,8 @@ class Layer(layers.Adapter, keras.Layer):
     ) -> None:
         super().__init__(name=name, dtype=dtype, trainable=trainable)
         self.definition = self.definition_type(*args, **hyperparameters)
-        self.supports_masking = self.definition.keeps_tokens
+        self.supports_masking = True
+        self.autocast = not self.definition.reads_integers  # tokens are not rounded, as in Keras' own Embedding
         start = layers.Seed.of(seed)
         self.seed = None if seed is None or start.path else start.entropy
         for own, parameter in self.definition.parameters().items():
@@ -115,6 +127,19 @@ class Layer(layers.Adapter, keras.Layer):
             setattr(self, own, variable)
         self.make_children(start, list, dtype=self.dtype_policy)
         self.built = True
+        self._recorded = False
+
+    def build(self, input_shape: Any) -> None:
+        """Nothing: weights do not depend on the input, whose shape Keras records for summaries and exports."""
+
+    @property
+    def input_dtype(self) -> str:
+        """The type that Keras gives the input, and an export expects."""
+        return "int32" if self.definition.reads_integers else str(super().input_dtype)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any = None) -> Any:
+        """The mask of the value: that of the input, where that has the same tokens."""
+        return previous_mask if self.definition.keeps_tokens else None
 
     def call(
         self,
@@ -124,6 +149,9 @@ class Layer(layers.Adapter, keras.Layer):
         training: bool | None = None,
     ) -> tf.Tensor:
         """The layer's value; ``padding_mask[..., n]`` is true for a real token, by default Keras' own mask."""
+        if not self._recorded and x.shape.rank is not None:  # Keras builds no layer that says it is built
+            self._recorded = True
+            self.build(tuple(x.shape))
         return self.definition.forward(_OPS, self, x, mask if padding_mask is None else padding_mask)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -149,15 +177,17 @@ class Layer(layers.Adapter, keras.Layer):
         """
         return self.definition.resume(_OPS, self, self._input(x), state)
 
+    @tf.autograph.experimental.do_not_convert
     def init_state(self, batch: Any = ()) -> Any:
         """The state before any token, a pytree of tensors of float32 or wider.
 
         Parameters
         ----------
-        batch : int or tuple of int or tf.Tensor
-            The axes before the tokens' axis, or an input that has them.
+        batch : int or tuple of int or tf.TensorShape or tf.Tensor
+            The axes before the tokens' axis, or an input that has them.  In a graph that does not know their sizes,
+            an input or scalars of ``tf.shape``.
         """
-        return self.resume(layers.no_tokens(self.definition, batch, self._zeros))[1]
+        return self.resume(layers.no_tokens(self.definition, batch, self._zeros, keras.ops.shape, _size))[1]
 
     @tf.autograph.experimental.do_not_convert
     def step(self, x: tf.Tensor, state: Any) -> tuple[tf.Tensor, Any]:
@@ -168,7 +198,7 @@ class Layer(layers.Adapter, keras.Layer):
         """The input as a tensor of the type to compute in, as Keras converts what a layer is called with."""
         return tf.convert_to_tensor(x) if self.definition.reads_integers else tf.cast(x, self.compute_dtype)
 
-    def _zeros(self, shape: tuple[int, ...]) -> tf.Tensor:
+    def _zeros(self, shape: tuple[Any, ...]) -> tf.Tensor:
         return tf.zeros(shape, tf.int32 if self.definition.reads_integers else self.compute_dtype)
 
     def get_config(self) -> dict[str, Any]:

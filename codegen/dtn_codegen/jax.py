@@ -122,7 +122,7 @@ def _turns(piece, repeats, places, joins, states, tokens, shared):
         states, results = jax.lax.scan(lambda s, part: jax.checkpoint(piece)(s, part, shared), states, split)
         return states, [_fold(jnp.moveaxis(y, 0, place - 1), place, repeats) for y, place in zip(results, joins)]
 
-    run = jax.custom_jvp(loop)
+    run = jax.custom_jvp(jax.jit(loop, inline=True))  # what is made for `_whole` is not computed, eagerly neither
     run.defjvp(lambda primals, tangents: jax.jvp(scan, primals, tangents))
     return run(states, tokens, shared)
 
@@ -180,16 +180,13 @@ def _pasts(first, added, whole, rank):
 # The carry of a loop keeps its type, which says along which axes of a mesh a value varies or is sharded: zeros that are
 # made of a shape do along none.
 _PLACED = '''
-def _placed(states, tensors, ranks):
-    """States of zeros that vary along the axes of a mesh, or are sharded, as the leading axes of tensors are."""
+def _placed(states, own, tensors, ranks):
+    """States with all leading axes of tensors, which vary along the axes of a mesh, or are sharded, as theirs do."""
     batch = 0
     for x, rank in zip(tensors, ranks):
         few = jnp.asarray(x)[(..., *[slice(0, 1)] * rank)].sum(tuple(range(-rank, 0)))
         batch = batch + jnp.where(False, few, 0)
-    return tuple(
-        jnp.broadcast_to(batch.reshape(*batch.shape, *[1] * (x.ndim - batch.ndim)), x.shape).astype(x.dtype)
-        for x in states
-    )
+    return tuple((x + batch[(..., *[None] * rank)]).astype(x.dtype) for x, rank in zip(states, own))
 '''
 
 _JOINED = '''
@@ -247,7 +244,7 @@ TARGET = Target(
     nonzero="jnp.where(_x == 0, jnp.inf, _x)",
     zeros="jnp.zeros(_shape, wide)",
     broadcast="jnp.broadcast_shapes(_shapes)",
-    placed="_placed(_zeros, _tensors, _ranks)",
+    placed="_placed(_states, _own, _tensors, _ranks)",
     prelude={
         "_expm": _EXPM,
         "_at_once": _AT_ONCE,

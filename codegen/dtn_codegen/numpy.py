@@ -48,6 +48,7 @@ _PASTS = '''
 def _pasts(first, added, whole, rank):
     """The states before each chunk and the one after the last, decayed by `whole` a chunk."""
     axis = added.ndim - 1 - rank
+    first = first + added[(..., slice(0, 0), *[slice(None)] * rank)].sum(axis)  # the leading axes of both
     place = first.ndim - rank
     pasts = np.empty((*first.shape[:place], added.shape[axis], *first.shape[place:]), first.dtype)
     factor = 1 if whole is None else _lift(whole[..., 0] if whole.ndim else whole, rank)

@@ -133,19 +133,26 @@ class ChunkedModule(Module):
             sizes = [ast.Name(self.name(axis), ast.Load()) for axis in state.axes]
             shape = ast.Tuple([ast.Starred(ast.Name("batch", ast.Load()), ast.Load()), *sizes], ast.Load())
             zeros.append(fill(self.target.zeros, _shape=shape, _like=self.expressions.like))
-        made: ast.expr = ast.Tuple(zeros, ast.Load())
-        if self.target.placed:
-            params = [*self.program.tensors, *self.program.scalars]
-            ranks = ast.Tuple([ast.Constant(len(param.axes)) for param in params], ast.Load())
-            tensors = _tuple([self.name(param.name) for param in params])
-            made = fill(self.target.placed, _zeros=made, _tensors=tensors, _ranks=ranks)
-            self.expressions.used["_placed"] = None
-        if not self.stream.resumable:
-            return [assign("batch", batch), assign("states", made)]
+        made = ast.Tuple(zeros, ast.Load())
         fresh: list[ast.stmt] = [assign("batch", batch), assign("states", made)]
+        if not self.stream.resumable:
+            return [*fresh, *self.placed()]
         test = ast.Compare(ast.Name(INITIAL, ast.Load()), [ast.Is()], [ast.Constant(None)])
         given = fill("tuple(_x)", _x=INITIAL)
-        return [ast.If(test, fresh, [assign("states", given)])]
+        return [ast.If(test, fresh, [assign("states", given)]), *self.placed()]
+
+    def placed(self) -> list[ast.stmt]:
+        """``states = _placed(states, ranks, tensors, ranks)``, where a framework keeps account of where values are."""
+        if not self.target.placed:
+            return []
+        params = [*self.program.tensors, *self.program.scalars]
+        own, ranks = (
+            ast.Tuple([ast.Constant(len(param.axes)) for param in each], ast.Load())
+            for each in (self.stream.states, params)
+        )
+        tensors = _tuple([self.name(param.name) for param in params])
+        self.expressions.used["_placed"] = None
+        return [assign("states", fill(self.target.placed, _states="states", _own=own, _tensors=tensors, _ranks=ranks))]
 
     def scan_call(self) -> ast.stmt:
         """``states, results = _run(chunk_size, states, tokens, constants)``."""

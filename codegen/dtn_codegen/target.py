@@ -102,7 +102,8 @@ class Target:
     zeros, broadcast : str
         Zeros of ``_shape``, and the common leading shape of ``_shapes``.
     placed : str
-        States ``_zeros`` where ``_tensors`` are whose numbers of own axes are ``_ranks``, if a framework keeps account.
+        ``_states`` with the leading axes of ``_tensors``, on the devices of these, if a framework keeps account;
+        ``_own`` and ``_ranks`` are the numbers of axes that are not leading.
     shape, scalar_shape : str
         Shape of a tensor ``_x``, and of a scalar argument that may be a number.
     power : str

@@ -15,7 +15,7 @@ _SCAN = '''
 def _scan(chunk, chunks, states, tokens, constants, places, joins, ranks, size):
     """Feed tokens to `chunk` in pieces of `size`, handing the states on; results are joined along `joins`."""
 
-    def piece(start):
+    def piece(start, size=size):
         if length and tf.is_tensor(start):  # of one known size, as XLA needs
             return [tf.gather(x, start + tf.range(size), axis=x.shape.rank + place) for x, place in zip(tokens, places)]
         rows = slice(start, start + size)
@@ -28,10 +28,14 @@ def _scan(chunk, chunks, states, tokens, constants, places, joins, ranks, size):
             states, results = chunk(states, piece(start), constants)
             pieces.append(results)
     else:
-        count = length // size if length else tf.maximum(tf.shape(tokens[0])[places[0]] // size, 1)
+        total = tf.shape(tokens[0])[places[0]] if length is None else length
+        count = tf.maximum(total // size, 1) if length is None else total // size
+        rest = total % size
+        # the rest comes first, of however few tokens: after it states have the leading axes that they keep in a loop
+        states, first = chunk(states, piece(0, rest), constants)
 
         def step(index, states, arrays):
-            states, results = chunk(states, piece(index * size), constants)
+            states, results = chunk(states, piece(rest + index * size), constants)
             return index + 1, states, [array.write(index, y) for array, y in zip(arrays, results)]
 
         arrays = [tf.TensorArray(states[0].dtype, count) for _ in joins]  # a token may be a mask
@@ -40,14 +44,13 @@ def _scan(chunk, chunks, states, tokens, constants, places, joins, ranks, size):
         _, states, arrays = tf.while_loop(
             lambda index, *_: index < count, step, (0, states, arrays), unknown, maximum_iterations=count
         )
-        last, results = chunk(states, piece(count * size), constants)
         joined = []
-        for array, y, place in zip(arrays, results, joins):
+        for array, place in zip(arrays, joins):
             y = tf.experimental.numpy.moveaxis(array.stack(), 0, place - 1)
             shape = tf.shape(y)
-            shape = tf.concat([shape[:place - 1], [-1], shape[tf.rank(y) + place + 1:]], 0)
-            joined.append(tf.reshape(y, shape))
-        pieces, states = [joined, results], last
+            fused = shape[place - 1] * shape[place]
+            joined.append(tf.reshape(y, tf.concat([shape[:place - 1], [fused], shape[tf.rank(y) + place + 1:]], 0)))
+        pieces = [first, joined]
     return states, [tf.concat(column, axis=place) for column, place in zip(zip(*pieces), joins)]
 '''
 
@@ -58,9 +61,10 @@ def _einsum(spec, *tensors):
     inputs, output = spec.replace("...", "").split("->")
     leading = [x.shape[: x.shape.rank - len(part)] for x, part in zip(tensors, inputs.split(","))]
     letters = "ZYXWVUTSRQPO"[: max(map(len, leading))]
-    columns = zip(*[[0] * (len(letters) - len(shape)) + list(shape) for shape in leading])
-    if any(1 in column and {*column} - {0, 1} for column in columns):
-        return tf.einsum(spec, *tensors)
+    for place in range(len(letters)):
+        sizes = [shape[-1 - place] for shape in leading if place < len(shape)]
+        if len({*sizes}) > 1 or sizes.count(None) > 1:  # sizes that are not known may differ
+            return tf.einsum(spec, *tensors)
     named = [letters[len(letters) - len(shape):] + part for shape, part in zip(leading, inputs.split(","))]
     return tf.einsum(",".join(named) + "->" + letters + output, *tensors)
 '''
@@ -195,10 +199,10 @@ def _pasts(first, added, whole, rank, reverse=False):
         last = first + tf.reduce_sum(added, axis=axis)
         return tf.expand_dims(first, -1 - rank) + _sums(added, axis, reverse), last
     factor = _lift(whole[..., 0] if whole.shape.rank else whole, rank)
+    none = tf.reduce_sum(added[(..., slice(0, 0), *[slice(None)] * rank)], -1 - rank)
+    first = first + none  # the leading axes of both, as a scan keeps them
     added = added + tf.zeros_like(tf.expand_dims(first, -1 - rank))
     pieces = tf.experimental.numpy.moveaxis(added, -1 - rank, 0)
-    for _ in range(first.shape.rank + 1 - pieces.shape.rank):  # leading axes that it lacks
-        pieces = tf.expand_dims(pieces, 1)
     pieces = tf.reverse(pieces, [0]) if reverse else pieces
     pieces = tf.concat([pieces, tf.zeros_like(first)[None]], 0)  # one piece more: tf.scan cannot stack none
     states = tf.scan(lambda state, piece: factor * state + piece, pieces, first)

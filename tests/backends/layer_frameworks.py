@@ -40,6 +40,10 @@ class Framework:
         """The layer's value by the framework's own compiler."""
         raise NotImplementedError
 
+    def array(self, x: np.ndarray) -> Any:
+        """A native array."""
+        raise NotImplementedError
+
     def to_numpy(self, parameter: Any) -> np.ndarray:
         """A native parameter."""
         raise NotImplementedError
@@ -114,6 +118,11 @@ class Torch(Framework):
         layer(torch.from_numpy(x)).square().sum().backward()
         return {name: parameter.grad.numpy() for name, parameter in layer.named_parameters()}
 
+    def array(self, x: np.ndarray) -> Any:
+        import torch
+
+        return torch.from_numpy(x)
+
     def to_numpy(self, parameter: Any) -> np.ndarray:
         return parameter.detach().numpy()
 
@@ -181,6 +190,11 @@ class Jax(Framework):
         flat = {".".join(map(str, path)): value for path, value in nnx.to_flat_state(found)}
         return {path: np.asarray(flat[path][...]) for path in paths}
 
+    def array(self, x: np.ndarray) -> Any:
+        import jax.numpy as jnp
+
+        return jnp.asarray(x)
+
     def to_numpy(self, parameter: Any) -> np.ndarray:
         return np.asarray(parameter[...])
 
@@ -218,6 +232,11 @@ class TensorFlow(Framework):
         paths = [path for path, _ in layer.definition.named_parameters()]
         found = tape.gradient(loss, [parameter_of(layer, path).value for path in paths])
         return {path: gradient.numpy() for path, gradient in zip(paths, found, strict=True)}
+
+    def array(self, x: np.ndarray) -> Any:
+        import tensorflow as tf
+
+        return tf.constant(x)
 
     def to_numpy(self, parameter: Any) -> np.ndarray:
         return parameter.numpy()

@@ -12,6 +12,7 @@ N, D, CHUNK = 11, 3, 4
 OPERATORS = {
     "trace": tensor_attention(mask="causal"),
     "decay": tensor_attention(mask="causal", decay=0.9),
+    "one after another": tensor_attention(mask="causal", product="hadamard", normalize=None, decay=0.9),
     "interaction": tensor_interaction(mask="causal", normalize=None),
     "ahla": catalogue["ahla"].build(),
 }
@@ -37,6 +38,34 @@ def test_leading_axes_that_broadcast(backend, rng, operator):
     tensors = [rng.normal(size=shape) for shape in ((3, 1, N, D), (2, N, D), (N, D))]
     expected = interpret(operator.program, *tensors, **operator.scalars)
     assert np.max(np.abs(computed(backend, operator, tensors) - expected)) <= 1e-10 * np.max(np.abs(expected))
+
+
+@pytest.mark.parametrize("axes", [(), (1,)], ids=str)
+@every_operator
+def test_a_state_that_all_sequences_of_a_batch_go_on_from(backend, rng, operator, axes):
+    head, tail = rng.normal(size=(3, *axes, CHUNK, D)), rng.normal(size=(3, 2, N, D))
+    wholes = np.concatenate([np.broadcast_to(head.reshape(3, 1, CHUNK, D), (3, 2, CHUNK, D)), tail], axis=-2)
+    expected = interpret(operator.program, *wholes, **operator.scalars)[:, CHUNK:]
+    function = backend.dtn.compile(operator)
+    _, state = function(*map(backend.array, head), return_state=True)
+    got = backend.numpy(function(*map(backend.array, tail), initial_state=state, chunk_size=CHUNK))
+    assert np.max(np.abs(got - expected)) <= 1e-10 * np.max(np.abs(expected))
+
+
+@every_operator
+def test_the_gradient_of_such_a_state_is_the_sum_over_the_batch(gradients, rng, operator):
+    function = gradients.dtn.compile(operator)
+    tail = rng.normal(size=(3, 2, N, D))
+    _, state = function(*map(gradients.array, rng.normal(size=(3, CHUNK, D))), return_state=True)
+    state = [np.array(gradients.numpy(part)) for part in state]
+    weights = rng.normal(size=(2, N, D))
+
+    def loss(*state):
+        return gradients.loss(function(*map(gradients.array, tail), initial_state=state, chunk_size=CHUNK), weights)
+
+    each = gradients.gradients(loss, [np.stack([part, part]) for part in state])
+    for found, wanted in zip(gradients.gradients(loss, state), each, strict=True):
+        assert np.max(np.abs(found - wanted.sum(0))) <= 1e-10 * np.max(np.abs(wanted))
 
 
 def test_a_matrix_exponential_of_a_token_does_not_depend_on_the_size_of_others(backend, rng):

@@ -111,6 +111,16 @@ def test_the_state_before_any_token_is_found_from_a_size_axes_or_an_example(fram
         made.init_state("three")
 
 
+def test_an_integer_that_is_an_array_is_a_size(framework):
+    made = make(framework, "TensorAttention", LAYERS["attention"][1])
+    wanted = [leaf.shape for leaf in framework.leaves(framework.init_state(made, 3))]
+    for batch in (np.int64(3), np.array(3), framework.array(np.array(3)), (np.int64(3),)):
+        assert [leaf.shape for leaf in framework.leaves(framework.init_state(made, batch))] == wanted
+    for wrong in (np.float32(3), np.array([3, 3]), np.array(-1)):
+        with pytest.raises(ValueError, match="batch: got "):
+            made.init_state(wrong)
+
+
 @pytest.mark.parametrize(
     ("layer", "given", "why"),
     [

@@ -161,3 +161,66 @@ def test_a_layer_says_the_shape_of_its_value():
     layer = dtn.TensorAttention(embed_dim=16, num_heads=4)
     assert tuple(layer.compute_output_shape((None, 9, 16))) == (None, 9, 16)
     assert tuple(keras.layers.TimeDistributed(layer)(keras.Input((2, 9, 16))).shape) == (None, 2, 9, 16)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_a_model_that_was_called_is_exported(policy, tmp_path):
+    """Keras exports a model of the shape that it was built for, which is that of its first call."""
+    tokens = np.array([[257, 1001, 4097]], np.int32)
+    for own, inputs in (
+        (model(dtype=policy), tf.cast(IMAGES, policy.removeprefix("mixed_"))),
+        (dtn.DeepTensorLM(vocab_size=5000, embed_dim=8, num_heads=2, depth=1, dtype=policy, seed=0), tokens),
+    ):
+        expected = own(inputs)
+        own.export(tmp_path / own.name, verbose=False)
+        loaded = tf.saved_model.load(tmp_path / own.name)
+        close(loaded.serve(inputs), expected, 0)
+
+
+def test_a_summary_has_the_shapes_of_what_was_called():
+    own, lines = model(), []
+    own.summary(print_fn=lines.append)
+    assert "?" in "".join(lines)
+    own(IMAGES)
+    lines.clear()
+    own.summary(print_fn=lines.append)
+    assert "(3, 10)" in "".join(lines)
+    assert "?" not in "".join(lines)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_tokens_that_are_floating_numbers_are_not_rounded(policy):
+    tokens = np.array([[257, 1001, 4097]])
+    lm = dtn.DeepTensorLM(vocab_size=5000, embed_dim=8, num_heads=2, depth=1, dtype=policy, seed=0)
+    for layer in (lm, lm.embedding):
+        close(layer(tokens.astype(np.float32)), layer(tokens), 0)
+
+
+def test_a_layer_that_uses_up_the_mask_says_so(recwarn):
+    x = keras.layers.Masking()(np.concatenate([TOKENS, np.zeros_like(TOKENS)], axis=1))
+    value = dtn.MeanPool()(x)
+    close(value, TOKENS.mean(1))
+    assert getattr(value, "_keras_mask", None) is None
+    assert not [warning for warning in recwarn if "masking" in str(warning.message)]
+
+
+class TestStateOfAnUnknownBatch:
+    layer = dtn.TensorAttention(8, 2, mask="causal", decay=0.9, seed=0)
+
+    def traced(self, function):
+        return tf.function(function, input_signature=[tf.TensorSpec([None, None, 8])], autograph=False)
+
+    @pytest.mark.parametrize(
+        "batch",
+        [lambda x: x, lambda x: tf.shape(x)[0], lambda x: (tf.shape(x)[0],)],
+        ids=["an input", "a size", "axes"],
+    )
+    def test_in_a_graph(self, batch):
+        run = self.traced(lambda x: self.layer.resume(x, self.layer.init_state(batch(x)))[0])
+        close(run(TOKENS), self.layer(TOKENS))
+
+    def test_a_shape(self):
+        states = self.layer.init_state(tf.TensorShape([3]))
+        assert [x.shape for x in states] == [x.shape for x in self.layer.init_state(3)]
+        with pytest.raises(ValueError, match=r"batch: got TensorShape\(\[None\]\), expected .* or an input"):
+            self.traced(lambda x: self.layer.init_state(x.shape[:1])[0])(TOKENS)

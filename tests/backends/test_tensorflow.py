@@ -65,6 +65,44 @@ class TestFunction:
         four = [x[None] for x in tensors]
         assert close(run(*four), dtn.tensor_attention(*four))
 
+    @pytest.mark.parametrize("knobs", [{"normalize": "row"}, {"product": "hadamard"}], ids=str)
+    def test_leading_axes_of_unknown_size_broadcast(self, tensors, knobs):
+        q, k, v = tensors
+        run = tf.function(lambda *t: dtn.tensor_attention(*t, **knobs), input_signature=[unknown(None, None, 3)] * 3)
+        for three in ((q, k[:1], v), (q[:1], k, v[:1]), (q, k, v)):
+            assert close(run(*three), dtn.tensor_attention(*three, **knobs))
+
+    def test_decays_of_unknown_number_broadcast(self, tensors):
+        run = tf.function(
+            lambda decay, *t: dtn.tensor_attention(*t, mask="causal", decay=decay),
+            input_signature=[unknown(None), *[unknown(None, None, 3)] * 3],
+        )
+        for decay in ([0.9], [0.9, 0.5]):
+            decay = tf.constant(decay, tf.float64)
+            assert close(run(decay, *tensors), dtn.tensor_attention(*tensors, mask="causal", decay=decay))
+
+    @pytest.mark.parametrize("size", [0, 2])
+    def test_no_tokens_of_unknown_features(self, size):
+        knobs = {"mask": "causal", "product": "hadamard"}
+        signature = [unknown(None, 3), unknown(None, 3), unknown(None, None)]
+        run = tf.function(lambda *t: dtn.tensor_attention(*t, **knobs), input_signature=signature)
+        for n in (0, 4):
+            assert run(*np.ones((2, n, 3)), np.ones((n, size))).shape == (n, size)
+
+    @pytest.mark.parametrize("jit_compile", [False, True])
+    @pytest.mark.parametrize("length", [None, 11])
+    @pytest.mark.parametrize("product", ["matmul", "hadamard"])
+    def test_a_state_that_a_batch_goes_on_from(self, rng, product, length, jit_compile):
+        function = dtn.compile(tensor_attention(mask="causal", decay=0.9, product=product))
+        _, state = function(*rng.normal(size=(3, 5, 3)), return_state=True)
+
+        def resumed(*t):
+            return function(*t, initial_state=state, chunk_size=4)
+
+        x = rng.normal(size=(3, 2, 11, 3))
+        signature = [unknown(2, length, 3)] * 3
+        assert close(tf.function(resumed, jit_compile=jit_compile, input_signature=signature)(*x), resumed(*x))
+
     def test_the_static_shape_of_the_result_is_known_where_the_arguments_are(self):
         run = tf.function(lambda *t: dtn.tensor_attention(*t), input_signature=[unknown(2, None, 3)] * 3)
         assert run.get_concrete_function().structured_outputs.shape.as_list() == [2, None, 3]
@@ -175,6 +213,24 @@ def test_numpy_arrays_are_taken(tensors):
     got = dtn.tensor_attention(*(x.numpy() for x in tensors))
     assert tf.is_tensor(got)
     assert close(got, dtn.tensor_attention(*tensors))
+
+
+@pytest.mark.parametrize("make", [tf.RaggedTensor.from_tensor, tf.sparse.from_dense])
+def test_tensors_that_are_not_dense_are_refused_by_name(tensors, make):
+    q, k, v = tensors
+    dtn.tensor_attention(q, k, v)  # a plan for dense tensors is not for others of their shape
+    function = dtn.compile(tensor_attention(mask="causal"))
+    state = function.init_state(q, k, v)
+    for refused in (
+        lambda: dtn.tensor_attention(q, make(k), v),
+        lambda: dtn.tensor_attention(q, k=make(k), v=v),
+        lambda: function.init_state(q, make(k), v),
+        lambda: function.step(state, q[:, 0], make(k[:, 0]), v[:, 0]),
+    ):
+        with pytest.raises(TypeError, match="tensor_attention: k is a (Ragged|Sparse)Tensor, expected a dense tensor"):
+            refused()
+    with pytest.raises(TypeError, match="tensor_attention: padding_mask is a (Ragged|Sparse)Tensor"):
+        dtn.tensor_attention(q, k, v, padding_mask=make(q[..., 0]))
 
 
 def test_a_saved_model(tensors, tmp_path):

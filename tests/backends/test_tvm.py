@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import importlib.util
 
@@ -137,6 +138,39 @@ def test_forward_mode_in_tensorflow_is_refused(kernels):
         pytest.raises(NotImplementedError, match="no forward mode"),
     ):
         kernels.dtn.tensor_attention(q, k, v, implementation="tvm", **CAUSAL)
+
+
+@pytest.mark.parametrize("kind", ["numpy", "keras"])
+def test_what_tensorflow_makes_tensors_of_is_taken_again_and_again(kernels, kind):
+    if kernels.name != "tensorflow":
+        pytest.skip("no other framework converts its arguments")
+    keras = importlib.import_module("keras")
+    tensors = given(kernels, *[(2, 8, 16)] * 3)
+    others = [x.numpy() if kind == "numpy" else keras.Variable(x) for x in tensors]
+    function = compiled(kernels, **DECAYED)
+    _, state = function("native")(*tensors, return_state=True)
+    options = {"padding_mask": MASK, "initial_state": type(state)(*(x.numpy() for x in state))}
+    wanted = function("native")(*tensors, **options)
+    run = function("tvm")
+    for _ in range(2):
+        close(kernels, run(*others, **options), wanted)
+
+
+@pytest.mark.parametrize("size", [8, 700], ids=["a kernel", "no kernel"])
+@pytest.mark.parametrize("known", [(2, 9, None), (None, None, None)], ids=str)
+def test_gradients_of_tensors_whose_features_a_graph_does_not_know(kernels, known, size):
+    if kernels.name != "tensorflow":
+        pytest.skip("TensorSpec is TensorFlow's")
+    (x,) = given(kernels, (2, 9, size))
+
+    def gradient(x, implementation):
+        with kernels.tf.GradientTape() as tape:
+            tape.watch(x)
+            loss = kernels.tf.reduce_sum(kernels.dtn.tensor_attention(x, x, x, implementation=implementation, **CAUSAL))
+        return tape.gradient(loss, x)
+
+    graph = kernels.tf.function(lambda x: gradient(x, "tvm"), input_signature=[kernels.tf.TensorSpec(known)])
+    close(kernels, graph(x), gradient(x, "native"), 1e-4)
 
 
 class TestStates:

@@ -294,11 +294,12 @@ class Function:
         values = []
         for name in signature.scalars:
             value = signature.scalar(name, named)
-            number = isinstance(value, int | float | complex)
-            if isinstance(value, complex) or (not number and dtype_name(value).startswith("complex")):
+            if isinstance(value, complex):
                 signature.check_complex_scalar(name, self.is_complex(*signature.typed(tensors)))
-            if not number:
+            elif not isinstance(value, int | float):
                 if shapes is not None:
+                    if dtype_name(value).startswith("complex"):
+                        signature.check_complex_scalar(name, self.is_complex(*signature.typed(tensors)))
                     signature.check_scalar_shape(name, tuple(value.shape), shapes)
                 if name in signature.decays:
                     signature.check_decays(name, self.arrays.numbers(value, wait=shapes is not None))

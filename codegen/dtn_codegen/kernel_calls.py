@@ -108,7 +108,7 @@ def _check(
     kernels = function.variant(Variant(padded, resumed, chunk_size))
     shapes = shapes_of(given)
     sizes = axis_sizes(kernels.program, shapes, function.layout)
-    leading = leading_axes(kernels.program, shapes, function.layout, function.signature.scalar_shapes(named))
+    leading = leading_axes(kernels.program, shapes, function.layout, function.signature.scalar_shapes(named, shapes))
     if function.check_dtypes(given):
         raise ValueError(f"{_refused(function)} with complex tensors; implementation='native' can")
     dtypes = list(dict.fromkeys(dtype_name(tensor) for tensor in tensors))

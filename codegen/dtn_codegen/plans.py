@@ -69,7 +69,10 @@ def key_of(
     """What of a call decides how it is computed: shapes and dtypes, and which options are given."""
     key: Any = tuple([(tensor.shape, tensor.dtype) for tensor in tensors])
     if named:
-        key = key, tuple([(name, getattr(value, "shape", None)) for name, value in named.items()])
+        scalars = [
+            (name, getattr(value, "shape", None), getattr(value, "dtype", None)) for name, value in named.items()
+        ]
+        key = key, tuple(scalars)
     if padding_mask is None and initial_state is None and not return_state and chunk_size is None:
         return key
     mask = None if padding_mask is None else (padding_mask.shape, padding_mask.dtype)

@@ -121,14 +121,15 @@ class Signature:
 
     def leading(self, shapes: Sequence[tuple[Any, ...]], named: Mapping[str, Any] | None = None) -> tuple[Any, ...]:
         """The leading axes of tensors, those of ``shapes`` that come first, and of the ``named`` scalars."""
-        scalars = self.scalar_shapes(named) if named else {}
-        for name, shape in scalars.items():
-            self.check_scalar_shape(name, shape, shapes)
+        scalars = self.scalar_shapes(named, shapes) if named else {}
         return leading_axes(self.program, shapes[: len(self.tensors)], self.layout, scalars)
 
-    def scalar_shapes(self, named: Mapping[str, Any]) -> dict[str, tuple[Any, ...]]:
-        """The shapes of the scalar arguments, ``()`` of a number."""
-        return {name: tuple(getattr(named.get(name), "shape", ())) for name in self.scalars}
+    def scalar_shapes(self, named: Mapping[str, Any], shapes: Sequence[tuple[Any, ...]]) -> dict[str, tuple[Any, ...]]:
+        """The shapes of the scalar arguments, ``()`` of a number, each held against tensors of ``shapes``."""
+        found = {name: tuple(getattr(named.get(name), "shape", ())) for name in self.scalars}
+        for name, shape in found.items():
+            self.check_scalar_shape(name, shape, shapes)
+        return found
 
     def typed(self, arrays: Sequence[Any]) -> tuple[list[str], list[Any]]:
         """Names and arrays of the tensors that are not masks."""

@@ -108,11 +108,12 @@ def check_state(
     if not isinstance(given, tuple) or len(given) != len(names):
         count = f" of {len(given)}" if isinstance(given, tuple) else ""
         raise TypeError(f"{operator}: initial_state is a {kind}{count}, expected {len(names)} tensors: {names}")
+    dtypes = state_dtypes(arrays)
     for name, axes, tensor in zip(names, streamed.axes, given, strict=True):
         if not hasattr(tensor, "shape"):
             raise TypeError(f"{operator}: state {name} is a {type(tensor).__name__}, expected a tensor")
-        if dtype_name(tensor) not in state_dtypes(arrays):
-            got, wanted = dtype_name(tensor), " or ".join(state_dtypes(arrays))
+        if dtype_name(tensor) not in dtypes:
+            got, wanted = dtype_name(tensor), " or ".join(dtypes)
             raise TypeError(f"{operator}: state {name} has dtype {got}, expected {wanted} for these tensors")
         if sizes is None or leading is None:
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -225,14 +225,12 @@ def seconds(text: str, option: str) -> float:
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
-def number(value: float) -> float:
-    """What an option is given that is compared with its bounds: nothing is below or above NaN.
+def limit(help: str, least: float) -> Any:
+    """An option that is a number of seconds, from ``least`` on; NaN, which no bound excludes, is refused."""
+    return typer.Option(min=least, max=MAX_SECONDS, callback=_number, metavar="SECONDS", help=help)
 
-    Raises
-    ------
-    typer.BadParameter
-        For NaN.
-    """
+
+def _number(value: float) -> float:
     if math.isnan(value):
         raise typer.BadParameter(f"{value} is not a number")
     return value

@@ -95,16 +95,7 @@ def emit(op: Op, backend: Backend, complex: Complex = False, layout: Layout = ".
 
 @app.command(epilog="Example: dtn doctor")
 def doctor(
-    timeout: Annotated[
-        float,
-        typer.Option(
-            min=1,
-            max=arguments.MAX_SECONDS,
-            callback=arguments.number,
-            metavar="SECONDS",
-            help="For examining one framework.",
-        ),
-    ] = 120,
+    timeout: Annotated[float, arguments.limit("For examining one framework.", 1)] = 120,
 ) -> None:
     """Show what is installed, in which version, on which devices, and the command that installs what is missing."""
     from .doctor import print_report

@@ -44,12 +44,7 @@ def run(
     time_budget: Annotated[
         str | None, typer.Option(metavar="TIME", help="As in 90s, 10m, 1h; by default until all are measured.")
     ] = None,
-    timeout: Annotated[
-        float,
-        typer.Option(
-            min=1, max=arguments.MAX_SECONDS, callback=arguments.number, metavar="SECONDS", help="For one candidate."
-        ),
-    ] = 60,
+    timeout: Annotated[float, arguments.limit("For one candidate.", 1)] = 60,
     engine: Annotated[
         str,
         typer.Option(
@@ -114,16 +109,7 @@ def measure(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="JSON", help="The results.", dir_okay=False)] = Path(
         "results.json"
     ),
-    budget: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=arguments.MAX_SECONDS,
-            callback=arguments.number,
-            metavar="SECONDS",
-            help="No candidate is begun later.",
-        ),
-    ] = 300,
+    budget: Annotated[float, arguments.limit("No candidate is begun later.", 0)] = 300,
 ) -> None:
     """Measure a bundle on this machine; an interrupted run goes on where it stopped."""
     raise typer.Exit(kernel_tools("commands").run_measure(bundle, output, budget))

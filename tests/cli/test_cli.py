@@ -226,8 +226,9 @@ def test_a_file_may_begin_with_a_byte_order_mark(dtn, tmp_path):
 
 def test_what_the_locale_cannot_encode_is_replaced():
     plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONIOENCODING"}
     command = [sys.executable, "-m", "dtn_core.cli", "ops"]
-    child = subprocess.run(command, capture_output=True, env={**os.environ, **plain})
+    child = subprocess.run(command, capture_output=True, env={**inherited, **plain})
     assert (child.returncode, child.stderr) == (0, b"")
     assert b"?" in child.stdout
     assert child.stdout.isascii()

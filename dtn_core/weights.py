@@ -47,10 +47,17 @@ def save(model: Any, path: str | os.PathLike[str], to_numpy: Callable[[Any], NDA
     ------
     TypeError
         If ``model`` is not a layer of this library.
+    FileNotFoundError
+        If the folder of ``path`` is not there; IsADirectoryError where ``path`` is a folder.
     WeightsError
         If the parameters have a type that safetensors has no name for.
     """
     definition = definition_of(model)
+    target = Path(path)
+    if target.is_dir():
+        raise IsADirectoryError(f"{target} is a folder, expected the name of a file")
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"{target}: there is no folder {target.parent}")
     axes = {name: parameter.axis_names for name, parameter in definition.named_parameters()}
     arrays = {name: np.ascontiguousarray(to_numpy(parameter_of(model, name))) for name in axes}
     metadata = {
@@ -59,7 +66,6 @@ def save(model: Any, path: str | os.PathLike[str], to_numpy: Callable[[Any], NDA
         "layer": type(definition).__name__,
         "axes": json.dumps(axes),
     }
-    target = Path(path)
     beside = target.with_name(f"{target.name}.{secrets.token_hex(4)}.partial")
     try:
         save_file(arrays, beside, metadata=metadata)

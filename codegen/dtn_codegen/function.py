@@ -406,7 +406,7 @@ class Function:
 
         dtype = "float32"
         if tensors:
-            arrays = self.convert(tensors)
+            arrays = self.convert(self.signature.bind(tensors, {})[0])
             found = axis_sizes(self.operator.program, shapes_of(arrays), self.layout)
             sizes = {axis: size for axis, size in found.items() if size is not None}
             dtype = dtype_name(arrays[0])

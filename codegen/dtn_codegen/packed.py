@@ -300,7 +300,10 @@ def _starts(function: Function, cu_seqlens: Any, total: int | None) -> tuple[int
     def refuse(message: str) -> ValueError:
         return ValueError(f"{function.__name__}: {message}")
 
-    if isinstance(cu_seqlens, list | tuple | np.ndarray):
+    if isinstance(cu_seqlens, str | bytes) or not (isinstance(cu_seqlens, Sequence) or hasattr(cu_seqlens, "shape")):
+        kind = type(cu_seqlens).__name__
+        raise TypeError(f"{function.__name__}: cu_seqlens is a {kind}, expected integers [N + 1]: a list or a vector")
+    if isinstance(cu_seqlens, Sequence | np.ndarray):
         values: np.ndarray | None = np.asarray(cu_seqlens)
     else:
         values = function.arrays.numbers(cu_seqlens, wait=True)

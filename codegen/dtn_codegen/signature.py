@@ -67,6 +67,8 @@ class Signature:
                 raise TypeError(f"{self.name}: tensor argument {name} is missing")
             found.append(named.pop(name))
         unexpected = [name for name in named if name not in self.scalars]
+        if unexpected and unexpected[0] in self.tensors:
+            raise TypeError(f"{self.name}: {unexpected[0]} is given twice, by its place and by name")
         if unexpected:
             known = ", ".join((*self.tensors, *self.scalars))
             raise TypeError(f"{self.name}: unexpected argument {unexpected[0]!r}; known: {known}")

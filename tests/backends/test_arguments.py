@@ -442,7 +442,7 @@ class TestRefusals:
 
     def test_an_argument_twice(self, backend):
         (q, k, v) = self.ones(backend, (5, 3), (5, 3), (5, 2))
-        with pytest.raises(TypeError, match="q"):
+        with pytest.raises(TypeError, match="q is given twice, by its place and by name"):
             backend.dtn.compile(tensor_attention())(q, k, v, q=q)
 
     @pytest.mark.parametrize("implementation", ["cuda", "", "Native", 3])
@@ -511,6 +511,8 @@ class TestCompile:
         assert explanation.sizes == {"n": 7, "d": D, "e": E}
         assert explanation.dtype == "float32"
         assert explanation.backend == backend.name
+        with pytest.raises(TypeError, match="tensor argument k is missing"):
+            compiled.explain(tensors[0])
 
     def test_a_list_of_numbers_is_an_array_where_the_framework_takes_it_for_one(self, backend):
         run = backend.dtn.compile(self.TEXT)

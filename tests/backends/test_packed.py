@@ -111,6 +111,19 @@ class TestValues:
         own = backend.dtn.tensor_attention(*tensors, cu_seqlens=backend.array(np.array([0, 2, 5]), dtype))
         assert np.array_equal(backend.numpy(own), backend.numpy(listed))
 
+    def test_a_range(self, backend, rng):
+        tensors = [backend.array(x) for x in inputs(rng, 4, D, D, E)]
+        listed = backend.dtn.tensor_attention(*tensors, cu_seqlens=[0, 2, 4])
+        ranged = backend.dtn.tensor_attention(*tensors, cu_seqlens=range(0, 6, 2))
+        assert np.array_equal(backend.numpy(ranged), backend.numpy(listed))
+
+    @pytest.mark.parametrize("starts", ["0, 2, 5", 5, {0: 2}])
+    def test_what_is_no_vector_is_named(self, backend, rng, starts):
+        tensors = [backend.array(x) for x in inputs(rng, 5, D, D, E)]
+        kind = type(starts).__name__
+        with pytest.raises(TypeError, match=rf"cu_seqlens is a {kind}, expected integers \[N \+ 1\]"):
+            backend.dtn.tensor_attention(*tensors, cu_seqlens=starts)
+
     def test_arguments_by_name(self, backend, rng):
         q, k, v = (backend.array(x) for x in inputs(rng, 5, D, D, E))
         run = backend.dtn.compile(tensor_attention())

@@ -152,6 +152,14 @@ def test_a_file_cut_short_is_refused(framework, path):
 def test_a_folder_is_refused(framework, path):
     with pytest.raises(IsADirectoryError, match="is a folder, expected a safetensors file"):
         framework.dtn.load_weights(model(framework), path.parent)
+    with pytest.raises(IsADirectoryError, match="is a folder, expected the name of a file"):
+        framework.dtn.save_weights(model(framework), path.parent)
+
+
+def test_a_folder_that_is_not_there_is_named(framework, path):
+    with pytest.raises(FileNotFoundError, match="there is no folder .*absent"):
+        framework.dtn.save_weights(model(framework), path.parent / "absent" / path.name)
+    assert not list(path.parent.iterdir())
 
 
 def test_no_file_is_file_not_found(framework, path):

@@ -20,6 +20,7 @@ import torch._dynamo.testing
 from torch.utils.checkpoint import checkpoint
 
 import dtn_torch as dtn
+from dtn_codegen import loading
 from dtn_core.operators import tensor_attention, tensor_interaction
 from dtn_torch import packs
 
@@ -179,6 +180,14 @@ class TestCompile:
     def test_the_functional_interface(self, tensors, knobs):
         run = torch.compile(lambda q, k, v: dtn.tensor_attention(q, k, v, **knobs), fullgraph=True, backend="aot_eager")
         assert torch.allclose(run(*tensors), dtn.tensor_attention(*tensors, **knobs), rtol=1e-9)
+
+    def test_an_operator_after_which_many_were_made(self, tensors, monkeypatch):
+        monkeypatch.setattr(loading, "MAX_RECENT", 2)
+        operator = dtn.compile(tensor_attention(scale=0.3))
+        expected = operator(*tensors)
+        for scale in range(1, 5):
+            dtn.compile(tensor_attention(scale=scale))(*tensors)
+        assert torch.allclose(torch.compile(operator, fullgraph=True, backend="aot_eager")(*tensors), expected)
 
     @every_variant
     def test_a_compiled_operator(self, tensors, knobs):

@@ -68,7 +68,10 @@ def save(model: Any, path: str | os.PathLike[str], to_numpy: Callable[[Any], NDA
     }
     beside = target.with_name(f"{target.name}.{secrets.token_hex(4)}.partial")
     try:
+        beside.touch()
+        mode = beside.stat().st_mode
         save_file(arrays, beside, metadata=metadata)
+        beside.chmod(mode)  # save_file makes a file that nobody else reads
         os.replace(beside, target)
     except SafetensorError as error:
         raise WeightsError(f"{target}: {error}") from None

@@ -167,6 +167,13 @@ def test_no_file_is_file_not_found(framework, path):
         framework.dtn.load_weights(model(framework), path)
 
 
+def test_others_read_the_file_where_they_read_any(framework, path):
+    framework.dtn.save_weights(model(framework), path)
+    other = path.parent / "other"
+    other.touch()
+    assert path.stat().st_mode == other.stat().st_mode
+
+
 def test_what_is_not_a_layer_is_refused(framework, path):
     with pytest.raises(TypeError, match="expected a layer of deep-tensor-network, got dict"):
         framework.dtn.save_weights({}, path)

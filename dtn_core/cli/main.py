@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import typer
@@ -16,6 +20,7 @@ from .commands import app
 FAILED = 1
 USAGE = 2
 INTERRUPTED = 130
+TERMINATED = 143
 
 # The base of all usage errors is click's; Typer depends on click or, in newer versions, carries its own copy.
 _USAGE_ERROR: type[Any] = typer.BadParameter.__mro__[2]
@@ -34,6 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         Exit status: 0, or 1 for what could not be done, 2 for a command line that makes no sense, 130 after Ctrl-C.
 
+    Raises
+    ------
+    SystemExit
+        Of status 143 after SIGTERM.
+
     Examples
     --------
     >>> main(["explain", "tensor_attention", "--shape", "n=many"])   # prints to stderr
@@ -44,7 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a locale's encoding may lack characters of what we print
             stream.reconfigure(errors="replace")
     try:
-        status = app(args=given, prog_name="dtn", standalone_mode=False)
+        with _ended_by_signal():
+            status = app(args=given, prog_name="dtn", standalone_mode=False)
         sys.stdout.flush()
     except _USAGE_ERROR as error:
         message = error.format_message().rstrip(".")
@@ -62,6 +73,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if status == INTERRUPTED:  # Typer's own answer to Ctrl-C
         return _complain("interrupted", INTERRUPTED)
     return status if isinstance(status, int) else 0
+
+
+@contextmanager
+def _ended_by_signal() -> Iterator[None]:
+    """Lets SIGTERM unwind the stack as Ctrl-C does, so that no child process and no file is left behind."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield
+        return
+
+    def unwind(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(TERMINATED)
+
+    previous = signal.signal(signal.SIGTERM, unwind)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _command(given: list[str]) -> str:

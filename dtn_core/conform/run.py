@@ -14,7 +14,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from ..demo.run import ended_by_signal
 from .backends import Backend
 from .cells import Cell, Choice, matrix, sampled
 from .operators import Case
@@ -94,11 +93,10 @@ def run(request: Request, out: Path) -> int:
     found = Matrix(sources=sources)
     found.put(earlier)
     started = time.monotonic()
-    with ended_by_signal():
-        try:
-            _run_all(request, found, out, console)
-        finally:  # after Ctrl-C too: what was done is kept
-            _save(found, out, request)
+    try:
+        _run_all(request, found, out, console)
+    finally:  # after Ctrl-C too: what was done is kept
+        _save(found, out, request)
     cells = ordered(found.cells.values())
     write_pages(out, cells, found.sources, request.seed)
     print_summary(console, cells, time.monotonic() - started, request.seed)

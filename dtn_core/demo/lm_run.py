@@ -20,7 +20,7 @@ from .lm_report import draw, print_report, write_json
 from .lm_result import Continuation, LMRun, Stretch, checks
 from .lm_training import STRETCHES
 from .process import DemoError, FrameworkError, FrameworkProcess
-from .run import PLAIN_WIDTH, ended_by_signal
+from .run import PLAIN_WIDTH
 
 MIXER, TWINS = "tensor", ("linear", "softmax")
 
@@ -93,8 +93,7 @@ def run(
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=PLAIN_WIDTH)
-    with ended_by_signal():
-        found = _train_all(chosen, recipe, out, console)
+    found = _train_all(chosen, recipe, out, console)
     streamed = Continuation(chosen[0].name, found.stretches, found.state_bytes)
     held = checks(found.runs, found.samples, streamed)
     print_report(console, found.runs, recipe.prompt + found.samples[chosen[0].name], streamed, held)

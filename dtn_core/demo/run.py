@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from rich.console import Console
@@ -25,7 +22,6 @@ from .result import Run, Transfer, checks, logit_difference
 MIXER, TWIN = "tensor", "softmax"
 MODEL = {"image_size": (8, 8), "patch_size": 2, "num_classes": 10, "embed_dim": 48, "num_heads": 4, "depth": 2}
 PLAIN_WIDTH = 100
-TERMINATED = 143
 
 
 def run(*, frameworks: Sequence[str] | None = None, epochs: int = 30, out: Path = Path("."), seed: int = 0) -> int:
@@ -58,8 +54,7 @@ def run(*, frameworks: Sequence[str] | None = None, epochs: int = 30, out: Path 
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=PLAIN_WIDTH)
-    with ended_by_signal():
-        runs, transfers = _train_all(chosen, recipe, out, console)
+    runs, transfers = _train_all(chosen, recipe, out, console)
     found = checks(runs, transfers)
     print_report(console, runs, transfers, found)
     for absent in missing:
@@ -156,20 +151,3 @@ def _exchange(processes: Mapping[str, FrameworkProcess], recipe: Recipe, scratch
         for computed_in, values in logits.items():
             transfers.append(Transfer(trained_in, computed_in, logit_difference(values, logits[trained_in])))
     return transfers
-
-
-@contextmanager
-def ended_by_signal() -> Iterator[None]:
-    """Lets SIGTERM unwind the stack as Ctrl-C does, so that no child process and no file is left behind."""
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
-        yield
-        return
-
-    def unwind(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(TERMINATED)
-
-    previous = signal.signal(signal.SIGTERM, unwind)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

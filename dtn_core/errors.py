@@ -36,9 +36,13 @@ class NotationError(DtnError, ValueError):
         self.operator = operator
         self.line = line
         self.column = column
+        self.source_line = source_line
         shown = source_line[:200]
         caret = " " * min(column - 1, 200) + "^"
         super().__init__(f"{operator}, line {line}, column {column}: {message}\n{shown}\n{caret}")
+
+    def __reduce__(self) -> tuple[type[NotationError], tuple[str, str, int, int, str]]:
+        return type(self), (self.message, self.operator, self.line, self.column, self.source_line)
 
 
 class VerificationError(DtnError):

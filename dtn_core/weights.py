@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,9 @@ class WeightsError(DtnError, ValueError):
     """A weights file that does not fit the model; names the tensor, and both shapes or types."""
 
 
-def save(model: Any, path: str | os.PathLike[str], to_numpy: Callable[[Any], NDArray[Any]]) -> None:
+def save(
+    model: Any, path: str | os.PathLike[str], to_numpy: Callable[[Any], NDArray[Any]], own: Mapping[str, Any]
+) -> None:
     """Write the weights of ``model``; beside ``path`` first, then renamed, so that ``path`` is always whole.
 
     Parameters
@@ -42,6 +44,8 @@ def save(model: Any, path: str | os.PathLike[str], to_numpy: Callable[[Any], NDA
         The file to write.
     to_numpy : callable
         A native parameter as a NumPy array.
+    own : Mapping[str, Any]
+        The native parameters that the model has, by the names that its framework gives them.
 
     Raises
     ------
@@ -50,7 +54,8 @@ def save(model: Any, path: str | os.PathLike[str], to_numpy: Callable[[Any], NDA
     FileNotFoundError
         If the folder of ``path`` is not there; IsADirectoryError where ``path`` is a folder.
     WeightsError
-        If the parameters have a type that safetensors has no name for.
+        If the parameters have a type that safetensors has no name for, or the model has others than its
+        definition (a subclass's, or a block that was appended), which a file would lose.
     """
     definition = definition_of(model)
     target = Path(path)
@@ -59,7 +64,16 @@ def save(model: Any, path: str | os.PathLike[str], to_numpy: Callable[[Any], NDA
     if not target.parent.is_dir():
         raise FileNotFoundError(f"{target}: there is no folder {target.parent}")
     axes = {name: parameter.axis_names for name, parameter in definition.named_parameters()}
-    arrays = {name: np.ascontiguousarray(to_numpy(parameter_of(model, name))) for name in axes}
+    native = _parameters(model, axes)
+    known = set(map(id, native.values()))
+    lost = [name for name, parameter in own.items() if id(parameter) not in known]
+    if lost:
+        more = f" and {len(lost) - SHOWN} more" if len(lost) > SHOWN else ""
+        raise WeightsError(
+            f"{target}: the model has parameters that a {type(definition).__name__} does not have, the file would lose "
+            f"them: {', '.join(lost[:SHOWN])}{more}; save the model with its framework's own format"
+        )
+    arrays = {name: np.ascontiguousarray(to_numpy(parameter)) for name, parameter in native.items()}
     metadata = {
         "format": "deep-tensor-network",
         "format_version": FORMAT_VERSION,
@@ -84,6 +98,7 @@ def load(
     path: str | os.PathLike[str],
     dtype_of: Callable[[Any], str],
     assign: Callable[[Any, NDArray[Any]], None],
+    own: Mapping[str, Any],
 ) -> None:
     """Read weights into ``model``; a file that does not fit leaves the model as it was.
 
@@ -97,6 +112,8 @@ def load(
         Name of a native parameter's type, ``"float32"``.
     assign : callable
         Writes a NumPy array into a native parameter.
+    own : Mapping[str, Any]
+        The native parameters that the model has, by the names that its framework gives them.
 
     Raises
     ------
@@ -105,11 +122,19 @@ def load(
     FileNotFoundError
         If there is no such file; IsADirectoryError for a folder.
     WeightsError
-        If the file is not one of safetensors, or does not fit the model: names the first tensors that differ.
+        If the file is not one of safetensors, or does not fit the model: names the first tensors that differ, or
+        what the model computes in place of a parameter.
     """
     axes = {name: parameter.axis_names for name, parameter in definition_of(model).named_parameters()}
     shapes = {name: parameter.shape for name, parameter in definition_of(model).named_parameters()}
-    native = {name: parameter_of(model, name) for name in axes}
+    native = _parameters(model, axes)
+    held = set(map(id, own.values()))
+    computed = [name for name, parameter in native.items() if id(parameter) not in held]
+    if computed:
+        raise WeightsError(
+            f"{computed[0]} is no parameter of the model, it is computed (a parametrization?), so it cannot be loaded; "
+            "load first"
+        )
     dtypes = {name: dtype_of(parameter) for name, parameter in native.items()}
     if Path(path).is_dir():
         raise IsADirectoryError(f"{path} is a folder, expected a safetensors file")
@@ -126,6 +151,17 @@ def load(
         raise WeightsError(f"{path} is not a safetensors file: {error}") from None
     for name, parameter in native.items():
         assign(parameter, arrays[name])
+
+
+def _parameters(model: Any, names: Iterable[str]) -> dict[str, Any]:
+    """The native parameters of ``model`` by their paths."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = parameter_of(model, name)
+        except (AttributeError, IndexError) as error:
+            raise WeightsError(f"the model has no {name}, which its definition has: {error}") from None
+    return found
 
 
 def definition_of(model: Any) -> Definition:

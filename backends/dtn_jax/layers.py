@@ -156,7 +156,10 @@ def _seed(seed: int | layers.Seed | None, rngs: nnx.Rngs | None) -> int | layers
         raise ValueError("seed and rngs: got both, expected one of them")
     bits = jax.random.bits(rngs.params())
     if isinstance(bits, jax.core.Tracer):
-        raise ValueError("rngs: got one without a value yet (inside jit or eval_shape), expected seed= there")
+        raise ValueError(
+            "rngs: got one without a value yet (inside jit, vmap or eval_shape), expected seed= there; for layers to "
+            "scan over, make them one by one and stack their states with jax.tree.map"
+        )
     return int(bits)
 
 

@@ -29,7 +29,7 @@ def save_weights(model: Layer, path: str | os.PathLike[str]) -> None:
     >>> import dtn_jax
     >>> dtn_jax.save_weights(dtn_jax.TensorAttention(8), "attention.safetensors")   # doctest: +SKIP
     """
-    weights.save(model, path, lambda parameter: np.asarray(parameter[...]))
+    weights.save(model, path, lambda parameter: np.asarray(parameter[...]), _own(model))
 
 
 def load_weights(model: Layer, path: str | os.PathLike[str]) -> None:
@@ -47,7 +47,12 @@ def load_weights(model: Layer, path: str | os.PathLike[str]) -> None:
     dtn_core.weights.WeightsError
         Names the tensors that do not fit, with the shapes in the file and in the model.
     """
-    weights.load(model, path, lambda parameter: parameter.dtype.name, _assign)
+    weights.load(model, path, lambda parameter: parameter.dtype.name, _assign, _own(model))
+
+
+def _own(model: Any) -> dict[str, nnx.Param[Any]]:
+    nodes = nnx.iter_graph(model) if isinstance(model, nnx.Module) else ()
+    return {".".join(map(str, path)): node for path, node in nodes if isinstance(node, nnx.Param)}
 
 
 def _assign(parameter: nnx.Param[Any], array: np.ndarray[Any, Any]) -> None:

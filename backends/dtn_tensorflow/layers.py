@@ -201,6 +201,15 @@ class Layer(layers.Adapter, keras.Layer):
     def _zeros(self, shape: tuple[Any, ...]) -> tf.Tensor:
         return tf.zeros(shape, tf.int32 if self.definition.reads_integers else self.compute_dtype)
 
+    def _trackable_children(self, save_type: str = "checkpoint", **keywords: Any) -> dict[str, Any]:
+        """What ``tf.train.Checkpoint`` saves: also the layers in lists, which it does not find in Keras' own lists."""
+        found = super()._trackable_children(save_type, **keywords)
+        listed = [
+            name for name, child in self.definition.children().items() if not isinstance(child, layers.Definition)
+        ]
+        pairs = [(name, enumerate(getattr(self, name))) for name in listed]
+        return {**found, **{f"{name}_{place}": layer for name, items in pairs for place, layer in items}}
+
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), **self.definition.config(), "seed": self.seed}
 

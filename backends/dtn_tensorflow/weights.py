@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import keras
 
@@ -26,7 +27,7 @@ def save_weights(model: Layer, path: str | os.PathLike[str]) -> None:
     >>> import dtn_tensorflow
     >>> dtn_tensorflow.save_weights(dtn_tensorflow.TensorAttention(8), "a.safetensors")   # doctest: +SKIP
     """
-    weights.save(model, path, keras.ops.convert_to_numpy)
+    weights.save(model, path, keras.ops.convert_to_numpy, _own(model))
 
 
 def load_weights(model: Layer, path: str | os.PathLike[str]) -> None:
@@ -44,4 +45,10 @@ def load_weights(model: Layer, path: str | os.PathLike[str]) -> None:
     dtn_core.weights.WeightsError
         Names the tensors that do not fit, with the shapes in the file and in the model.
     """
-    weights.load(model, path, lambda variable: variable.dtype, lambda variable, array: variable.assign(array))
+    weights.load(
+        model, path, lambda variable: variable.dtype, lambda variable, array: variable.assign(array), _own(model)
+    )
+
+
+def _own(model: Any) -> dict[str, keras.Variable]:
+    return {variable.path: variable for variable in model.weights} if isinstance(model, keras.Layer) else {}

@@ -10,7 +10,13 @@ torch.Size([2, 5, 4])
 import importlib
 from typing import Any
 
+import torch
+
+from dtn_codegen.state import restored
+
 from .function import TorchFunction, TorchFunctional
+
+torch.serialization.add_safe_globals([restored])  # states are loaded by torch.load as tensors are
 
 _functional = TorchFunctional(TorchFunction)
 compile = _functional.compile

@@ -164,7 +164,7 @@ class Layer(layers.Adapter, torch.nn.Module):
         return repr(self.definition).partition("(")[2].removesuffix(")")
 
     def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()
+        state = dict(super().__getstate__())  # what PyTorch leaves out is left out
         del state["_compiled"]  # generated code is not pickled or copied, it is compiled again
         return state
 
@@ -287,7 +287,7 @@ class DeepTensorLM(layers.LanguageModel, Layer):
         return logits[..., -1, :].double().cpu().numpy(), state
 
     def tokens_to_numpy(self, tokens: torch.Tensor) -> np.ndarray[Any, Any]:
-        return torch.as_tensor(tokens).cpu().numpy()
+        return tokens.cpu().numpy() if isinstance(tokens, torch.Tensor) else np.asarray(tokens)
 
     def tokens_from_numpy(self, tokens: np.ndarray[Any, Any]) -> torch.Tensor:
         return torch.from_numpy(tokens).to(self.embedding.weight.device)

@@ -29,7 +29,7 @@ def save_weights(model: Layer, path: str | os.PathLike[str]) -> None:
     >>> import dtn_torch
     >>> dtn_torch.save_weights(dtn_torch.TensorAttention(8), "attention.safetensors")   # doctest: +SKIP
     """
-    weights.save(model, path, _to_numpy)
+    weights.save(model, path, _to_numpy, _own(model))
 
 
 def load_weights(model: Layer, path: str | os.PathLike[str]) -> None:
@@ -49,7 +49,13 @@ def load_weights(model: Layer, path: str | os.PathLike[str]) -> None:
     ValueError
         If the model is on the meta device.
     """
-    weights.load(model, path, lambda parameter: str(parameter.dtype).removeprefix("torch."), _assign)
+    weights.load(model, path, lambda parameter: str(parameter.dtype).removeprefix("torch."), _assign, _own(model))
+
+
+def _own(model: Any) -> dict[str, torch.Tensor]:
+    """The parameters of a module; those that a parametrization computes another from are in that other."""
+    named = model.named_parameters() if isinstance(model, torch.nn.Module) else ()
+    return {name: parameter for name, parameter in named if ".parametrizations." not in f".{name}"}
 
 
 def _to_numpy(parameter: torch.Tensor) -> np.ndarray[Any, Any]:

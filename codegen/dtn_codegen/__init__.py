@@ -1,6 +1,6 @@
 """Lowered programs to the source text of each framework."""
 
-from .source import emit, target, targets
+from .source import broken_targets, emit, target, targets
 from .target import Target
 
-__all__ = ["Target", "emit", "target", "targets"]
+__all__ = ["Target", "broken_targets", "emit", "target", "targets"]

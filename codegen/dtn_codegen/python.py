@@ -19,7 +19,7 @@ from dtn_core.printer import to_notation
 
 from .expressions import Expressions
 from .maps import affine
-from .target import Target, fill
+from .target import Target, fill, parsed
 
 HEADS = "... n h d"
 LAYOUTS = ("... n d", HEADS)
@@ -196,7 +196,7 @@ class Helper:
 @lru_cache(maxsize=256)
 def _helper(source: str) -> Helper:
     """A prelude as it is written into modules; read once, however many of them need it."""
-    nodes, names = ast.parse(textwrap.dedent(source).strip()).body, set[str]()
+    nodes, names = parsed(textwrap.dedent(source).strip()).body, set[str]()
     for node in nodes:
         settle(node, names)
     imports = tuple(node for node in nodes if isinstance(node, ast.Import))
@@ -262,7 +262,7 @@ class Module:
 
     def imports(self, names: set[str]) -> list[ast.stmt]:
         """The framework's imports of which the source has a name."""
-        lines = ast.parse(self.target.imports).body
+        lines = parsed(self.target.imports).body
         return [
             line
             for line in lines

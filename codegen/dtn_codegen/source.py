@@ -17,16 +17,30 @@ from .target import Target
 GROUP = "dtn.backends"
 
 
-@lru_cache(maxsize=1)
 def targets() -> dict[str, Target]:
     """The installed backends' tables by name, found through the entry points ``dtn.backends``."""
-    found = {}
+    return _installed()[0]
+
+
+def broken_targets() -> dict[str, str]:
+    """The installed backends whose tables cannot be loaded, and why."""
+    return _installed()[1]
+
+
+@lru_cache(maxsize=1)
+def _installed() -> tuple[dict[str, Target], dict[str, str]]:
+    found, broken = {}, {}
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
-        table = entry.load()
-        if not isinstance(table, Target):
-            raise CompileError(f"backend {entry.name}: entry point {entry.value} is not a dtn_codegen Target")
-        found[entry.name] = table
-    return found
+        try:
+            table = entry.load()
+        except Exception as error:  # noqa: BLE001 - another's package: whatever it raises, the others work
+            broken[entry.name] = f"entry point {entry.value}: {type(error).__name__}: {error}"
+            continue
+        if isinstance(table, Target):
+            found[entry.name] = table
+        else:
+            broken[entry.name] = f"entry point {entry.value} is not a dtn_codegen Target"
+    return found, broken
 
 
 def target(name: str) -> Target:
@@ -36,8 +50,12 @@ def target(name: str) -> Target:
     ------
     ValueError
         If there is none; lists those there are.
+    CompileError
+        If it cannot be loaded.
     """
-    known = targets()
+    known, broken = _installed()
+    if name in broken:
+        raise CompileError(f"backend {name}: {broken[name]}")
     if name not in known:
         raise ValueError(f"unknown backend {name!r}; known: {', '.join(known) or 'none, is the package installed?'}")
     return known[name]

@@ -54,14 +54,14 @@ def _kind(operator: str, names: tuple[str, ...], hashed: str) -> Any:
     kind = namedtuple(f"{operator}_state", names, rename=True)  # type: ignore[misc]
 
     def reduced(state: Any) -> tuple[Any, ...]:
-        return _restored, (operator, names, hashed, tuple(state))
+        return restored, (operator, names, hashed, tuple(state))
 
     for name, value in {"_operator": hashed, "__reduce__": reduced}.items():  # no fields: rename sees to it
         setattr(kind, name, value)
     return kind
 
 
-def _restored(operator: str, names: tuple[str, ...], hashed: str, state: tuple[Any, ...]) -> Any:
+def restored(operator: str, names: tuple[str, ...], hashed: str, state: tuple[Any, ...]) -> Any:
     """A state from its pickle."""
     return _kind(operator, names, hashed)(*state)
 
@@ -96,7 +96,7 @@ def check_state(
     ShapeError
         A tensor of another shape; names the state and both shapes.
     """
-    names, kind = list(streamed.names), type(given).__name__
+    names, kind = list(streamed.names), given.__class__.__name__  # a checkpoint of TensorFlow's wraps tuples
     own = streamed.kind._operator
     if isinstance(given, tuple) and (
         kind not in ("tuple", streamed.kind.__name__) or getattr(given, "_operator", own) != own

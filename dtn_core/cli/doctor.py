@@ -14,7 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from dtn_codegen import Target, targets
+from dtn_codegen import Target, broken_targets, targets
 
 from .installation import DISTRIBUTION, Extra, extra, install_command
 
@@ -62,6 +62,7 @@ def print_report(timeout: float) -> int:
         shown = {backend.framework: core.versions[backend.framework]} if part is core else part.versions
         table.add_row(backend.name, _packages(shown), ", ".join(examined.devices) or "–")
         parts.append(part)
+    failures += [f"{name} is installed and does not work: {why}" for name, why in broken_targets().items()]
     for part in (extra("tvm"), extra("demo")):
         table.add_row(part.name, _packages(part.versions), "–")
         parts.append(part)

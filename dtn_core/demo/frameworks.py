@@ -29,13 +29,15 @@ class Missing:
     command: str
 
 
-def choose(wanted: Sequence[str] | None) -> tuple[list[Framework], list[Missing]]:
+def choose(wanted: Sequence[str] | None, unneeded: Sequence[str] = ()) -> tuple[list[Framework], list[Missing]]:
     """The frameworks to train in, and those that could be and are not installed.
 
     Parameters
     ----------
     wanted : sequence of str or None
         Names, or None for every framework that is installed.
+    unneeded : sequence of str
+        Packages of the extra ``demo`` that this demo does without.
 
     Raises
     ------
@@ -55,9 +57,11 @@ def choose(wanted: Sequence[str] | None) -> tuple[list[Framework], list[Missing]
         raise DemoError(f"{missing[0].name} is not installed; to install it: {missing[0].command}")
     if len(missing) == len(names):
         raise DemoError(f"no framework is installed; to install one: {missing[0].command}")
-    if not extra("demo").complete:
-        absent = " and ".join(extra("demo").missing)
-        raise DemoError(f"{absent} not installed; to install what the demo needs: {install_command('demo')}")
+    absent = [package for package in extra("demo").missing if package not in unneeded]
+    if absent:
+        raise DemoError(
+            f"{' and '.join(absent)} not installed; to install what the demo needs: {install_command('demo')}"
+        )
     found = [
         Framework(name, PACKAGES[name], part.versions[name] or "") for name, part in parts.items() if part.complete
     ]

@@ -86,7 +86,7 @@ def run(
     """
     if continuation < 2 * STRETCHES:
         raise DemoError(f"a continuation of {continuation} bytes is too short; at least {2 * STRETCHES}")
-    chosen, missing = choose(frameworks)
+    chosen, missing = choose(frameworks, unneeded=["scikit-learn"])
     text = lm_text.load()
     out.mkdir(parents=True, exist_ok=True)
     recipe = LMRecipe(seed=seed, steps=steps, continuation=continuation)

@@ -148,7 +148,7 @@ class LanguageModel:
             count = -1
         if count < 0:
             raise refuse("max_new_tokens", max_new_tokens, "an integer of at least 0")
-        given = self.tokens_to_numpy(prompt)
+        given = self._read(prompt)
         drawn = list(islice(self.stream(prompt, temperature, top_k, seed), count))
         last = self.definition.config()["vocab_size"] - 1
         kind = given.dtype if last <= np.iinfo(given.dtype).max else np.int32  # bytes do not hold every token
@@ -166,7 +166,7 @@ class LanguageModel:
         """
         if why := self.definition.why_not():
             raise ValueError(f"{type(self.definition).__name__} cannot stream: {why}")
-        given = self.tokens_to_numpy(prompt)
+        given = self._read(prompt)
         vocabulary: int = self.definition.config()["vocab_size"]
         if given.dtype.kind not in "iu" or given.ndim == 0 or given.shape[-1] == 0:
             shown = f"{given.dtype}{list(given.shape)}"
@@ -174,6 +174,13 @@ class LanguageModel:
         if given.size and not 0 <= given.min() <= given.max() < vocabulary:
             raise refuse("prompt", f"{given.min()} to {given.max()}", f"tokens from 0 to {vocabulary - 1}")
         return self._drawn(given.astype(np.int32), Sampler(temperature, top_k, seed))
+
+    def _read(self, prompt: Any) -> Tokens:
+        try:
+            return self.tokens_to_numpy(prompt)
+        except (TypeError, ValueError) as error:  # lists of different lengths, or what has no values in a graph
+            reason = str(error).partition("\n")[0]
+            raise refuse("prompt", type(prompt).__name__, f"integers [..., n] that have values: {reason}") from error
 
     def _drawn(self, prompt: Tokens, sampler: Sampler) -> Iterator[Tokens]:
         advance = self.advancer()

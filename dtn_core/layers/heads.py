@@ -10,7 +10,7 @@ from ..operators import PARAMETER
 from ..operators.knobs import Scalar
 from .definition import Array, Definition, Ops, State
 from .projection import Projection
-from .validation import positive_int, refuse
+from .validation import check_mask, positive_int, refuse
 
 LAYOUT = "... n h d"
 
@@ -58,6 +58,7 @@ class HeadMixer(Definition):
         return ops.call(own, "mix", q, k, v, padding_mask=every_head, **self.scalars(ops, q))
 
     def forward(self, ops: Ops, own: Any, x: Array, padding_mask: Array | None = None) -> Array:
+        check_mask(type(self).__name__, padding_mask, x)
         return own.out(self.mix(ops, own, own.query(x), own.key(x), own.value(x), padding_mask))
 
     def resume(self, ops: Ops, own: Any, x: Array, state: State) -> tuple[Array, State]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from .definition import Array, Call, Definition, Ops
+from .validation import check_mask
 
 MEAN = """mean_pool(x[n,d]) -> y[d]:
     y[c] = x[t,c] / n"""
@@ -30,4 +31,5 @@ class MeanPool(Definition):
     def forward(self, ops: Ops, own: Any, x: Array, padding_mask: Array | None = None) -> Array:
         if padding_mask is None:
             return ops.call(own, "mean", x)
+        check_mask(type(self).__name__, padding_mask, x)
         return ops.call(own, "masked_mean", x, ops.cast(padding_mask, like=x))

@@ -6,6 +6,8 @@ import math
 import operator
 from typing import Any
 
+from ..errors import ShapeError
+
 
 def refuse(argument: str, got: object, expected: str) -> ValueError:
     """The error for a hyperparameter that is not acceptable."""
@@ -28,3 +30,28 @@ def positive_float(argument: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
         raise refuse(argument, value, "a finite number above 0")
     return float(value)
+
+
+def check_mask(layer: str, padding_mask: Any, x: Any) -> None:
+    """Refuse a mask of ``x[..., n, embed]`` that is no array, or has more axes than its tokens have.
+
+    Raises
+    ------
+    TypeError
+        For a list, for one.
+    ShapeError
+        Its leading axes would enlarge the batch.
+    """
+    if padding_mask is None:
+        return
+    if not hasattr(padding_mask, "shape"):
+        raise TypeError(f"{layer}: padding_mask is a {type(padding_mask).__name__}, expected an array of booleans")
+    ranks = [getattr(array.shape, "rank", -1) for array in (padding_mask, x)]  # None where a graph does not know it
+    of_mask, of_x = (
+        len(array.shape) if rank == -1 else rank for rank, array in zip(ranks, (padding_mask, x), strict=True)
+    )
+    if of_mask is not None and of_x is not None and of_mask > of_x - 1:
+        raise ShapeError(
+            f"{layer}: padding_mask has shape {tuple(padding_mask.shape)}, expected [..., n] for an input of shape "
+            f"{tuple(x.shape)}"
+        )

@@ -171,3 +171,19 @@ def test_empty_batches_and_sequences_have_values(framework):
     assert framework.call(layer, sample((0, 5, 8))).shape == (0, 5, 8)
     assert framework.call(layer, sample((2, 0, 8))).shape == (2, 0, 8)
     assert framework.call(layer, sample((5, 8))).shape == (5, 8)
+
+
+class TestMasks:
+    X = np.ones((3, 5, 8))
+
+    @pytest.mark.parametrize("layer", ["TensorAttention", "SoftmaxAttention", "DeepTensorBlock"])
+    def test_one_with_more_axes_than_the_tokens_is_refused(self, framework, layer):
+        own = framework.make(layer, embed_dim=8, num_heads=2)
+        with pytest.raises(Exception, match=r"padding_mask has shape \(3, 1, 5\), expected \[\.\.\., n\]"):
+            framework.call(own, self.X, padding_mask=np.ones((3, 1, 5), bool))
+
+    def test_one_for_every_sequence(self, framework):
+        own = framework.make("TensorAttention", embed_dim=8, num_heads=2)
+        keep = np.array([True, True, True, False, False])
+        each = framework.call(own, self.X, padding_mask=np.stack([keep] * 3))
+        np.testing.assert_array_equal(framework.call(own, self.X, padding_mask=keep), each)

@@ -224,3 +224,25 @@ class TestStateOfAnUnknownBatch:
         assert [x.shape for x in states] == [x.shape for x in self.layer.init_state(3)]
         with pytest.raises(ValueError, match=r"batch: got TensorShape\(\[None\]\), expected .* or an input"):
             self.traced(lambda x: self.layer.init_state(x.shape[:1])[0])(TOKENS)
+
+
+class TestCheckpoints:
+    """``tf.train.Checkpoint``, which does not look into Keras' lists of layers."""
+
+    @pytest.mark.parametrize("make", [model, lambda seed=0: dtn.DeepTensorLM(11, 8, 2, 2, seed=seed)])
+    def test_every_weight_is_saved_and_restored(self, make, tmp_path):
+        own, other = make(seed=0), make(seed=1)
+        path = tf.train.Checkpoint(model=own).save(tmp_path / "checkpoint")
+        tf.train.Checkpoint(model=other).restore(path).assert_consumed()
+        for found, expected in zip(other.weights, own.weights, strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+    def test_states_in_variables_go_on(self, tmp_path):
+        own = dtn.DeepTensorLM(11, 8, 2, 1, seed=0)
+        state = own.resume(tf.constant([[1, 2, 3]]))[1]
+        expected = own.step(tf.constant([4]), state)[0]
+        held = tf.nest.map_structure(tf.Variable, state)
+        path = tf.train.Checkpoint(state=held).save(tmp_path / "state")
+        fresh = tf.nest.map_structure(lambda x: tf.Variable(tf.zeros_like(x)), state)
+        tf.train.Checkpoint(state=fresh).restore(path).assert_consumed()
+        close(own.step(tf.constant([4]), fresh)[0], expected, 0)

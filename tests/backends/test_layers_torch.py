@@ -1,5 +1,6 @@
 """PyTorch's own ways with a module: compile, func, autocast, state_dict, pickle, devices and types."""
 
+import copy
 import io
 import pickle
 
@@ -10,6 +11,8 @@ import pytest
 dtn = layer_frameworks.require("torch")
 import torch  # noqa: E402
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode  # noqa: E402
+
+from dtn_core.weights import WeightsError  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
@@ -151,3 +154,43 @@ def test_weights_are_not_read_into_a_model_that_holds_none(tmp_path):
     dtn.save_weights(dtn.TensorAttention(**given), tmp_path / "weights.safetensors")
     with pytest.raises(ValueError, match=r"on the meta device.*model.to_empty"):
         dtn.load_weights(dtn.TensorAttention(**given, device="meta"), tmp_path / "weights.safetensors")
+
+
+class TestCompiledInPlace:
+    """``layer.compile()``: PyTorch keeps a compiled call on the module, which copies do without."""
+
+    def test_a_copy_has_its_own_weights(self):
+        own, x = dtn.TensorAttention(8, 2, seed=0), torch.ones(2, 5, 8)
+        own.compile(backend="eager")
+        own(x)
+        other = copy.deepcopy(own)
+        with torch.no_grad():
+            other.out.weight.zero_()
+            other.out.bias.zero_()
+        assert not other(x).any()
+
+    def test_it_is_pickled(self):
+        own, x = dtn.TensorAttention(8, 2, seed=0), torch.ones(2, 5, 8)
+        own.compile(backend="eager")
+        expected = own(x)
+        assert torch.allclose(pickle.loads(pickle.dumps(own))(x), expected, atol=1e-5)  # noqa: S301
+
+
+def test_a_weight_that_is_computed_is_not_loaded(tmp_path):
+    dtn.save_weights(dtn.TensorAttention(8, 2, seed=0), tmp_path / "a.safetensors")
+    own = dtn.TensorAttention(8, 2, seed=1)
+    torch.nn.utils.parametrizations.weight_norm(own.query, "weight")
+    with pytest.raises(WeightsError, match=r"query\.weight is no parameter of the model, it is computed"):
+        dtn.load_weights(own, tmp_path / "a.safetensors")
+    dtn.save_weights(own, tmp_path / "b.safetensors")  # what is computed is what it computes with
+    other = dtn.TensorAttention(8, 2, seed=2)
+    dtn.load_weights(other, tmp_path / "b.safetensors")
+    assert torch.equal(other(torch.ones(2, 5, 8)), own(torch.ones(2, 5, 8)))
+
+
+def test_states_are_loaded_as_tensors_are(tmp_path):
+    model = dtn.DeepTensorLM(11, 8, 2, 1, seed=0)
+    state = model.resume(torch.tensor([[1, 2, 3]]))[1]
+    torch.save(state, tmp_path / "state.pt")
+    found = torch.load(tmp_path / "state.pt", weights_only=True)
+    assert torch.equal(model.step(torch.tensor([4]), found)[0], model.step(torch.tensor([4]), state)[0])

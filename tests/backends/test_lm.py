@@ -162,3 +162,9 @@ def test_a_sampler_draws_as_the_logits_say():
     np.testing.assert_allclose(shares, [0, 4 / 53, 49 / 53], atol=0.01)
     with pytest.raises(ValueError, match="not finite"):
         layers.Sampler()(np.array([np.nan, 1.0]))
+
+
+@pytest.mark.parametrize("prompt", ["abc", None, [[1, 2], [3]]])
+def test_a_prompt_that_is_no_array_is_named(framework, prompt):
+    with pytest.raises(ValueError, match="prompt: got "):
+        make(framework).generate(prompt, 2)

@@ -167,6 +167,21 @@ def test_no_file_is_file_not_found(framework, path):
         framework.dtn.load_weights(model(framework), path)
 
 
+def test_parameters_that_a_file_would_lose_are_refused(framework, path):
+    own = framework.make("DeepTensorLM", vocab_size=11, embed_dim=8, num_heads=2, depth=1)
+    own.extra = framework.make("MLP", embed_dim=8, hidden_dim=16)
+    with pytest.raises(weights.WeightsError, match="parameters that a DeepTensorLM does not have, .*would lose them: "):
+        framework.dtn.save_weights(own, path)
+    assert not path.exists()
+
+
+def test_a_parameter_that_is_not_there_is_named(framework, path):
+    own = framework.make("DeepTensorLM", vocab_size=11, embed_dim=8, num_heads=2, depth=1)
+    del own.blocks[0]
+    with pytest.raises(weights.WeightsError, match=r"the model has no blocks\.0\."):
+        framework.dtn.save_weights(own, path)
+
+
 def test_others_read_the_file_where_they_read_any(framework, path):
     framework.dtn.save_weights(model(framework), path)
     other = path.parent / "other"

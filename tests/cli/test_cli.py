@@ -2,6 +2,7 @@
 
 import ast
 import os
+import shlex
 import subprocess
 import sys
 
@@ -248,3 +249,10 @@ def test_ctrl_c_ends_with_one_line(dtn, monkeypatch):
 
     monkeypatch.setattr("dtn_core.demo.run", interrupted)
     assert dtn("demo") == (130, "", "dtn: interrupted\n")
+
+
+@pytest.mark.parametrize("command", ["ops", "--help", "emit ahla -b numpy"])
+def test_output_that_is_closed_is_no_traceback(command):
+    shell = f"{shlex.quote(sys.executable)} -m dtn_core.cli {command} >&-"
+    child = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)
+    assert (child.returncode, child.stderr) == (0, "")

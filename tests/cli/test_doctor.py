@@ -1,5 +1,7 @@
 """dtn doctor: what is installed, in which version, on which devices, and how to install the rest."""
 
+import os
+import subprocess
 import sys
 import textwrap
 
@@ -84,3 +86,36 @@ class TestInstallation:
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "executable", str(tmp_path / ".venv" / "bin" / "python"))
         assert installation.install_command("torch") == ".venv/bin/python -m pip install 'deep-tensor-network[torch]'"
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """Puts a backend that does not import among the installed ones of a child process."""
+    about = tmp_path / "mine-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[dtn.backends]\nmine = absent_module:TARGET\n")
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "dtn_core.cli", *arguments]
+        path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": path}
+        )
+
+    return run
+
+
+def test_a_backend_of_others_that_is_broken_is_reported(broken):
+    child = broken("doctor")
+    why = "mine is installed and does not work: entry point absent_module:TARGET: ModuleNotFoundError: "
+    assert (child.returncode, child.stderr) == (1, "")
+    assert why in child.stdout
+
+
+def test_a_backend_of_others_that_is_broken_leaves_the_rest_as_it_is(broken):
+    child = broken("emit", "ahla", "-b", "numpy")
+    assert (child.returncode, child.stderr) == (0, "")
+    child = broken("emit", "ahla", "-b", "mine")
+    assert child.returncode == 1
+    assert child.stderr.startswith("dtn: backend mine: entry point absent_module:TARGET: ModuleNotFoundError")

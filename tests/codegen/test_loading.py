@@ -6,10 +6,13 @@ import gc
 import importlib
 import linecache
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from dtn_codegen import loading
+from dtn_codegen.target import parsed
 
 TEXT = "def helper(x):\n    return x + {}\n\n\ndef f(x):\n    return helper(x)\n"
 
@@ -56,3 +59,19 @@ def test_what_is_not_in_use_is_gone():
 def test_a_module_that_there_never_was():
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("dtn_generated_f_0")
+
+
+def test_texts_are_read_in_many_threads():
+    """CPython 3.11 counts the depth of trees for all threads together, which shows where a collection waits."""
+    text = "def f(x):\n" + "".join(f"    y{n} = (x + {n}) * g(x, [{n}])\n" for n in range(40))
+
+    def waits(*_):
+        time.sleep(1e-5)
+
+    gc.callbacks.append(waits)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            trees = list(pool.map(lambda _: parsed(text), range(1600)))
+    finally:
+        gc.callbacks.remove(waits)
+    assert len(trees) == 1600

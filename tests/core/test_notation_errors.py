@@ -5,6 +5,8 @@ In the texts below ``§`` stands before the character that the message's line, c
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from dtn_core.errors import NotationError
@@ -180,3 +182,10 @@ def test_a_tab_counts_as_one_column():
 
 def test_windows_line_ends_are_read():
     assert parse("f(x[n]) -> y[n]:\r\n    y[i] = x[i]\r\n") == parse("f(x[n]) -> y[n]: y[i] = x[i]")
+
+
+def test_an_error_goes_through_a_pool_of_processes():
+    with pytest.raises(NotationError) as caught:
+        parse("f(q[n,d]) -> s[n]: s[i] = q[i,a,b]")
+    found = pickle.loads(pickle.dumps(caught.value))  # noqa: S301
+    assert (str(found), vars(found)) == (str(caught.value), vars(caught.value))

@@ -15,7 +15,7 @@ from dtn_core.passes.accumulate import accumulate
 from dtn_core.passes.schedule import Scan, Step, schedule
 
 from .expressions import Expressions
-from .python import assign, define
+from .python import assign, define, read_once
 from .target import Target, fill
 
 if TYPE_CHECKING:
@@ -237,6 +237,7 @@ class Chunks:
     ) -> list[ast.stmt]:
         """Statements and scans in the order of the schedule; what is not needed again is let go."""
         by_name = {statement.name: statement for statement in program.statements}
+        once = read_once(program)
         statements: list[ast.stmt] = []
         steps = schedule(program, scans)
         product: ast.expr | None = None  # what the scan that follows adds up, where one operation does both
@@ -250,7 +251,7 @@ class Chunks:
                 freed = (*held, *(name for name in freed if product is None or name != action.added))
                 product, held = None, ()
             else:
-                inner.spend(by_name, freed)
+                inner.spend(by_name, freed, once)
                 value = inner.statement(action)
                 if action.name not in alike and self.sums(action, after) and is_batched(self.target, value):
                     product, held = value, freed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
 
@@ -125,9 +125,13 @@ class Expressions:
         spent = isinstance(x, ast.Name) and x.id in self.spent
         return self.use((spent and in_place) or plain)
 
-    def spend(self, statements: Mapping[str, Statement], freed: Iterable[str]) -> None:
-        """Note which of the tensors ``freed`` by the next statement are matrix products, which no gradient reads."""
-        known = (statements[name] for name in freed if name in statements)
+    def spend(self, statements: Mapping[str, Statement], freed: Iterable[str], once: Container[str]) -> None:
+        """Note which of the tensors ``freed`` by the next statement it may write over.
+
+        Those are matrix products, whose own gradient does not read them, that are read ``once``: the gradient of what
+        read them before might (a square keeps what it squared).
+        """
+        known = (statements[name] for name in freed if name in statements and name in once)
         self.spent = {self.name(s.name) for s in known if is_matrix_product(s) or added_product(s) is not None}
 
     def statement(self, statement: Statement) -> ast.expr:

@@ -306,7 +306,7 @@ class Module:
                 part, fused = statement.name, affine(expressions, statement, after)
                 if fused is not None:
                     continue
-            expressions.spend(by_name, freed)
+            expressions.spend(by_name, freed, once)
             statements.append(assign(self.name(statement.name), value or expressions.statement(statement)))
             named = [name for name in freed if value is None or name != part]
             if named and after is not None:

@@ -50,6 +50,20 @@ class TestAutograd:
         leaves = [x[0, :3, :2].requires_grad_() for x in tensors]
         assert torch.autograd.gradgradcheck(dtn.compile(tensor_attention(**knobs)), leaves)
 
+    @pytest.mark.parametrize(
+        "lines",
+        [
+            "o[i,c] = S[i,j] * S[i,j] * v[j,c] + S[i,j] * v[j,c]   where j <= i",
+            "G[i,j] = gelu(S[i,j])\n    o[i,c] = G[i,j] * v[j,c] + S[i,j] * v[j,c]   where j <= i",
+            "o[i,c] = relu(S[i,j]) * S[i,j] * S[i,j] * v[j,c] + S[i,j] * v[j,c]   where j <= i",
+        ],
+    )
+    def test_scores_that_are_read_twice(self, tensors, lines):
+        run = dtn.compile(f"f(q[n,d], k[n,d], v[n,e]) -> o[n,e]:\n    S[i,j] = q[i,a] * k[j,a]\n    {lines}")
+        leaves = [x[0].requires_grad_() for x in tensors]
+        assert torch.autograd.gradcheck(run, leaves)
+        assert torch.autograd.gradgradcheck(run, leaves)
+
     def test_gradcheck_of_complex_input(self, tensors):
         leaves = [(x[0] + 0.2j * x[1]).requires_grad_() for x in tensors]
         assert torch.autograd.gradcheck(dtn.compile(tensor_attention()), leaves)

@@ -44,6 +44,7 @@ from .ir.nodes import (
     product,
     reads,
     reciprocal,
+    subexpressions,
     sum_of,
     terms_of,
 )
@@ -145,15 +146,14 @@ class _Parser(Cursor):
         token = self.new_name(what)
         axes: list[str] = []
         if self.accept("["):
-            axes = [axis.text for axis in self.names("an axis", fresh=True)]
+            axes = [axis.text for axis in self.names("an axis")]
         return token, Param(token.text, tuple(axes))
 
-    def names(self, what: str, *, fresh: bool = False) -> list[Token]:
-        read = self.new_name if fresh else self.expect_name
-        found = [read(what)]
+    def names(self, what: str) -> list[Token]:
+        found = [self.new_name(what)]
         while not self.accept("]"):
             self.expect(",", f" or ']' after {what}")
-            found.append(read(what))
+            found.append(self.new_name(what))
         return found
 
     # ------------------------------------------------------------- statements
@@ -164,7 +164,7 @@ class _Parser(Cursor):
             self.fail(f"{target.text} is assigned or declared already; use a new name", target)
         if target.text in self.axis_names:
             self.fail(f"{target.text} names an axis; use another name", target)
-        left = self.names("an index", fresh=True) if self.accept("[") else []
+        left = self.names("an index") if self.accept("[") else []
         if len({token.text for token in left}) < len(left):
             self.fail(f"{target.text} repeats an index on the left", target)
         self.expect("=", f" after {target.text}")
@@ -174,8 +174,14 @@ class _Parser(Cursor):
             self.end_of_statement()
         after = self.position
         self.skip_lines()
+        self.check_matrix_functions(value, target, left)
         order: list[Relation] = []
+        place = self.here
         if self.accept("where"):
+            if isinstance(value, MatrixFunction):
+                self.fail(
+                    f"{value.function} takes no order; write where in the statement that reads {target.text}", place
+                )
             order = self.order({token.text for token in left})
         else:
             self.position = after
@@ -186,6 +192,21 @@ class _Parser(Cursor):
             indices.append(Index(token.text, self.ranges[token.text]))
         self.defined[target.text] = tuple(index.axis for index in indices)
         return Statement(target.text, tuple(indices), value, tuple(order))
+
+    def check_matrix_functions(self, value: Expr, target: Token, left: list[Token]) -> None:
+        """Refuse a matrix function in a larger expression, or summed over an index of its own."""
+        for inside in subexpressions(value):
+            if not isinstance(inside, MatrixFunction):
+                continue
+            if inside is not value:
+                self.fail(f"{inside.function} is a statement of its own; write it apart and read it here", target)
+            names = {token.text for token in left}
+            for index in inside.indices:
+                if index.name not in names:
+                    self.fail(
+                        f"index {index.name} of {inside.function} is not on the left; sum over it in another statement",
+                        target,
+                    )
 
     def end_of_statement(self) -> None:
         """Refuse anything but what ends a statement."""

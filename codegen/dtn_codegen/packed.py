@@ -256,12 +256,12 @@ class _Call:
 
     def each(self, result: Any, axes: tuple[str, ...], batch: Batch) -> Any:
         """A result of a batch, repeated for every sequence where it does not depend on one (``y = d``)."""
-        place = self.place(axes)
-        if len(result.shape) >= -place:
+        place, count = self.place(axes), len(batch.members)
+        if len(result.shape) >= -place and (result.shape[place] != 1 or count == 1):
             return result
         while len(result.shape) < -place:
             result = self.arrays.expand(result, -len(result.shape) - 1)
-        return self.arrays.take(result, np.zeros(len(batch.members), int), place)
+        return self.arrays.take(result, np.zeros(count, int), place)
 
     def unpacked(self, pieces: list[Any], axes: tuple[str, ...], packs: Packing) -> Any:
         """The results of all batches, in the order of the tokens, or of the sequences."""

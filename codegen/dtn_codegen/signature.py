@@ -11,6 +11,7 @@ from dtn_core.errors import CompileError, ShapeError
 from dtn_core.ir.functions import real_only
 from dtn_core.ir.nodes import Program, Read
 from dtn_core.operators import Operator
+from dtn_core.passes.padding import MASK
 
 from .python import masks_of
 from .shapes import broadcasts, leading_axes
@@ -38,6 +39,8 @@ class Signature:
             raise CompileError(
                 f"{operator.name}: parameter {min(taken)} has the name of an argument of every call; choose another"
             )
+        if any(statement.name == MASK for statement in operator.program.statements):
+            raise CompileError(f"{operator.name}: {MASK} is an argument of every call; give the statement another name")
         self.name = operator.name
         self.program = operator.program
         self.layout = layout

@@ -46,7 +46,10 @@ def restrict(relations: tuple[Relation, ...], indices: Iterable[Index]) -> tuple
     """
     kept = set(indices)
     rest = list(relations)
-    for missing in dict.fromkeys(i for r in relations for i in (r.lower, r.upper) if i not in kept):
+    left = list(dict.fromkeys(i for r in relations for i in (r.lower, r.upper) if i not in kept))
+    while left:
+        missing = next((i for i in left if _joins_nothing(rest, i)), left[0])
+        left.remove(missing)
         same = next((r for r in rest if r.equal and missing in (r.lower, r.upper) and r.lower != r.upper), None)
         if same is not None:  # the other one stands for it: a decay must not weigh twice
             other = same.upper if same.lower == missing else same.lower
@@ -67,6 +70,11 @@ def restrict(relations: tuple[Relation, ...], indices: Iterable[Index]) -> tuple
                 implied.append(Relation(first.lower, second.upper, first.decay))
         rest = _once([r for r in rest if missing not in (r.lower, r.upper)] + implied)
     return tuple(_once(rest))
+
+
+def _joins_nothing(relations: list[Relation], index: Index) -> bool:
+    """Whether no two others are ordered through ``index``: without it nothing is implied."""
+    return not any(r.upper == index for r in relations) or not any(r.lower == index for r in relations)
 
 
 def _once(relations: list[Relation]) -> list[Relation]:

@@ -181,6 +181,16 @@ class TestAxes:
         pieces = [x[:, :3] @ w, x[:, 3:] @ w]
         assert_close(backend.numpy(got), np.concatenate([h - h.mean(-2, keepdims=True) for h in pieces], axis=-2))
 
+    @pytest.mark.parametrize("batch", [(), (2,), (2, 3)], ids=["shared", "a batch of them", "of two axes"])
+    @pytest.mark.parametrize("lengths", [(3, 3), (2, 4), (1, 1, 2, 2)])
+    def test_a_result_of_weights_alone(self, backend, rng, batch, lengths):
+        text = "f(x[n,d], w[d,d]) -> o[n,d], s[d]: o[t,b] = x[i,a]*w[a,b] where i <= t; s[a] = w[a,a]"
+        x, w = rng.normal(size=(2, 3, 6, D)), rng.normal(size=(*batch, D, D))
+        x = x[0, 0] if not batch else x[:, 0] if len(batch) == 1 else x
+        _, s = backend.dtn.compile(text)(backend.array(x), backend.array(w), cu_seqlens=ends(lengths))
+        expected = np.repeat(np.einsum("...aa->...a", w)[..., None, :], len(lengths), -2)
+        assert_close(backend.numpy(s), expected)
+
     def test_tokens_on_the_last_axis(self, backend, rng):
         text = "f(x[n,d], g[n]) -> y[d,n], z[n]: y[a,t] = g[i]*x[i,a] where i <= t; z[t] = g[i] where i <= t"
         x, g = rng.normal(size=(2, 5, D)), rng.normal(size=5)

@@ -53,6 +53,22 @@ CASES = {
     "assigns an axis": ("f(x[n]) -> y[n]: §n[i] = x[i]", "n names an axis; use another name"),
     "index twice on the left": ("f(x[n]) -> y[n]: §y[i,i] = x[i]", "y repeats an index on the left"),
     "index nowhere": ("f(x[n]) -> y[n]: y[§j] = x[i]", "output index j of y appears nowhere on the right"),
+    "order on a matrix function": (
+        "f(x[n,n]) -> y[n,n]: y[i,j] = expm(x[i,j]) §where j <= i",
+        "expm takes no order; write where in the statement that reads y",
+    ),
+    "sum of a matrix function": (
+        "f(x[n,n]) -> y[n]: §y[i] = expm(x[i,j])",
+        "index j of expm is not on the left; sum over it in another statement",
+    ),
+    "multiple of a matrix function": (
+        "f(x[n,n]) -> y[n,n]: §y[i,j] = 2 * expm(x[i,j])",
+        "expm is a statement of its own; write it apart and read it here",
+    ),
+    "reserved index on the right": (
+        "f(x[n]) -> o[n]: o[t] = x[§one] where one <= t",
+        "'one' is a reserved word; choose another name for an index",
+    ),
     "no equals sign": ("f(x[n]) -> y[n]: y[i] §x[i]", "expected '=' after y, got 'x'"),
     "two expressions": ("f(x[n]) -> y[n]: y[i] = x[i] §x[i]", "expected an operator or the end of the statement, got 'x'"),
     "bracket not closed": ("f(x[n]) -> y[n]: y[i] = (x[i]§", "expected ')', got the end of the text"),

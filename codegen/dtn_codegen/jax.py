@@ -207,7 +207,7 @@ TARGET = Target(
         "abs": "jnp.abs(_x)",
         "select": "jnp.where(_m != 0, _x, 0)",
         # 1 / inf is 0 and so are its derivatives: no NaN where the denominator is 0
-        "recip": "1 / jnp.where(_x == 0, jnp.inf, _x)",
+        "recip": "1 / jnp.where(jnp.abs(_x) < jnp.finfo(_x.dtype).tiny, jnp.inf, _x)",
         "exp": "jnp.exp(_x)",
         "log": "jnp.log(_x)",
         "sqrt": "jnp.sqrt(_x)",

@@ -322,7 +322,7 @@ TARGET = Target(
         "abs": "torch.abs(_x)",
         "select": "torch.where(_m != 0, _x, 0)",
         # 1 / inf is 0 and so are its derivatives: no NaN where the denominator is 0
-        "recip": "_x.masked_fill(_x.logical_not(), torch.inf).reciprocal()",
+        "recip": "_x.masked_fill(_x.abs() < torch.finfo(_x.dtype).tiny, torch.inf).reciprocal()",
         "exp": "torch.exp(_x)",
         "log": "torch.log(_x)",
         "sqrt": "torch.sqrt(_x)",

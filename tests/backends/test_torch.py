@@ -64,6 +64,14 @@ class TestAutograd:
         assert torch.autograd.gradcheck(run, leaves)
         assert torch.autograd.gradgradcheck(run, leaves)
 
+    @pytest.mark.parametrize(("decay", "n"), [(0.9, 1100), (0.9, 600), (0.5, 200)])
+    def test_a_trace_that_decays_out_of_the_normal_numbers(self, decay, n):
+        generator = torch.Generator().manual_seed(0)
+        leaves = [torch.randn(n, 4, generator=generator).requires_grad_() for _ in range(3)]
+        keep = torch.arange(n) < 10
+        o = dtn.tensor_attention(*leaves, mask="causal", decay=decay, padding_mask=keep)
+        assert all(x.isfinite().all() for x in (o, *torch.autograd.grad(o.sum(), leaves)))
+
     def test_gradcheck_of_complex_input(self, tensors):
         leaves = [(x[0] + 0.2j * x[1]).requires_grad_() for x in tensors]
         assert torch.autograd.gradcheck(dtn.compile(tensor_attention()), leaves)

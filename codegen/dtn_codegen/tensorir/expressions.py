@@ -14,9 +14,13 @@ from tvm.tirx.script import builder as T
 from dtn_core.errors import CompileError
 from dtn_core.ir.nodes import Apply, Expr, Extent, Number, Product, Read, Sum
 
+TINY = 2.0**-126
+"""The smallest normal number: what is closer to 0 counts as 0 below a fraction, whose value would be infinite."""
+
 
 def _reciprocal(x: Any) -> Any:
-    return T.Select(x == 0, T.float32(0), T.float32(1) / T.Select(x == 0, T.float32(1), x))
+    none = T.And(x < T.float32(TINY), x > T.float32(-TINY))
+    return T.Select(none, T.float32(0), T.float32(1) / T.Select(none, T.float32(1), x))
 
 
 LOG2_HIGH = 355 / 512

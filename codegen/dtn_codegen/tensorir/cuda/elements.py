@@ -14,6 +14,7 @@ from dtn_core.errors import CompileError
 from dtn_core.ir.nodes import ONES, Apply, Expr, Index, Number, Product, Read, Relation, Sum
 from dtn_core.passes.stream import Weights
 
+from ..expressions import TINY
 from ..steps import ACC
 from .placement import MATRIX
 from .tiles import Element, Expression, Fragment, SharedTile
@@ -25,7 +26,7 @@ def real(value: float) -> Expression:
 
 
 def _quotient(x: Expression) -> Expression:
-    zero = x == real(0)
+    zero = tir.abs(x) < real(TINY)
     return tir.Select(zero, real(0), real(1) / tir.Select(zero, real(1), x))
 
 

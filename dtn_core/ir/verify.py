@@ -104,16 +104,16 @@ def _verify_statement(statement: Statement, known: dict[str, tuple[str, ...]], a
                 f"{relation.lower.name} over {relation.lower.axis} and {relation.upper.name} over "
                 f"{relation.upper.axis} are ordered; order needs one axis"
             )
+    found = cycle(statement.order)
+    if found:
+        raise VerificationError(cycle_message(tuple(index.name for index in found)))
+    _verify_expression(statement.value, axes, top=True)
     if isinstance(statement.value, MatrixFunction):
         if statement.order:
             raise VerificationError(f"{statement.value.function} takes no order")
         for index in statement.value.indices:
             if index not in statement.indices:
                 raise VerificationError(f"index {index.name} of {statement.value.function} is not on the left")
-    found = cycle(statement.order)
-    if found:
-        raise VerificationError(cycle_message(tuple(index.name for index in found)))
-    _verify_expression(statement.value, axes, top=True)
 
 
 def cycle_message(names: tuple[str, ...]) -> str:

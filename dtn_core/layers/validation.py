@@ -46,12 +46,14 @@ def check_mask(layer: str, padding_mask: Any, x: Any) -> None:
         return
     if not hasattr(padding_mask, "shape"):
         raise TypeError(f"{layer}: padding_mask is a {type(padding_mask).__name__}, expected an array of booleans")
-    ranks = [getattr(array.shape, "rank", -1) for array in (padding_mask, x)]  # None where a graph does not know it
-    of_mask, of_x = (
-        len(array.shape) if rank == -1 else rank for rank, array in zip(ranks, (padding_mask, x), strict=True)
-    )
-    if of_mask is not None and of_x is not None and of_mask > of_x - 1:
+    of_mask, of_x = _rank(padding_mask), _rank(x)
+    if of_mask is not None and of_x is not None and of_mask >= of_x:
         raise ShapeError(
             f"{layer}: padding_mask has shape {tuple(padding_mask.shape)}, expected [..., n] for an input of shape "
             f"{tuple(x.shape)}"
         )
+
+
+def _rank(array: Any) -> int | None:
+    """How many axes there are; None where a graph of TensorFlow does not know."""
+    return array.shape.rank if hasattr(array.shape, "rank") else len(array.shape)

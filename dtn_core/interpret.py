@@ -24,6 +24,7 @@ from .ir.nodes import (
     Index,
     MatrixFunction,
     Number,
+    Param,
     Product,
     Program,
     Read,
@@ -85,7 +86,7 @@ def interpret(program: Program, *args: ArrayLike, exact: bool = False, **named: 
     Returns
     -------
     numpy.ndarray or tuple of numpy.ndarray
-        The outputs, float64 or complex128 (object when exact).
+        The outputs, float64 or complex128 (object when exact), with the leading axes that all arguments broadcast to.
 
     Raises
     ------
@@ -127,8 +128,15 @@ class Interpreter:
         with np.errstate(all="ignore"):
             for statement in program.statements:
                 self.values[statement.name] = self.rounded(self.statement(statement))
-        results = tuple(self.values[output.name] for output in program.outputs)
+        results = tuple(self.result(output) for output in program.outputs)
         return results[0] if len(results) == 1 else results
+
+    def result(self, output: Param) -> Array:
+        """An output with the leading axes that all arguments broadcast to."""
+        value = self.values[output.name]
+        batches = (self.values[p.name].shape[: self.values[p.name].ndim - len(p.axes)] for p in self.program.params)
+        core = value.shape[value.ndim - len(output.axes) :]
+        return np.broadcast_to(value, np.broadcast_shapes(*batches) + core).copy()
 
     def contract(self, operands: Sequence[tuple[Array, tuple[int, ...]]], out: tuple[int, ...]) -> Array:
         """Sum of products over the labels of the last axes that are not in ``out``; leading axes broadcast."""

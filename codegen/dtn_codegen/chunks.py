@@ -157,7 +157,7 @@ class Chunks:
             assign(self.name(scalar), fill(self.target.scalar, _x=self.name(scalar), _like=like))
             for scalar in inner.lifted
         ]
-        sizes = [assign(self.name(axis), self.size_in_chunk(axis)) for axis in inner.sizes]
+        sizes = [assign(self.name(axis), self.size_in_chunk(axis, program)) for axis in inner.sizes]
         head = [unpack([self.name(n) for n in names], source) for source, names in given.items() if names]
         values = [ast.Tuple([self.returned(n, inner, like) for n in names], ast.Load()) for names in done]
         if "wide" in names_in([*lifted, *body, *values]):
@@ -296,9 +296,12 @@ class Chunks:
             kept = fill("_lift(_whole, _rank) * _kept", _whole=self.name(scan.whole), _rank=rank, _kept=kept)
         return assign(self.name(scan.end), fill("_kept + _added", _kept=kept, _added=self.name(scan.added)))
 
-    def size_in_chunk(self, axis: str) -> ast.expr:
+    def size_in_chunk(self, axis: str, program: Program) -> ast.expr:
+        """The size of ``axis`` in what a chunk takes; of one token, ``program`` has tensors without its axis."""
         states = [Param(state.name, state.axes) for state in self.stream.states]
-        return _size(self.target, [*self.stream.tokens, *self.stream.constants, *states], axis, self.name)
+        own = {param.name: param for param in program.params}
+        taken = [own.get(param.name, param) for param in (*self.stream.tokens, *self.stream.constants, *states)]
+        return _size(self.target, taken, axis, self.name)
 
 
 def is_batched(target: Target, value: ast.expr) -> bool:

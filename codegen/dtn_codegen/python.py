@@ -6,14 +6,14 @@ import ast
 import hashlib
 import textwrap
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 from dtn_core.cost import freed_after
 from dtn_core.errors import CompileError
 from dtn_core.ir.axes import sequence_axes
-from dtn_core.ir.nodes import Program, statement_reads
+from dtn_core.ir.nodes import Param, Program, statement_reads
 from dtn_core.passes.differentiate import masks
 from dtn_core.printer import to_notation
 
@@ -315,7 +315,7 @@ class Module:
 
     def body(self) -> list[ast.stmt]:
         """The operator's statements, from its arguments to its results."""
-        statements = self.steps(self.program, self.expressions)
+        statements = [*self.steps(self.program, self.expressions), *self.spread(self.partial([self.program]))]
         results = [self.result(output.name, output.axes) for output in self.program.outputs]
         value = results[0] if len(results) == 1 else ast.Tuple(results, ast.Load())
         lifted = [
@@ -325,6 +325,41 @@ class Module:
         names = {n.id for node in (*statements, *lifted, value) for n in ast.walk(node) if isinstance(n, ast.Name)}
         self.uses_wide = "wide" in names
         return [*self.prologue(), *statements, ast.Return(value)]
+
+    def partial(self, parts: Sequence[Program], full: Iterable[str] = ()) -> list[Param]:
+        """Results that are not computed from all arguments, and so need not have all their leading axes.
+
+        ``parts`` is what is computed, in order; ``full`` has all leading axes whatever it is computed from.
+        """
+        everything = frozenset(param.name for param in self.program.params)
+        sources = {name: frozenset([name]) for name in everything} | dict.fromkeys(full, everything)
+        for statement in (statement for part in parts for statement in part.statements):
+            read = [sources.get(read.tensor, frozenset()) for read in statement_reads(statement)]
+            sources[statement.name] = frozenset[str]().union(*read)
+        return [output for output in self.program.outputs if sources[output.name] != everything]
+
+    def spread(self, results: Sequence[Param]) -> list[ast.stmt]:
+        """``o = zeros((*batch, …)) + o`` for results that may have too few leading axes."""
+        made: list[ast.stmt] = []
+        for result in results:
+            sizes = [self.expressions.extent(axis) for axis in result.axes]
+            shape = ast.Tuple([ast.Starred(self.batch(), ast.Load()), *sizes], ast.Load())
+            zeros = fill(self.target.zeros, _shape=shape, _like=self.expressions.like)
+            made.append(assign(self.name(result.name), fill("_zeros + _x", _zeros=zeros, _x=self.name(result.name))))
+        return made
+
+    def batch(self) -> ast.expr:
+        """The leading axes that all arguments broadcast to."""
+        shapes: list[ast.expr] = []
+        for param in self.program.tensors:
+            shape = fill(self.target.shape, _x=self.name(param.name))
+            shapes.append(fill("_s[:_k]", _s=shape, _k=ast.Constant(-len(param.axes))))
+        shapes += [fill(self.target.scalar_shape, _x=self.name(param.name)) for param in self.program.scalars]
+        call = fill(self.target.broadcast)
+        assert isinstance(call, ast.Call)
+        if "_broadcast" in self.target.prelude:
+            self.expressions.used["_broadcast"] = None
+        return ast.Call(call.func, shapes, [])
 
     def result(self, name: str, axes: Sequence[str]) -> ast.expr:
         value = self.cast_back(name)

@@ -58,7 +58,7 @@ def one_token(writer: ChunkedModule) -> ast.If:
 def has_step(writer: ChunkedModule) -> bool:
     """Whether a call for one token needs nothing but the function of one token."""
     chunked, axis = writer.chunked, writer.stream.axis
-    if chunked.token is None or chunked.before is not None or chunked.after is not None:
+    if chunked.token is None or chunked.wholes or writer.narrow:
         return False
     along = [p for p in (*writer.program.tensors, *writer.program.outputs) if axis in p.axes]
     return writer.layout != HEADS or all(p.axes[0] == axis for p in along if writer.moves(p.axes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping, Sequence
 
-from dtn_core.ir.nodes import Program
+from dtn_core.ir.nodes import Param, Program
 from dtn_core.passes.pipeline import Lowered
 
 from . import recurrent
@@ -55,6 +55,13 @@ class ChunkedModule(Module):
         }
 
     @property
+    def narrow(self) -> list[Param]:
+        """Results that need not have all leading axes, as states have."""
+        chunked = self.chunked
+        parts = [part for part in (chunked.before, chunked.chunk, chunked.after) if part is not None]
+        return self.partial(parts, [state.name for state in self.stream.states])
+
+    @property
     def recomputes(self) -> bool:
         """Whether the gradient is generated too: real input, in a framework that takes one."""
         if not self.target.differentiate or self.form.complex_input:
@@ -85,8 +92,6 @@ class ChunkedModule(Module):
         main = define(self.name(self.program.name), [*names, *extra], body, [*defaults, *extra.values()])
         for part in self.whole_parts.values():
             self.expressions.used.update(part.used)
-        if "_broadcast" in self.target.prelude:
-            self.expressions.used["_broadcast"] = None
         return [*made, main]
 
     # -------------------------------------------------------- the whole sequence
@@ -101,6 +106,7 @@ class ChunkedModule(Module):
         statements.append(self.scan_call())
         if after is not None:
             statements += self.part(after)
+        statements += self.spread(self.narrow)
         results = [self.result(output.name, output.axes) for output in self.program.outputs]
         value = results[0] if len(results) == 1 else ast.Tuple(results, ast.Load())
         if self.stream.resumable:
@@ -113,19 +119,13 @@ class ChunkedModule(Module):
         expressions = self.whole_parts[program.name]
         steps = self.steps(program, expressions)
         self.expressions.lifted.update(expressions.lifted)
+        self.expressions.loose.update(expressions.loose)
         self.expressions.sizes.update(expressions.sizes)
         return steps
 
     def start(self) -> list[ast.stmt]:
         """States of zeros unless there is an initial one."""
-        shapes: list[ast.expr] = []
-        for param in self.program.tensors:
-            shape = fill(self.target.shape, _x=self.name(param.name))
-            shapes.append(fill("_s[:_k]", _s=shape, _k=ast.Constant(-len(param.axes))))
-        shapes += [fill(self.target.scalar_shape, _x=self.name(param.name)) for param in self.program.scalars]
-        call = fill(self.target.broadcast)
-        assert isinstance(call, ast.Call)
-        batch = ast.Call(call.func, shapes, [])
+        batch = self.batch()
         zeros = []
         for state in self.stream.states:
             for axis in state.axes:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..ir.build import pruned
-from ..ir.nodes import Apply, Expr, Number, Param, Product, Program, Sum, product, sum_of
+from ..ir.nodes import Apply, Expr, Number, Param, Product, Program, Sum, product, statement_reads, sum_of
 from ..ir.verify import verify
 from .differentiate import differentiate, masks
 from .stream import Stream
@@ -41,12 +41,16 @@ class Backward:
 
 
 def backward(stream: Stream, chunk: Program) -> Backward:
-    """Differentiate ``chunk``, as lowered for real arguments, by states, tokens and constants; decays are left out.
+    """Differentiate ``chunk``, as lowered for real arguments, by states, tokens and constants.
+
+    Decays are left out, and tokens that only say how many there are.
 
     Statements stay the ones that were chosen for the forward pass: the gradient of each matrix product is two.
     """
     decays = {w.decay.tensor for w in stream.weights if not isinstance(w.decay, Number)}
-    inputs = [p.name for p in (*stream.tokens, *stream.constants) if p.name not in masks(chunk) | decays]
+    read = {read.tensor for statement in chunk.statements for read in statement_reads(statement)}
+    tokens = [p for p in stream.tokens if p.name in read]
+    inputs = [p.name for p in (*tokens, *stream.constants) if p.name not in masks(chunk) | decays]
     wrt = [*(state.name for state in stream.states), *inputs]
     vjp = differentiate(chunk, wrt)
     given = vjp.params[len(chunk.params) :]

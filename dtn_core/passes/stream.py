@@ -11,7 +11,7 @@ the recurrent step, the state takes the token in first and is then read, without
 
     State' = γ · State + key · value,  X = query · State'
 
-Full sums over the sequence (``mask="tril"``) are computed before.
+Full sums over the sequence (``mask="tril"``) and what has no tokens are computed before.
 """
 
 from __future__ import annotations
@@ -110,8 +110,9 @@ class Stream:
 
     @property
     def resumable(self) -> bool:
-        """Whether a sequence may be fed in pieces: nothing needs it whole."""
-        return self.before is None and self.after is None
+        """Whether a sequence may be fed in pieces: nothing needs it whole; what is computed before reads no token."""
+        early = () if self.before is None else self.before.params
+        return self.after is None and not any(self.axis in param.axes for param in early)
 
 
 def stream(program: Program) -> Stream:
@@ -233,9 +234,6 @@ class _Splitter:
         before = [s for s in self.program.statements if s.name in early]
         after = [s for s in self.program.statements if s.name in late]
         inside = [s for s in self.program.statements if s.name not in early and s.name not in late]
-        outputs = {o.name for o in self.program.outputs}
-        if any(s.name in outputs and s.name in early for s in before):
-            raise CompileError(f"{self.program.name}: an output does not depend on the order")
         return before, inside, after
 
     def sums_all(self, statement: Statement) -> bool:

@@ -195,6 +195,39 @@ FOUND = {
             o[a,t] = x[a,i] * x[b,i] * x[b,t]   where i <= t""",
         {"d": 2, "n": 7},
     ),
+    "a function of weights before the chunks": case(
+        """
+        f(x[n,d], z[n,e], m[d,d]) -> o[n,e]:
+            g[a,b] = sigmoid(m[a,b])
+            o[t,c] = x[t,a] * g[a,b] * x[i,b] * z[i,c]   where i <= t decay 0.5""",
+        {"n": 9, "d": 2, "e": 3},
+    ),
+    "results that do not depend on the order": case(
+        """
+        f(x[n,d], z[n,e], m[d,d]) -> o[n,e], s[d,e], g[d], p[n,e], b:
+            s[a,c] = x[i,a] * z[i,c]
+            g[a] = m[a,a]
+            p[t,c] = x[t,a] * s[a,c]
+            b = 2 * d
+            o[t,c] = x[t,a] * m[a,a] * x[i,a] * z[i,c]   where i <= t""",
+        {"n": 9, "d": 2, "e": 3},
+    ),
+    "the size of another axis where a token has no axis of its own": case(
+        """
+        f(x[n,d], m[d,e]) -> o[d,e]:
+            o[b,c] = m[b,c] * x[i,a] / n   where a <= b""",
+        {"n": 5, "d": 3, "e": 2},
+    ),
+    "results that count tokens, and those of some arguments alone, under leading axes": case(
+        """
+        f(x[n,d], z[n,d]) -> o[n], p[n], s[d], b:
+            o[t] = one[i:n]   where i <= t
+            p[t] = x[i,a]   where i <= t
+            s[a] = z[i,a]
+            b = 3 * d""",
+        {"n": 9, "d": 2},
+        ((2, 1), (3,)),
+    ),
     "exponentials of a product and of its transpose": case(
         """
         f(x[n,d], z[n,d]) -> o[n,d]:

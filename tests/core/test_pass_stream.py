@@ -64,5 +64,20 @@ def test_a_step_reads_no_token_but_its_own():
     assert all("n" not in statement.axes for statement in token.statements)
 
 
+@pytest.mark.parametrize(
+    ("text", "resumable"),
+    [
+        ("f(q[n,d], k[n,d], w[d]) -> o[n]:\n    g[a] = sigmoid(w[a])\n    o[t] = q[t,a]*g[a]*k[i,a] where i <= t", True),
+        ("f(q[n,d], k[n,d], w[d,d]) -> o[n], g[d]:\n    g[a] = w[a,a]\n    o[t] = q[t,a]*k[i,a] where i <= t", True),
+        ("f(q[n,d], k[n,d]) -> o[n], s[d]:\n    s[a] = k[i,a]\n    o[t] = q[t,a]*k[i,a] where i <= t", False),
+        ("f(q[n,d], k[n,d]) -> o[n]:\n    o[t] = q[t,a]*k[i,a]/n where i <= t", False),
+    ],
+)  # fmt: skip
+def test_sequences_come_in_pieces_where_nothing_before_the_chunks_reads_tokens(text, resumable):
+    stream = lower_chunked(parse(text)).chunked.stream
+    assert stream.before is not None
+    assert stream.resumable is resumable
+
+
 def test_tokens_that_are_single_numbers_stay_a_chunk_of_one():
     assert lower_chunked(parse("f(x[n]) -> y[n]: y[t] = x[i] where i <= t")).chunked.token is None

@@ -40,11 +40,19 @@ def resumed(problem: Any, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
         named[weights.rise] = base[..., None] ** (np.arange(length) + 1)
         named[weights.fall] = base[..., None] ** (length - 1 - np.arange(length))
         named[weights.whole] = base**length
+    early = stream.before  # of weights: no token is read
+    made = {output.name for output in early.outputs} if early else set()
+    given = {param.name: param for param in (*(early.params if early else ()), *stream.chunk.params)}
+    params = (*(param for param in given.values() if param.name not in made), *(Param(w.whole) for w in stream.weights))
     whole = replace(
         stream.chunk,
-        params=(*stream.chunk.params, *(Param(weights.whole) for weights in stream.weights)),
+        params=params,
         outputs=(*stream.results, *(Param(state.after, state.axes) for state in states)),
-        statements=(*stream.chunk.statements, *(state.update for state in states)),
+        statements=(
+            *(early.statements if early else ()),
+            *stream.chunk.statements,
+            *(state.update for state in states),
+        ),
     )
     if problem.direction == "backward":
         wrt = [param.name for param in operator.program.tensors] + [state.name for state in states]

@@ -37,6 +37,18 @@ GATED = as_operator(
     x[j,c] = v[j,b] * w[b,c]
     o[t,c] = q[t,a] * k[j,a] * s[j] * x[j,c]   where j <= t"""
 )
+WEIGHED = as_operator(
+    """weighed(q[n,d], k[n,d], v[n,e], w[d,d]) -> o[n,e]:
+    g[a,b] = sigmoid(w[a,b])
+    o[t,c] = q[t,a] * g[a,b] * k[i,b] * v[i,c]   where i <= t"""
+)
+MIXED = as_operator(
+    """mixed(q[n,d], k[n,d], v[n,e], w[d]) -> o[n,e], m[d,e], g[d], p[n,e]:
+    m[a,c] = k[i,a] * v[i,c]
+    g[a]   = sigmoid(w[a])
+    p[t,c] = q[t,a] * m[a,c]
+    o[t,c] = q[t,a] * g[a] * k[i,a] * v[i,c]   where i <= t"""
+)
 TOTALS = as_operator(
     """totals(x[n,d], y[n,e]) -> u[n,e], m[d,e], s:
     m[a,c] = x[i,a] * y[i,c]
@@ -79,6 +91,8 @@ FORWARD = {
     "tril, hadamard": tensor_attention(mask="tril", product="hadamard"),
     "tril, padded": Operator(pad(tensor_attention(mask="tril").program)),
     "own operator": GATED,
+    "a function of weights": WEIGHED,
+    "results with and without order": MIXED,
     "expm": tensor_attention(activation="expm"),
     "expm, row, residual": tensor_attention(activation="expm", normalize="row", residual=0.5),
     "expm, not normalised": tensor_attention(activation="expm", normalize=None, scale=0.1),
@@ -96,7 +110,8 @@ BACKWARD = {
     name: FORWARD[name]
     for name in (
         "order 1", "order 2", "order 3", "asymmetric", "trace, decay, residual", "row", "interaction, causal",
-        "unmasked, trace", "own operator", "expm", "two simplicial", "a pair of states that decay",
+        "unmasked, trace", "own operator", "a function of weights", "results with and without order", "expm", "two simplicial",
+        "a pair of states that decay",
         "hadamard", "hadamard, diag, decay",
         "tril", "tril, order 3, row", "tril, expm, diag", "tril, hadamard", "tril, padded",
     )
@@ -368,7 +383,18 @@ def test_products_of_a_chunk_run_along_features_where_nothing_has_to_be_turned_f
     assert scores == ["q_k_masked", "q_o_state_masked"]  # these have no other axis
 
 
-@pytest.mark.parametrize("name", ["order 2", "order 3", "trace, decay, residual", "unmasked, trace", "tril"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "order 2",
+        "order 3",
+        "trace, decay, residual",
+        "unmasked, trace",
+        "tril",
+        "a function of weights",
+        "results with and without order",
+    ],
+)
 @pytest.mark.parametrize(("n", "parts"), [(150, 2), (70, 5)])
 def test_a_sequence_in_parts(name, n, parts):
     check(problem_of(FORWARD[name], n=n, heads=1), CpuSchedule(chunk=32, parallel="split", parts=parts))
@@ -387,6 +413,8 @@ BY_TOKEN = ("two simplicial", "a pair of states that decay")
         ("interaction, causal", 2),
         ("unmasked, trace", 2),
         ("own operator", 2),
+        ("a function of weights", 2),
+        ("results with and without order", 2),
         ("tril, order 3, row", 2),
         ("tril, expm, diag", 2),
         ("hadamard, diag, decay", 2),
@@ -407,7 +435,7 @@ def test_results_without_tokens_of_a_sequence_in_parts():
     check(problem_of(TOTALS, n=150, d=20, e=9), CpuSchedule(chunk=32, parallel="split", parts=3))
 
 
-RESUMED = ["order 3", "trace, decay, residual", "row"]
+RESUMED = ["order 3", "trace, decay, residual", "row", "a function of weights"]
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
@@ -417,7 +445,7 @@ def test_from_given_states_to_those_after_the_last_token(name, direction):
 
 
 @pytest.mark.parametrize("direction", ["forward", "backward"])
-@pytest.mark.parametrize("name", ["trace, decay, residual", "hadamard, diag, decay"])
+@pytest.mark.parametrize("name", ["trace, decay, residual", "hadamard, diag, decay", "a function of weights"])
 @pytest.mark.parametrize("parts", [2, 5])
 def test_parts_of_a_sequence_from_given_states(name, direction, parts):
     schedule = CpuSchedule(chunk=16, tokens=(8, 16), features=(8, 16), parallel="split", parts=parts)

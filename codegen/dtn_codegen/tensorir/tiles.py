@@ -70,7 +70,7 @@ def forward(lowered: Lowered, *, split: bool = False, resumed: bool = False) -> 
         staged = Staged(body, axis, definition.params, definition.outputs, chunked, split=split)
         made = replace(staged.build(with_axes(states, chunk)), pairs=pairs)
     except CompileError as error:
-        if split or not chunked.stream.resumable:
+        if split or before is not None:
             raise
         made = _by_token(chunked.stream, definition, str(error))
     return resume(made, states) if resumed else made
@@ -115,7 +115,7 @@ def backward(lowered: Lowered, *, split: bool = False, resumed: bool = False) ->
         made = Staged(program, axis, program.params, program.outputs, split=split).build(())
         return replace(made, pairs=pairs)
     if lowered.chunked.wholes:
-        return whole_backward(lowered.chunked, definition, wrt, split=split)
+        return whole_backward(lowered.chunked, definition, wrt, split=split, resumed=resumed)
     return chunked_backward(lowered.chunked, definition, wrt, split=split, resumed=resumed)
 
 

@@ -1,7 +1,7 @@
-"""Gradients of causal operators that need sums over the whole sequence first, as ``mask="tril"`` does.
+"""Gradients of causal operators that need something first, such as sums over the whole, as ``mask="tril"`` does.
 
-What is summed over the whole comes before the walks of the causal part, its gradient after them: the walk back leaves
-the cotangents of those sums and, in memory, the gradients of the causal part, and a walk over all tokens adds the rest.
+What is computed before comes before the walks of the causal part, its gradient after them: the walk back leaves the
+cotangents of that and, in memory, the gradients of the causal part, and a walk over all tokens adds the rest.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from dtn_core.passes.stream import Stream
 from .dependencies import apart, renamed
 from .gradients import Chunk, chunk_walks, gradient_of, many_tokens
 from .staged import Staged
-from .states import weight_axes
+from .states import after_last, before_first, weight_axes
 from .walks import TileProgram, Walk
 
 
-def whole_backward(chunked: Chunked, definition: Program, wrt: Sequence[str], *, split: bool) -> TileProgram:
-    """The gradient as of :func:`.gradients.chunked_backward`, which has no sums over the whole sequence.
+def whole_backward(
+    chunked: Chunked, definition: Program, wrt: Sequence[str], *, split: bool, resumed: bool = False
+) -> TileProgram:
+    """The gradient as of :func:`.gradients.chunked_backward`, which has nothing that is computed before.
 
     Raises
     ------
@@ -37,10 +39,14 @@ def whole_backward(chunked: Chunked, definition: Program, wrt: Sequence[str], *,
     inputs = [param.name for param in before.tensors if param.name not in ignored]
     chunk = _separated(many_tokens(chunked), before, {name for name in wrt if name not in inputs})
     vjp = gradient_of(before, inputs)
-    given = [Param(chunk.cotangents[output.name], output.axes) for output in definition.outputs]
+    given = [Param(chunk.cotangents.get(o.name, f"d_{o.name}"), o.axes) for o in definition.outputs]
     outputs = [Param(f"d_{p.name}", p.axes) for p in definition.params if p.name in wrt]
-    program = replace(before, name=f"{definition.name}_vjp", params=(*definition.params, *given))
-    return _Wholes(program, chunked.stream, chunk, outputs, split=split).whole(vjp, inputs)
+    states = chunked.stream.states if resumed else ()
+    first = [before_first(state) for state in states]
+    given += [Param(f"d_{after_last(state).name}", state.axes) for state in states]
+    program = replace(before, name=f"{definition.name}_vjp", params=(*definition.params, *first, *given))
+    made = _Wholes(program, chunked.stream, chunk, outputs, split=split, resumed=resumed).whole(vjp, inputs)
+    return replace(made, outputs=(*made.outputs, *(Param(f"d_{param.name}", param.axes) for param in first)))
 
 
 def _separated(chunk: Chunk, before: Program, direct: set[str]) -> Chunk:
@@ -59,8 +65,11 @@ def _separated(chunk: Chunk, before: Program, direct: set[str]) -> Chunk:
 class _Wholes(Staged):
     """Walks of sums over the whole, then those of the causal part, then those of the gradient of the sums."""
 
-    def __init__(self, before: Program, stream: Stream, chunk: Chunk, outputs: Sequence[Param], *, split: bool) -> None:
+    def __init__(
+        self, before: Program, stream: Stream, chunk: Chunk, outputs: Sequence[Param], *, split: bool, resumed: bool
+    ) -> None:
         super().__init__(before, stream.axis, before.params, outputs, split=split)
+        self.resumed = resumed
         self.stream = stream
         self.chunk = chunk
         read = [param.name for param in (*stream.tokens, *stream.constants)]
@@ -80,7 +89,7 @@ class _Wholes(Staged):
         along = [name for name in self.causal.values() if self.axis in self.axes[name]]
         totals = [name for name in self.causal.values() if self.axis not in self.axes[name]]
         tokens = {output.name for output in self.program.outputs if self.axis in output.axes}
-        walks = chunk_walks(self.chunk, self.stream, along, totals, self.axes, split=self.split)
+        walks = chunk_walks(self.chunk, self.stream, along, totals, self.axes, resumed=self.resumed, split=self.split)
         causal = [self.around(walk, tokens) for walk in walks]
         count = 1 + max([last, *(self.stages[o.name] for o in self.outputs), *(stage for stage, _ in self.sums)])
         found: list[Walk] = []
@@ -106,7 +115,7 @@ class _Wholes(Staged):
         """The statements of the gradient of the sums, and what adds it to that of the causal part."""
         summed = self.program.outputs
         cotangents = [param.name for param in vjp.params[-len(summed) :]]
-        names = {given: self.causal[output.name] for given, output in zip(cotangents, summed, strict=True)}
+        names = {given: self.cotangent(output) for given, output in zip(cotangents, summed, strict=True)}
         known = set(self.program.statements)
         new = [statement for statement in vjp.statements if statement not in known]
         names |= {statement.name: f"{statement.name}_before" for statement in new}
@@ -116,6 +125,20 @@ class _Wholes(Staged):
             indices = next(s.indices for s in vjp.statements if s.name == output.name)
             parts = [names.get(output.name, output.name), *([self.causal[name]] if name in self.causal else [])]
             self.place(Statement(f"d_{name}", indices, sum_of(*(Read(part, indices) for part in parts))))
+
+    def cotangent(self, output: Param) -> str:
+        """The name of the cotangent of what is computed before: of its reads by the causal part, and as a result."""
+        given = f"d_{output.name}"
+        read = self.causal.get(output.name)
+        if given not in {param.name for param in self.params}:
+            assert read is not None, "what is computed before is read, or a result"
+            return read
+        if read is None:
+            return given
+        indices = next(s.indices for s in self.program.statements if s.name == output.name)
+        both = Statement(f"{read}_and_given", indices, sum_of(Read(read, indices), Read(given, indices)))
+        self.place(both)
+        return both.name
 
     def around(self, walk: Walk, tokens: set[str]) -> Walk:
         """A walk of the causal part that reads ``tokens`` from memory and writes gradients there."""

@@ -419,8 +419,9 @@ class Module:
             value = fill(template, _first=value, _second=second)
         return value
 
-    def size_of(self, axis: str) -> ast.expr:
-        for param in self.program.tensors:
+    def size_of(self, axis: str, program: Program | None = None) -> ast.expr:
+        """The size of an axis, from the tensors of ``program``, by default the whole."""
+        for param in (program or self.program).tensors:
             if axis in param.axes:
                 place = param.axes.index(axis) - len(param.axes)
                 return fill(self.target.size, _x=self.name(param.name), _i=ast.Constant(place))

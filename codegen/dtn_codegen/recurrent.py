@@ -58,7 +58,7 @@ def one_token(writer: ChunkedModule) -> ast.If:
 def has_step(writer: ChunkedModule) -> bool:
     """Whether a call for one token needs nothing but the function of one token."""
     chunked, axis = writer.chunked, writer.stream.axis
-    if chunked.token is None or chunked.wholes or writer.narrow:
+    if chunked.token is None or writer.narrow:
         return False
     along = [p for p in (*writer.program.tensors, *writer.program.outputs) if axis in p.axes]
     return writer.layout != HEADS or all(p.axes[0] == axis for p in along if writer.moves(p.axes))
@@ -88,6 +88,7 @@ def step(writer: ChunkedModule) -> ast.FunctionDef:
             for p in constants
             if writer.layout == HEADS
         ),
+        *writer.early(),
         ast.Assign([_after(writer)], call),
         ast.Return(ast.Tuple([value, ast.Name("states", ast.Load())], ast.Load())),
     ]

@@ -123,6 +123,20 @@ class ChunkedModule(Module):
         self.expressions.sizes.update(expressions.sizes)
         return steps
 
+    def early(self) -> list[ast.stmt]:
+        """What is computed before one token, which reads none."""
+        before = self.chunked.before
+        if before is None:
+            return []
+        expressions = self.whole_parts[before.name]
+        steps = self.steps(before, expressions)
+        scalars = (
+            assign(self.name(name), fill(self.target.scalar, _x=self.name(name), _like=expressions.like))
+            for name in expressions.lifted
+        )
+        sizes = (assign(self.name(axis), self.size_of(axis, before)) for axis in expressions.sizes)
+        return [*scalars, *sizes, *steps]
+
     def start(self) -> list[ast.stmt]:
         """States of zeros unless there is an initial one."""
         batch = self.batch()

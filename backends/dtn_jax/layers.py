@@ -106,9 +106,21 @@ class Layer(layers.Adapter, nnx.Module):
             setattr(self, name, nnx.Param(jnp.asarray(value, param_dtype)))
         self.make_children(start, nnx.List, dtype=dtype, param_dtype=param_dtype)
 
-    def __call__(self, x: jax.Array, padding_mask: jax.Array | None = None) -> jax.Array:
-        """The layer's value; ``padding_mask[..., n]`` is true for a real token."""
-        return self.definition.forward(_OPS, self, self._input(x), padding_mask)
+    def __call__(self, x: jax.Array, padding_mask: jax.Array | None = None, *, cu_seqlens: Any = None) -> jax.Array:
+        """The layer's value.
+
+        Parameters
+        ----------
+        x : jax.Array
+            The input.
+        padding_mask : jax.Array, optional
+            ``[..., n]``, true for a real token.
+        cu_seqlens : sequence of int or jax.Array, optional
+            ``[N + 1]``, where each of N sequences packed along the tokens' axis starts and the last ends; none reads
+            another. Inside ``jit`` it is a sequence: what is compiled is compiled for these lengths.
+        """
+        tokens = layers.given(padding_mask=padding_mask, cu_seqlens=cu_seqlens)
+        return self.definition.forward(_OPS, self, self._input(x), **tokens)
 
     def resume(self, x: jax.Array, state: Any = None) -> tuple[jax.Array, Any]:
         """The value of tokens ``x[..., n, embed]`` that follow others, and the state after them.

@@ -147,12 +147,30 @@ class Layer(layers.Adapter, keras.Layer):
         padding_mask: tf.Tensor | None = None,
         mask: tf.Tensor | None = None,
         training: bool | None = None,
+        *,
+        cu_seqlens: Any = None,
     ) -> tf.Tensor:
-        """The layer's value; ``padding_mask[..., n]`` is true for a real token, by default Keras' own mask."""
+        """The layer's value.
+
+        Parameters
+        ----------
+        x : tf.Tensor
+            The input.
+        padding_mask : tf.Tensor, optional
+            ``[..., n]``, true for a real token; by default Keras' own ``mask``.
+        mask, training
+            What Keras hands to a layer.
+        cu_seqlens : sequence of int or tf.Tensor, optional
+            ``[N + 1]``, where each of N sequences packed along the tokens' axis starts and the last ends; none reads
+            another. In a graph it is a sequence: what is traced is traced for these lengths.
+        """
         if not self._recorded and x.shape.rank is not None:  # Keras builds no layer that says it is built
             self._recorded = True
             self.build(tuple(x.shape))
-        return self.definition.forward(_OPS, self, x, mask if padding_mask is None else padding_mask)
+        padding_mask = mask if padding_mask is None else padding_mask
+        if isinstance(cu_seqlens, list | tuple):
+            cu_seqlens = tf.stack(cu_seqlens)  # Keras makes a tensor of each number of NumPy in it
+        return self.definition.forward(_OPS, self, x, **layers.given(padding_mask=padding_mask, cu_seqlens=cu_seqlens))
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """The shape of the layer's value, for wrappers of Keras that ask for it."""

@@ -118,9 +118,22 @@ class Layer(layers.Adapter, torch.nn.Module):
             value = self._seed.draw(name, parameter.shape, parameter.initialiser)
             getattr(self, name).copy_(torch.from_numpy(value))
 
-    def forward(self, x: torch.Tensor, padding_mask: torch.Tensor | None = None) -> torch.Tensor:
-        """The layer's value; ``padding_mask[..., n]`` is true for a real token."""
-        return self.definition.forward(_OPS, self, x, padding_mask)
+    def forward(
+        self, x: torch.Tensor, padding_mask: torch.Tensor | None = None, *, cu_seqlens: Any = None
+    ) -> torch.Tensor:
+        """The layer's value.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            The input.
+        padding_mask : torch.Tensor, optional
+            ``[..., n]``, true for a real token.
+        cu_seqlens : sequence of int or torch.Tensor, optional
+            ``[N + 1]``, where each of N sequences packed along the tokens' axis starts and the last ends; none reads
+            another. Under ``torch.compile`` a tensor may change from call to call.
+        """
+        return self.definition.forward(_OPS, self, x, **layers.given(padding_mask=padding_mask, cu_seqlens=cu_seqlens))
 
     def resume(self, x: torch.Tensor, state: Any = None) -> tuple[torch.Tensor, Any]:
         """The value of tokens ``x[..., n, embed]`` that follow others, and the state after them.
@@ -319,11 +332,11 @@ class LayerNorm(Layer):
 
     definition_type = layers.LayerNorm
 
-    def forward(self, x: torch.Tensor, padding_mask: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, padding_mask: torch.Tensor | None = None, **tokens: Any) -> torch.Tensor:
         weight, bias = self.weight, self.bias
         fitting = x.shape[-1:] == weight.shape and x.is_floating_point()
         if not fitting or not x.dtype == weight.dtype == bias.dtype:
-            return super().forward(x, padding_mask)
+            return super().forward(x, padding_mask, **tokens)
         return torch.nn.functional.layer_norm(x, weight.shape, weight, bias, self.definition.eps).to(x.dtype)
 
 

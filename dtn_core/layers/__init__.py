@@ -5,7 +5,7 @@ the index notation it runs, and ``forward``, written against :class:`Ops`.  ``dt
 ``dtn_tensorflow`` turn the same definition into ``torch.nn.Module``, ``flax.nnx.Module`` and ``keras.Layer``.
 """
 
-from .adapter import Adapter, compiled, parameter_of, signature
+from .adapter import Adapter, compiled, given, parameter_of, signature
 from .attention import SoftmaxAttention, TensorAttention
 from .block import DeepTensorBlock
 from .classifier import DeepTensorClassifier
@@ -27,6 +27,6 @@ __all__ = [
     "Adapter", "Advance", "Array", "Call", "Constant", "DeepTensorBlock", "DeepTensorClassifier",
     "DeepTensorLM", "Definition", "Embedding", "LanguageModel", "LayerNorm", "MLP", "MeanPool", "Normal",
     "Ops", "Parameter", "PatchEmbedding", "Projection", "Sampler", "Seed", "SoftmaxAttention", "State",
-    "TensorAttention", "TensorInteraction", "Tokens", "Uniform", "compiled", "evaluate", "initial_weights",
-    "no_tokens", "parameter_of", "signature",
+    "TensorAttention", "TensorInteraction", "Tokens", "Uniform", "compiled", "evaluate", "given",
+    "initial_weights", "no_tokens", "parameter_of", "signature",
 ]  # fmt: skip

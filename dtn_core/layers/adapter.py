@@ -77,6 +77,17 @@ def signature(definition_type: type[Definition], keywords: dict[str, Any]) -> in
     return inspect.Signature([*own, *extra])
 
 
+def given(**tokens: Any) -> dict[str, Any]:
+    """What a definition's ``forward`` is told of the tokens: what is not None.
+
+    Examples
+    --------
+    >>> given(padding_mask=None, cu_seqlens=[0, 3, 5])
+    {'cu_seqlens': [0, 3, 5]}
+    """
+    return {name: value for name, value in tokens.items() if value is not None}
+
+
 def parameter_of(layer: Any, path: str) -> Any:
     """The native parameter of ``layer`` at a dot-separated path such as ``blocks.0.mlp.output_bias``."""
 

@@ -137,10 +137,12 @@ class SoftmaxAttention(HeadMixer):
             "masked_mix": Call(_softmax(masked=True, causal=causal)),
         }
 
-    def mix(self, ops: Ops, own: Any, q: Array, k: Array, v: Array, padding_mask: Array | None) -> Array:
+    def mix(
+        self, ops: Ops, own: Any, q: Array, k: Array, v: Array, padding_mask: Array | None = None, **tokens: Any
+    ) -> Array:
         scale = self.scale or self.features**-0.5
         if padding_mask is None:
-            return ops.call(own, "mix", q, k, v, scale=scale)
+            return ops.call(own, "mix", q, k, v, scale=scale, **tokens)
         return ops.call(own, "masked_mix", q, k, v, padding_mask, scale=scale)
 
     def why_not(self) -> str:

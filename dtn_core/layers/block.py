@@ -121,9 +121,9 @@ class DeepTensorBlock(Definition):
             "mlp": MLP(self.embed_dim, self.mlp_ratio * self.embed_dim),
         }
 
-    def forward(self, ops: Ops, own: Any, x: Array, padding_mask: Array | None = None) -> Array:
-        x = x + own.attention(own.attention_norm(x), padding_mask=padding_mask)
-        x = x + own.interaction(own.interaction_norm(x), padding_mask=padding_mask)
+    def forward(self, ops: Ops, own: Any, x: Array, **tokens: Any) -> Array:
+        x = x + own.attention(own.attention_norm(x), **tokens)
+        x = x + own.interaction(own.interaction_norm(x), **tokens)
         return x + own.mlp(own.mlp_norm(x))
 
     def resume(self, ops: Ops, own: Any, x: Array, state: State) -> tuple[Array, State]:

@@ -98,8 +98,8 @@ class DeepTensorClassifier(Definition):
             "head": Projection((("embed", self.embed_dim),), (("label", self.num_classes),)),
         }
 
-    def forward(self, ops: Ops, own: Any, x: Array, padding_mask: Array | None = None) -> Array:
-        x = own.patches(x)
+    def forward(self, ops: Ops, own: Any, x: Array, **tokens: Any) -> Array:
+        x = own.patches(x, **tokens)
         for block in own.blocks:
-            x = block(x, padding_mask=padding_mask)
-        return own.head(own.pool(own.norm(x), padding_mask=padding_mask))
+            x = block(x, **tokens)
+        return own.head(own.pool(own.norm(x), **tokens))

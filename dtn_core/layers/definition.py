@@ -95,7 +95,7 @@ class Definition(ABC):
         return {}
 
     @abstractmethod
-    def forward(self, ops: Ops, own: Any, x: Array, padding_mask: Array | None = None) -> Array:
+    def forward(self, ops: Ops, own: Any, x: Array, **tokens: Any) -> Array:
         """The layer's value.
 
         Parameters
@@ -106,8 +106,10 @@ class Definition(ABC):
             The framework's layer: children are its attributes, and callable.
         x : Array
             Input.
-        padding_mask : Array, optional
-            ``[..., n]``, true for a real token.
+        **tokens : Any
+            What is said of the tokens, as operators take it, and where it is given only: ``padding_mask[..., n]``,
+            true for a real token; ``cu_seqlens[N + 1]``, where each of N packed sequences starts and the last ends.
+            A layer of single tokens needs none of it, every other hands on all of it.
         """
 
     def resume(self, ops: Ops, own: Any, x: Array, state: State) -> tuple[Array, State]:

@@ -47,7 +47,7 @@ class Embedding(Definition):
     def calls(self) -> Mapping[str, Call]:
         return {"scores": Call(SCORES)}
 
-    def forward(self, ops: Ops, own: Any, x: Array, padding_mask: Array | None = None) -> Array:
+    def forward(self, ops: Ops, own: Any, x: Array, **tokens: Any) -> Array:
         return ops.take(own, "weight", x)
 
     def scores(self, ops: Ops, own: Any, x: Array) -> Array:

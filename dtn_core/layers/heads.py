@@ -10,7 +10,7 @@ from ..operators import PARAMETER
 from ..operators.knobs import Scalar
 from .definition import Array, Definition, Ops, State
 from .projection import Projection
-from .validation import check_mask, positive_int, refuse
+from .validation import check_tokens, positive_int, refuse
 
 LAYOUT = "... n h d"
 
@@ -52,14 +52,16 @@ class HeadMixer(Definition):
         """Scalar arguments of ``"mix"`` that its operator does not carry itself."""
         return {}
 
-    def mix(self, ops: Ops, own: Any, q: Array, k: Array, v: Array, padding_mask: Array | None) -> Array:
+    def mix(
+        self, ops: Ops, own: Any, q: Array, k: Array, v: Array, padding_mask: Array | None = None, **tokens: Any
+    ) -> Array:
         """The heads' outputs ``[..., n, head, feature]``."""
         every_head = None if padding_mask is None else padding_mask[..., None, :]
-        return ops.call(own, "mix", q, k, v, padding_mask=every_head, **self.scalars(ops, q))
+        return ops.call(own, "mix", q, k, v, padding_mask=every_head, **tokens, **self.scalars(ops, q))
 
-    def forward(self, ops: Ops, own: Any, x: Array, padding_mask: Array | None = None) -> Array:
-        check_mask(type(self).__name__, padding_mask, x)
-        return own.out(self.mix(ops, own, own.query(x), own.key(x), own.value(x), padding_mask))
+    def forward(self, ops: Ops, own: Any, x: Array, **tokens: Any) -> Array:
+        check_tokens(type(self).__name__, x, **tokens)
+        return own.out(self.mix(ops, own, own.query(x), own.key(x), own.value(x), **tokens))
 
     def resume(self, ops: Ops, own: Any, x: Array, state: State) -> tuple[Array, State]:
         if self.why_not():

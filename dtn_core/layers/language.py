@@ -108,10 +108,10 @@ class DeepTensorLM(Definition):
             **({} if self.tie_embedding else {"head": Projection(embed, token)}),
         }
 
-    def forward(self, ops: Ops, own: Any, x: Array, padding_mask: Array | None = None) -> Array:
+    def forward(self, ops: Ops, own: Any, x: Array, **tokens: Any) -> Array:
         x = own.embedding(x)
         for block in own.blocks:
-            x = block(x, padding_mask=padding_mask)
+            x = block(x, **tokens)
         return self.logits(ops, own, x)
 
     def logits(self, ops: Ops, own: Any, x: Array) -> Array:

@@ -54,6 +54,6 @@ class MLP(Definition):
     def calls(self) -> Mapping[str, Call]:
         return {"perceptron": Call(PERCEPTRON)}
 
-    def forward(self, ops: Ops, own: Any, x: Array, padding_mask: Array | None = None) -> Array:
+    def forward(self, ops: Ops, own: Any, x: Array, **tokens: Any) -> Array:
         hidden = ops.value(own, "hidden_weight"), ops.value(own, "hidden_bias")
         return ops.call(own, "perceptron", x, *hidden, ops.value(own, "output_weight"), ops.value(own, "output_bias"))

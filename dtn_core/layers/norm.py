@@ -48,5 +48,5 @@ class LayerNorm(Definition):
     def calls(self) -> Mapping[str, Call]:
         return {"normalise": Call(LAYER_NORM)}
 
-    def forward(self, ops: Ops, own: Any, x: Array, padding_mask: Array | None = None) -> Array:
+    def forward(self, ops: Ops, own: Any, x: Array, **tokens: Any) -> Array:
         return ops.call(own, "normalise", x, ops.value(own, "weight"), ops.value(own, "bias"), eps=self.eps)

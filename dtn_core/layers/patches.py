@@ -69,7 +69,9 @@ class PatchEmbedding(Definition):
     def calls(self) -> Mapping[str, Call]:
         return {"embed": Call(PATCHES)}
 
-    def forward(self, ops: Ops, own: Any, x: Array, padding_mask: Array | None = None) -> Array:
+    def forward(self, ops: Ops, own: Any, x: Array, **tokens: Any) -> Array:
+        if "cu_seqlens" in tokens:
+            raise TypeError(f"{type(self).__name__} takes no cu_seqlens: the patches of an image are one sequence")
         size, channels = image_shape(self.image_size, self.patch_size), self.channels
         shape = tuple(x.shape)
         if shape[-3:] == (*size, channels):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from .definition import Array, Call, Definition, Ops
-from .validation import check_mask
+from .validation import check_tokens
 
 MEAN = """mean_pool(x[n,d]) -> y[d]:
     y[c] = x[t,c] / n"""
@@ -28,8 +28,8 @@ class MeanPool(Definition):
     def calls(self) -> Mapping[str, Call]:
         return {"mean": Call(MEAN), "masked_mean": Call(MASKED_MEAN)}
 
-    def forward(self, ops: Ops, own: Any, x: Array, padding_mask: Array | None = None) -> Array:
+    def forward(self, ops: Ops, own: Any, x: Array, padding_mask: Array | None = None, **tokens: Any) -> Array:
+        check_tokens(type(self).__name__, x, padding_mask, **tokens)
         if padding_mask is None:
-            return ops.call(own, "mean", x)
-        check_mask(type(self).__name__, padding_mask, x)
+            return ops.call(own, "mean", x, **tokens)
         return ops.call(own, "masked_mean", x, ops.cast(padding_mask, like=x))

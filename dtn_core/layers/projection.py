@@ -59,6 +59,6 @@ class Projection(Definition):
         signature = f"projection(x[{start}], weight[{start},{end}]{bias[0]}) -> y[{end}]"
         return {"project": Call(f"{signature}:\n    y[{end}] = x[{start}] * weight[{start},{end}]{bias[1]}")}
 
-    def forward(self, ops: Ops, own: Any, x: Array, padding_mask: Array | None = None) -> Array:
+    def forward(self, ops: Ops, own: Any, x: Array, **tokens: Any) -> Array:
         bias = (ops.value(own, "bias"),) if self.bias else ()
         return ops.call(own, "project", x, ops.value(own, "weight"), *bias)

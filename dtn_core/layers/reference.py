@@ -52,9 +52,9 @@ def evaluate(
     >>> evaluate(MeanPool(), {}, [[1.0, 2.0], [3.0, 4.0]], padding_mask=[True, False])
     array([1., 2.])
     """
-    mask = None if padding_mask is None else np.asarray(padding_mask, dtype=bool)
+    tokens = {} if padding_mask is None else {"padding_mask": np.asarray(padding_mask, dtype=bool)}
     given = np.asarray(x) if definition.reads_integers else np.asarray(x, dtype=np.float64)
-    value = _Layer(definition, weights, "")(given, mask)
+    value = _Layer(definition, weights, "")(given, **tokens)
     return np.asarray(value)
 
 
@@ -70,8 +70,8 @@ class _Layer:
             else:
                 setattr(self, name, [_Layer(c, weights, f"{prefix}{name}.{i}.") for i, c in enumerate(child)])
 
-    def __call__(self, x: Any, padding_mask: Any = None) -> Any:
-        return self.definition.forward(_OPS, self, x, padding_mask)
+    def __call__(self, x: Any, **tokens: Any) -> Any:
+        return self.definition.forward(_OPS, self, x, **tokens)
 
 
 class _DenseOps:

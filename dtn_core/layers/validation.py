@@ -32,8 +32,8 @@ def positive_float(argument: str, value: Any) -> float:
     return float(value)
 
 
-def check_mask(layer: str, padding_mask: Any, x: Any) -> None:
-    """Refuse a mask of ``x[..., n, embed]`` that is no array, or has more axes than its tokens have.
+def check_tokens(layer: str, x: Any, padding_mask: Any = None, cu_seqlens: Any = None) -> None:
+    """Refuse a mask of ``x[..., n, embed]`` that is no array, has more axes than its tokens, or is of packed sequences.
 
     Raises
     ------
@@ -41,9 +41,13 @@ def check_mask(layer: str, padding_mask: Any, x: Any) -> None:
         For a list, for one.
     ShapeError
         Its leading axes would enlarge the batch.
+    ValueError
+        Both are given.
     """
     if padding_mask is None:
         return
+    if cu_seqlens is not None:
+        raise ValueError(f"{layer}: cu_seqlens clashes with padding_mask: packed sequences have no padding")
     if not hasattr(padding_mask, "shape"):
         raise TypeError(f"{layer}: padding_mask is a {type(padding_mask).__name__}, expected an array of booleans")
     of_mask, of_x = _rank(padding_mask), _rank(x)

@@ -28,15 +28,20 @@ class Framework:
         """A layer whose parameters and computation have type ``dtype``."""
         raise NotImplementedError
 
-    def call(self, layer: Any, x: np.ndarray, padding_mask: np.ndarray | None = None) -> np.ndarray:
-        """The layer's value."""
+    def call(self, layer: Any, x: np.ndarray, padding_mask: np.ndarray | None = None, **fixed: Any) -> np.ndarray:
+        """The layer's value; ``fixed`` are values while it is compiled."""
         raise NotImplementedError
 
-    def gradients(self, layer: Any, x: np.ndarray) -> dict[str, np.ndarray]:
+    def eager(self, layer: Any, x: np.ndarray, **tokens: Any) -> np.ndarray:
+        """The layer's value without a compiler, of native arrays."""
+        value = layer(self.array(x), **tokens)
+        return self.to_numpy(value)
+
+    def gradients(self, layer: Any, x: np.ndarray, **fixed: Any) -> dict[str, np.ndarray]:
         """Gradient of the sum of the layer's squared values, by path."""
         raise NotImplementedError
 
-    def compiled(self, layer: Any, x: np.ndarray) -> np.ndarray:
+    def compiled(self, layer: Any, x: np.ndarray, **fixed: Any) -> np.ndarray:
         """The layer's value by the framework's own compiler."""
         raise NotImplementedError
 
@@ -82,17 +87,17 @@ class Torch(Framework):
 
         return getattr(self.layers, layer)(**hyperparameters, seed=seed, dtype=getattr(torch, dtype))
 
-    def compiled(self, layer: Any, x: np.ndarray) -> np.ndarray:
+    def compiled(self, layer: Any, x: np.ndarray, **fixed: Any) -> np.ndarray:
         import torch
 
         made = torch.compile(layer, fullgraph=True, backend="eager")
-        return made(torch.from_numpy(x)).detach().numpy()
+        return made(torch.from_numpy(x), **fixed).detach().numpy()
 
-    def call(self, layer: Any, x: np.ndarray, padding_mask: np.ndarray | None = None) -> np.ndarray:
+    def call(self, layer: Any, x: np.ndarray, padding_mask: np.ndarray | None = None, **fixed: Any) -> np.ndarray:
         import torch
 
         mask = None if padding_mask is None else torch.from_numpy(padding_mask)
-        return layer(torch.from_numpy(x), padding_mask=mask).detach().numpy()
+        return layer(torch.from_numpy(x), padding_mask=mask, **fixed).detach().numpy()
 
     def resume(self, layer: Any, x: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
         import torch
@@ -111,11 +116,11 @@ class Torch(Framework):
                 values.append(y)
         return torch.stack(values, 1).numpy(), state
 
-    def gradients(self, layer: Any, x: np.ndarray) -> dict[str, np.ndarray]:
+    def gradients(self, layer: Any, x: np.ndarray, **fixed: Any) -> dict[str, np.ndarray]:
         import torch
 
         layer.zero_grad()
-        layer(torch.from_numpy(x)).square().sum().backward()
+        layer(torch.from_numpy(x), **fixed).square().sum().backward()
         return {name: parameter.grad.numpy() for name, parameter in layer.named_parameters()}
 
     def array(self, x: np.ndarray) -> Any:
@@ -136,18 +141,18 @@ class Jax(Framework):
         with jax.enable_x64(dtype == "float64"):
             return getattr(self.layers, layer)(**hyperparameters, seed=seed, dtype=dtype, param_dtype=dtype)
 
-    def call(self, layer: Any, x: np.ndarray, padding_mask: np.ndarray | None = None) -> np.ndarray:
+    def call(self, layer: Any, x: np.ndarray, padding_mask: np.ndarray | None = None, **fixed: Any) -> np.ndarray:
         import jax
 
         with jax.enable_x64(layer.dtype == "float64"):
-            return np.asarray(self.jitted("__call__")(layer, x, padding_mask))
+            return np.asarray(self.jitted("__call__", **fixed)(layer, x, padding_mask))
 
     @cache  # noqa: B019 - a framework lives as long as the tests; what is compiled once stays compiled
-    def jitted(self, method: str) -> Any:
+    def jitted(self, method: str, **fixed: Any) -> Any:
         """A layer's method as a function of the layer and its arguments, compiled."""
         from flax import nnx
 
-        return nnx.jit(lambda own, *given: getattr(own, method)(*given))
+        return nnx.jit(lambda own, *given: getattr(own, method)(*given, **fixed))
 
     def resume(self, layer: Any, x: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
         import jax
@@ -173,19 +178,19 @@ class Jax(Framework):
                 values.append(np.asarray(y))
         return np.stack(values, 1), state
 
-    def compiled(self, layer: Any, x: np.ndarray) -> np.ndarray:
+    def compiled(self, layer: Any, x: np.ndarray, **fixed: Any) -> np.ndarray:
         import jax
         from flax import nnx
 
         graph, parameters = nnx.split(layer)
-        return np.asarray(jax.jit(lambda parameters, x: nnx.merge(graph, parameters)(x))(parameters, x))
+        return np.asarray(jax.jit(lambda parameters, x: nnx.merge(graph, parameters)(x, **fixed))(parameters, x))
 
-    def gradients(self, layer: Any, x: np.ndarray) -> dict[str, np.ndarray]:
+    def gradients(self, layer: Any, x: np.ndarray, **fixed: Any) -> dict[str, np.ndarray]:
         import jax
         from flax import nnx
 
         with jax.enable_x64(layer.dtype == "float64"):
-            found = nnx.jit(nnx.grad(lambda own, x: (own(x) ** 2).sum()))(layer, x)
+            found = nnx.jit(nnx.grad(lambda own, x: (own(x, **fixed) ** 2).sum()))(layer, x)
         paths = [path for path, _ in layer.definition.named_parameters()]
         flat = {".".join(map(str, path)): value for path, value in nnx.to_flat_state(found)}
         return {path: np.asarray(flat[path][...]) for path in paths}
@@ -205,8 +210,8 @@ class TensorFlow(Framework):
     def make(self, layer: str, *, dtype: str = "float32", seed: int = 0, **hyperparameters: Any) -> Any:
         return getattr(self.layers, layer)(**hyperparameters, seed=seed, dtype=dtype)
 
-    def call(self, layer: Any, x: np.ndarray, padding_mask: np.ndarray | None = None) -> np.ndarray:
-        return layer(x, padding_mask=padding_mask).numpy()
+    def call(self, layer: Any, x: np.ndarray, padding_mask: np.ndarray | None = None, **fixed: Any) -> np.ndarray:
+        return layer(x, padding_mask=padding_mask, **fixed).numpy()
 
     def resume(self, layer: Any, x: np.ndarray, state: Any) -> tuple[np.ndarray, Any]:
         y, state = layer.resume(x, state)
@@ -219,16 +224,16 @@ class TensorFlow(Framework):
             values.append(y.numpy())
         return np.stack(values, 1), state
 
-    def compiled(self, layer: Any, x: np.ndarray) -> np.ndarray:
+    def compiled(self, layer: Any, x: np.ndarray, **fixed: Any) -> np.ndarray:
         import tensorflow as tf
 
-        return tf.function(layer)(tf.constant(x)).numpy()
+        return tf.function(lambda x: layer(x, **fixed))(tf.constant(x)).numpy()
 
-    def gradients(self, layer: Any, x: np.ndarray) -> dict[str, np.ndarray]:
+    def gradients(self, layer: Any, x: np.ndarray, **fixed: Any) -> dict[str, np.ndarray]:
         import tensorflow as tf
 
         with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(layer(x) ** 2)
+            loss = tf.reduce_sum(layer(x, **fixed) ** 2)
         paths = [path for path, _ in layer.definition.named_parameters()]
         found = tape.gradient(loss, [parameter_of(layer, path).value for path in paths])
         return {path: gradient.numpy() for path, gradient in zip(paths, found, strict=True)}

@@ -119,3 +119,11 @@ def test_trains_with_an_nnx_optimizer():
 
     losses = [step(own, optimizer) for _ in range(30)]
     assert losses[-1] < 0.05
+
+
+def test_starts_of_packed_sequences_are_static_in_jit():
+    own, tokens = dtn.DeepTensorLM(11, 8, 2, 1, seed=0), np.arange(18).reshape(2, 9) % 11
+    run = nnx.jit(lambda own, tokens, starts: own(tokens, cu_seqlens=starts), static_argnums=2)
+    close(run(own, tokens, (0, 3, 9)), own(tokens, cu_seqlens=jnp.array([0, 3, 9])))
+    with pytest.raises(ValueError, match="cu_seqlens is traced"):
+        nnx.jit(lambda own, tokens, starts: own(tokens, cu_seqlens=starts))(own, tokens, jnp.array([0, 3, 9]))

@@ -246,3 +246,40 @@ class TestCheckpoints:
         fresh = tf.nest.map_structure(lambda x: tf.Variable(tf.zeros_like(x)), state)
         tf.train.Checkpoint(state=fresh).restore(path).assert_consumed()
         close(own.step(tf.constant([4]), fresh)[0], expected, 0)
+
+
+class TestPackedSequences:
+    TOKENS = np.random.default_rng(2).integers(0, 11, (4, 9)).astype(np.int32)
+
+    def test_a_model_of_keras_is_fitted_to_them(self):
+        class Documents(keras.Model):
+            def __init__(self):
+                super().__init__()
+                self.inner = dtn.DeepTensorLM(11, 8, 2, 1, seed=0)
+
+            def call(self, tokens, training=None):
+                return self.inner(tokens, training=training, cu_seqlens=[0, 3, 9])
+
+        own = Documents()
+        own.compile(keras.optimizers.Adam(1e-2), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        losses = own.fit(self.TOKENS, self.TOKENS, epochs=5, verbose=0).history["loss"]
+        assert losses[-1] < losses[0]
+        alone = [own.inner(self.TOKENS[:, rows]) for rows in (slice(3), slice(3, 9))]
+        close(own.predict(self.TOKENS, verbose=0), np.concatenate(alone, axis=1))
+
+    def test_a_functional_model_keeps_where_they_start(self, tmp_path):
+        inputs, layer = keras.Input((9, 8)), dtn.DeepTensorBlock(8, 2, mask="causal", seed=0)
+        x = np.random.default_rng(3).normal(size=(2, 9, 8)).astype(np.float32)
+        keras.Model(inputs, layer(inputs, cu_seqlens=[0, 3, 9])).save(tmp_path / "packed.keras")
+        close(keras.saving.load_model(tmp_path / "packed.keras")(x), layer(x, cu_seqlens=[0, 3, 9]))
+
+    @pytest.mark.parametrize("kind", [list, tuple, np.array, tf.constant])
+    def test_a_graph_takes_any_vector_that_it_knows(self, kind):
+        layer, x = dtn.TensorAttention(8, 2, seed=0), np.ones((2, 9, 8), np.float32)
+        starts = kind(np.cumsum([0, 3, 6]))
+        close(tf.function(lambda x: layer(x, cu_seqlens=starts))(x), layer(x, cu_seqlens=[0, 3, 9]))
+
+    def test_a_graph_takes_none_that_it_does_not_know(self):
+        layer, x = dtn.TensorAttention(8, 2, seed=0), np.ones((2, 9, 8), np.float32)
+        with pytest.raises(ValueError, match="cu_seqlens is traced"):
+            tf.function(lambda x, starts: layer(x, cu_seqlens=starts))(x, tf.constant([0, 3, 9]))

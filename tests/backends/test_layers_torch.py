@@ -194,3 +194,36 @@ def test_states_are_loaded_as_tensors_are(tmp_path):
     torch.save(state, tmp_path / "state.pt")
     found = torch.load(tmp_path / "state.pt", weights_only=True)
     assert torch.equal(model.step(torch.tensor([4]), found)[0], model.step(torch.tensor([4]), state)[0])
+
+
+class TestPackedSequences:
+    """Where they start is a tensor that a compiled model reads anew at every call."""
+
+    TOKENS = torch.from_numpy(np.random.default_rng(2).integers(0, 11, (2, 9)))
+
+    def starts(self, *numbers):
+        return torch.tensor(numbers, dtype=torch.int32)
+
+    def test_one_graph_serves_all_starts_forward_and_backward(self):
+        own, graphs = dtn.DeepTensorLM(11, 8, 2, 1, seed=0), []
+
+        def backend(graph, inputs):
+            graphs.append(graph)
+            return graph.forward
+
+        compiled = torch.compile(own, fullgraph=True, backend=backend)
+        for starts in (self.starts(0, 3, 9), self.starts(0, 5, 9)):
+            expected, found = own(self.TOKENS, cu_seqlens=starts), compiled(self.TOKENS, cu_seqlens=starts)
+            torch.testing.assert_close(found, expected)
+            gradients = [torch.autograd.grad(y.square().sum(), list(own.parameters())) for y in (found, expected)]
+            torch.testing.assert_close(*gradients)
+        assert len(graphs) == 1
+
+    def test_a_block_is_recomputed_in_the_backward_pass(self):
+        own, x = dtn.DeepTensorBlock(8, 2, mask="causal", seed=0), torch.randn(2, 9, 8)
+        starts = self.starts(0, 3, 9)
+        again = torch.utils.checkpoint.checkpoint(own, x, cu_seqlens=starts, use_reentrant=False)
+        gradients = [
+            torch.autograd.grad(y.square().sum(), list(own.parameters())) for y in (again, own(x, cu_seqlens=starts))
+        ]
+        torch.testing.assert_close(*gradients)

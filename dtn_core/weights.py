@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
@@ -100,7 +101,7 @@ def load(
     assign: Callable[[Any, NDArray[Any]], None],
     own: Mapping[str, Any],
 ) -> None:
-    """Read weights into ``model``; a file that does not fit leaves the model as it was.
+    """Read weights into ``model``, in the types it has; a file that does not fit leaves the model as it was.
 
     Parameters
     ----------
@@ -146,7 +147,8 @@ def load(
             if problems:
                 more = f"\n… and {len(problems) - SHOWN} more" if len(problems) > SHOWN else ""
                 raise WeightsError(f"{path} does not fit the model:\n" + "\n".join(problems[:SHOWN]) + more)
-            arrays = {name: file.get_tensor(name) for name in native}
+            # converted here, so that every framework rounds alike
+            arrays = {name: file.get_tensor(name).astype(_numpy(dtypes[name]), copy=False) for name in native}
     except SafetensorError as error:
         raise WeightsError(f"{path} is not a safetensors file: {error}") from None
     for name, parameter in native.items():
@@ -170,6 +172,16 @@ def definition_of(model: Any) -> Definition:
     if not isinstance(definition, Definition):
         raise TypeError(f"expected a layer of deep-tensor-network, got {type(model).__name__}")
     return definition
+
+
+def _numpy(dtype: str) -> np.dtype[Any]:
+    """NumPy's type of this name, ``bfloat16`` among them."""
+    return np.dtype(getattr(ml_dtypes, dtype, dtype))
+
+
+def _converts(found: str, own: str) -> bool:
+    """Whether weights of type ``found`` become ``own``: integers are no weights, and no imaginary part is dropped."""
+    return found in _DTYPES.values() and (own.startswith("complex") or not found.startswith("complex"))
 
 
 def _problems(
@@ -197,7 +209,7 @@ def _problems(
         found, dtype = tuple(tensor.get_shape()), _DTYPES.get(tensor.get_dtype(), tensor.get_dtype())
         if found != shape:
             problems.append(f"{name}: shape {found} in the file, {shape} in the model")
-        elif dtype != dtypes[name]:
+        elif not _converts(dtype, dtypes[name]):
             problems.append(f"{name}: {dtype} {found} in the file, {dtypes[name]} {shape} in the model")
         elif named.get(name, axes[name]) != axes[name]:
             problems.append(f"{name} {shape}: axes {named[name]} in the file, {axes[name]} in the model")

@@ -38,14 +38,15 @@ def load_weights(model: Layer, path: str | os.PathLike[str]) -> None:
     Parameters
     ----------
     model : Layer
-        Changed in place; left as it was if the file does not fit.
+        Changed in place; left as it was if the file does not fit. Its types stay, the weights are rounded to them.
     path : path-like
         The file.
 
     Raises
     ------
     dtn_core.weights.WeightsError
-        Names the tensors that do not fit, with the shapes in the file and in the model.
+        Names the tensors that do not fit, with the shapes in the file and in the model; complex weights do not fit
+        real ones.
     ValueError
         If the model is on the meta device.
     """

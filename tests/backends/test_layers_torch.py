@@ -196,6 +196,18 @@ def test_states_are_loaded_as_tensors_are(tmp_path):
     assert torch.equal(model.step(torch.tensor([4]), found)[0], model.step(torch.tensor([4]), state)[0])
 
 
+def test_real_weights_are_loaded_into_a_complex_model_and_not_back(tmp_path):
+    real, wide = (
+        dtn.TensorAttention(8, 2, seed=seed, dtype=dtype) for seed, dtype in enumerate((torch.float32, torch.complex64))
+    )
+    dtn.save_weights(real, tmp_path / "a.safetensors")
+    dtn.load_weights(wide, tmp_path / "a.safetensors")
+    assert torch.equal(wide.out.weight, real.out.weight.to(torch.complex64))
+    dtn.save_weights(wide, tmp_path / "b.safetensors")
+    with pytest.raises(WeightsError, match=r"query\.weight: complex64 .* in the file, float32 .* in the model"):
+        dtn.load_weights(real, tmp_path / "b.safetensors")
+
+
 class TestPackedSequences:
     """Where they start is a tensor that a compiled model reads anew at every call."""
 

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 from dtn_core import layers, weights
 
 SMALL = {"image_size": 4, "embed_dim": 8, "num_heads": 2, "depth": 1}
+LINEAR = {"inputs": (("a", 3),), "outputs": (("b", 4),)}
 DEFINITION = layers.DeepTensorClassifier(**SMALL)
 IMAGES = np.random.default_rng(0).normal(size=(3, 4, 4)).astype(np.float32)
 
@@ -111,9 +112,26 @@ def test_a_wrong_shape_is_named_with_both_shapes(framework, path):
     assert "head.weight: shape (10, 8) in the file, (8, 10) in the model" in refused(framework, path)
 
 
-def test_a_wrong_type_is_named_with_both_types(framework, path):
-    write(path, changed(head__bias=np.ones(10, np.float16)))
-    assert "head.bias: float16 (10,) in the file, float32 (10,) in the model" in refused(framework, path)
+@pytest.mark.parametrize("dtype", [np.int32, np.complex64, np.bool_])
+def test_a_wrong_type_is_named_with_both_types(framework, path, dtype):
+    write(path, changed(head__bias=np.ones(10, dtype)))
+    name = {np.int32: "I32", np.complex64: "complex64", np.bool_: "BOOL"}[dtype]
+    assert f"head.bias: {name} (10,) in the file, float32 (10,) in the model" in refused(framework, path)
+
+
+@pytest.mark.parametrize("own", ["float64", "float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("found", ["float64", "float32", "bfloat16", "float16"])
+def test_other_precisions_are_rounded_to_the_model_s(framework, path, found, own):
+    first, second = (
+        framework.make("Projection", **LINEAR, dtype=dtype, seed=seed) for dtype, seed in ((found, 5), (own, 0))
+    )
+    framework.dtn.save_weights(first, path)
+    framework.dtn.load_weights(second, path)
+    framework.dtn.save_weights(second, path.with_name("again"))
+    with safe_open(path, framework="numpy") as one, safe_open(path.with_name("again"), framework="numpy") as other:
+        saved, again = one.get_tensor("weight"), other.get_tensor("weight")
+    assert again.dtype.name == own
+    np.testing.assert_array_equal(again, saved.astype(again.dtype))
 
 
 def test_swapped_axes_of_one_size_are_found_by_their_names(framework, path):

@@ -320,7 +320,8 @@ class DeepTensorClassifier(Layer, keras.Model):
     definition_type = layers.DeepTensorClassifier
 
 
-_COMPILED: weakref.WeakKeyDictionary[Layer, Any] = weakref.WeakKeyDictionary()  # advance, by model
+_COMPILED: weakref.WeakKeyDictionary[Layer, tuple[list[Any], Any]] = weakref.WeakKeyDictionary()
+"""The weights that a graph was traced with, and advance, by model."""
 
 
 @keras.saving.register_keras_serializable(package="dtn_tensorflow")
@@ -346,15 +347,17 @@ class DeepTensorLM(layers.LanguageModel, Layer, keras.Model):
     definition_type = layers.DeepTensorLM
 
     def advancer(self) -> layers.Advance:
-        if self not in _COMPILED:
+        weights = self.weights
+        traced, compiled = _COMPILED.get(self, ([], None))
+        if compiled is None or list(map(id, traced)) != list(map(id, weights)):  # layers may have been exchanged
             own = weakref.ref(self)
 
             def last(tokens: tf.Tensor, state: Any) -> tuple[tf.Tensor, Any]:
                 logits, state = own().resume(tokens, state)
                 return logits[..., -1, :], state
 
-            _COMPILED[self] = tf.function(last, autograph=False)
-        compiled = _COMPILED[self]
+            compiled = tf.function(last, autograph=False)
+            _COMPILED[self] = weights, compiled
 
         def advance(tokens: layers.Tokens, state: Any) -> tuple[np.ndarray[Any, Any], Any]:
             logits, state = compiled(tf.constant(tokens), state)

@@ -128,21 +128,21 @@ class DeepTensorLM(Definition):
     def step(self, ops: Ops, own: Any, x: Array, state: State) -> tuple[Array, State]:
         return self.go_on(ops, own, x, state, "step")
 
-    def check_state(self, state: State) -> None:
-        """Refuse what is not a state of as many blocks."""
+    def check_state(self, state: State, count: int) -> None:
+        """Refuse what is not a state of ``count`` blocks."""
         if state is None:
             return
         blocks = state.get("blocks") if isinstance(state, Mapping) else None
         if not isinstance(blocks, tuple | list):
             raise TypeError(f"DeepTensorLM: state is a {type(state).__name__}, expected what init_state returned")
-        if len(blocks) != self.depth:
-            raise ValueError(f"DeepTensorLM: state is of {len(blocks)} blocks, expected {self.depth}")
+        if len(blocks) != count:
+            raise ValueError(f"DeepTensorLM: state is of {len(blocks)} blocks, expected {count}")
 
     def go_on(self, ops: Ops, own: Any, x: Array, state: State, how: str) -> tuple[Array, State]:
         """The logits after what follows, by the blocks' ``"resume"`` or ``"step"``."""
         if why := own.blocks[0].attention.definition.why_not():
             raise ValueError(f"DeepTensorLM cannot stream: {why}")
-        self.check_state(state)
+        self.check_state(state, len(own.blocks))  # not the depth: blocks may be appended or taken out
         x, after = own.embedding(x), []
         for number, block in enumerate(own.blocks):
             x, one = getattr(block, how)(x, state and state["blocks"][number])

@@ -128,6 +128,16 @@ def test_the_state_of_another_model_is_refused(framework):
         framework.resume(model, PROMPT, ())
 
 
+def test_blocks_are_appended_and_taken_out(framework):
+    model = make(framework, "float32")
+    model.generate(PROMPT, 1)  # what was compiled for two blocks is no more than that
+    model.blocks.append(framework.make("DeepTensorBlock", embed_dim=8, num_heads=2, mask="causal"))
+    for _ in range(2):
+        text = np.asarray(model.generate(PROMPT, 3, temperature=0.0))
+        np.testing.assert_array_equal(text[:, 5:], framework.call(model, text).argmax(-1)[:, 4:-1])
+        del model.blocks[0]
+
+
 def test_a_softmax_model_says_why_it_does_not_stream(framework):
     model = make(framework, dtype="float32", mixer="softmax")
     for wrong in (lambda: model.generate(PROMPT, 1), lambda: model.init_state(1)):

@@ -139,9 +139,13 @@ class LanguageModel:
 
         Raises
         ------
+        TypeError
+            For a number of tokens that is True or False.
         ValueError
             For an argument outside its range, or a model that cannot stream (``mixer="softmax"``).
         """
+        if isinstance(max_new_tokens, bool | np.bool_):
+            raise TypeError(f"max_new_tokens: got {max_new_tokens!r}, expected an integer of at least 0")
         try:
             count = operator.index(max_new_tokens)
         except TypeError:

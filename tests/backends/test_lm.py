@@ -107,6 +107,12 @@ def test_arguments_out_of_range_are_refused_by_name(framework):
             model.generate(**{"prompt": PROMPT, "max_new_tokens": 1} | given)
 
 
+@pytest.mark.parametrize("wrong", [True, False, np.True_])
+def test_a_truth_value_is_no_number_of_tokens(framework, wrong):
+    with pytest.raises(TypeError, match="max_new_tokens: got .*, expected an integer of at least 0"):
+        make(framework).generate(PROMPT, wrong)
+
+
 def test_tokens_that_the_prompt_s_dtype_does_not_hold(framework):
     model = framework.make("DeepTensorLM", **TINY | {"vocab_size": 1000}, dtype="float32")
     drawn = [np.asarray(model.generate(PROMPT.astype(dtype), 8)) for dtype in (np.uint8, np.int32)]

@@ -170,7 +170,9 @@ def definition_of(model: Any) -> Definition:
     """The definition that ``model``, a layer of one of the backends, was made from."""
     definition = getattr(model, "definition", None)
     if not isinstance(definition, Definition):
-        raise TypeError(f"expected a layer of deep-tensor-network, got {type(model).__name__}")
+        inside = hasattr(getattr(model, "module", None), "definition")  # as that of DistributedDataParallel
+        hint = "; save or load its .module" if inside else ""
+        raise TypeError(f"expected a layer of deep-tensor-network, got {type(model).__name__}{hint}")
     return definition
 
 

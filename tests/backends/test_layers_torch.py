@@ -196,6 +196,13 @@ def test_states_are_loaded_as_tensors_are(tmp_path):
     assert torch.equal(model.step(torch.tensor([4]), found)[0], model.step(torch.tensor([4]), state)[0])
 
 
+def test_a_wrapper_says_where_the_layer_is(tmp_path):
+    wrapped = torch.nn.DataParallel(model())
+    for wrong in (dtn.save_weights, dtn.load_weights):
+        with pytest.raises(TypeError, match=r"expected a layer .*, got DataParallel; save or load its \.module"):
+            wrong(wrapped, tmp_path / "a.safetensors")
+
+
 def test_real_weights_are_loaded_into_a_complex_model_and_not_back(tmp_path):
     real, wide = (
         dtn.TensorAttention(8, 2, seed=seed, dtype=dtype) for seed, dtype in enumerate((torch.float32, torch.complex64))

@@ -118,6 +118,14 @@ class Layer(layers.Adapter, nnx.Module):
         cu_seqlens : sequence of int or jax.Array, optional
             ``[N + 1]``, where each of N sequences packed along the tokens' axis starts and the last ends; none reads
             another. Inside ``jit`` it is a sequence: what is compiled is compiled for these lengths.
+
+        Examples
+        --------
+        >>> layer = TensorAttention(embed_dim=8, num_heads=2, mask="causal", decay=0.9, seed=0)
+        >>> x = jnp.linspace(-1, 1, 40).reshape(5, 8)
+        >>> y = layer(x, cu_seqlens=[0, 3, 5])
+        >>> bool(jnp.allclose(y[3:], layer(x[3:]), atol=1e-6))
+        True
         """
         tokens = layers.given(padding_mask=padding_mask, cu_seqlens=cu_seqlens)
         return self.definition.forward(_OPS, self, self._input(x), **tokens)
@@ -136,6 +144,15 @@ class Layer(layers.Adapter, nnx.Module):
         ------
         ValueError
             If the layer needs the whole sequence at once (a mixer without ``mask="causal"``, or softmax).
+
+        Examples
+        --------
+        >>> layer = TensorAttention(embed_dim=8, num_heads=2, mask="causal", decay=0.9, seed=0)
+        >>> x = jnp.linspace(-1, 1, 40).reshape(5, 8)
+        >>> head, state = layer.resume(x[:3])
+        >>> tail, state = layer.resume(x[3:], state)
+        >>> bool(jnp.allclose(jnp.concatenate([head, tail]), layer(x), atol=1e-6))
+        True
         """
         return self.definition.resume(_OPS, self, self._input(x), state)
 
@@ -146,11 +163,35 @@ class Layer(layers.Adapter, nnx.Module):
         ----------
         batch : int or tuple of int or jax.Array
             The axes before the tokens' axis, or an input that has them.
+
+        Examples
+        --------
+        >>> layer = TensorAttention(embed_dim=8, num_heads=2, mask="causal", seed=0)
+        >>> [tuple(tensor.shape) for tensor in layer.init_state(3)]
+        [(3, 2, 4, 4), (3, 2), (3, 2, 4, 4)]
         """
         return self.resume(layers.no_tokens(self.definition, batch, self._zeros))[1]
 
     def step(self, x: jax.Array, state: Any) -> tuple[jax.Array, Any]:
-        """One more token: its value ``[..., embed]`` and the state after it, at a cost that does not grow."""
+        """One more token: its value ``[..., embed]`` and the state after it, at a cost that does not grow.
+
+        Parameters
+        ----------
+        x : jax.Array
+            The token, without an axis of tokens.
+        state
+            From :meth:`init_state`, :meth:`resume` or a call of this before.
+
+        Examples
+        --------
+        >>> layer = TensorAttention(embed_dim=8, num_heads=2, mask="causal", decay=0.9, seed=0)
+        >>> x = jnp.linspace(-1, 1, 40).reshape(5, 8)
+        >>> state = layer.init_state()
+        >>> for token in x:
+        ...     y, state = layer.step(token, state)
+        >>> bool(jnp.allclose(y, layer(x)[-1], atol=1e-6))
+        True
+        """
         return self.definition.step(_OPS, self, self._input(x), state)
 
     def _input(self, x: jax.Array) -> jax.Array:
@@ -276,6 +317,9 @@ class DeepTensorLM(layers.LanguageModel, Layer):
     (3, 5, 256)
     >>> model.generate(jnp.zeros((3, 5), int), max_new_tokens=7, seed=0).shape
     (3, 12)
+    >>> tokens = model.stream(jnp.zeros((1, 5), int), seed=0)
+    >>> [next(tokens).item() for _ in range(3)]
+    [5, 63, 113]
     """
 
     definition_type = layers.DeepTensorLM

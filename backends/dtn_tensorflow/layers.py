@@ -163,6 +163,14 @@ class Layer(layers.Adapter, keras.Layer):
         cu_seqlens : sequence of int or tf.Tensor, optional
             ``[N + 1]``, where each of N sequences packed along the tokens' axis starts and the last ends; none reads
             another. In a graph it is a sequence: what is traced is traced for these lengths.
+
+        Examples
+        --------
+        >>> layer = TensorAttention(embed_dim=8, num_heads=2, mask="causal", decay=0.9, seed=0)
+        >>> x = tf.reshape(tf.linspace(-1.0, 1.0, 40), (5, 8))
+        >>> y = layer(x, cu_seqlens=[0, 3, 5])
+        >>> np.allclose(y[3:], layer(x[3:]), atol=1e-6)
+        True
         """
         if not self._recorded and x.shape.rank is not None:  # Keras builds no layer that says it is built
             self._recorded = True
@@ -192,6 +200,15 @@ class Layer(layers.Adapter, keras.Layer):
         ------
         ValueError
             If the layer needs the whole sequence at once (a mixer without ``mask="causal"``, or softmax).
+
+        Examples
+        --------
+        >>> layer = TensorAttention(embed_dim=8, num_heads=2, mask="causal", decay=0.9, seed=0)
+        >>> x = tf.reshape(tf.linspace(-1.0, 1.0, 40), (5, 8))
+        >>> head, state = layer.resume(x[:3])
+        >>> tail, state = layer.resume(x[3:], state)
+        >>> np.allclose(tf.concat([head, tail], 0), layer(x), atol=1e-6)
+        True
         """
         return self.definition.resume(_OPS, self, self._input(x), state)
 
@@ -204,12 +221,36 @@ class Layer(layers.Adapter, keras.Layer):
         batch : int or tuple of int or tf.TensorShape or tf.Tensor
             The axes before the tokens' axis, or an input that has them.  In a graph that does not know their sizes,
             an input or scalars of ``tf.shape``.
+
+        Examples
+        --------
+        >>> layer = TensorAttention(embed_dim=8, num_heads=2, mask="causal", seed=0)
+        >>> [tuple(tensor.shape) for tensor in layer.init_state(3)]
+        [(3, 2, 4, 4), (3, 2), (3, 2, 4, 4)]
         """
         return self.resume(layers.no_tokens(self.definition, batch, self._zeros, keras.ops.shape, _size))[1]
 
     @tf.autograph.experimental.do_not_convert
     def step(self, x: tf.Tensor, state: Any) -> tuple[tf.Tensor, Any]:
-        """One more token: its value ``[..., embed]`` and the state after it, at a cost that does not grow."""
+        """One more token: its value ``[..., embed]`` and the state after it, at a cost that does not grow.
+
+        Parameters
+        ----------
+        x : tf.Tensor
+            The token, without an axis of tokens.
+        state
+            From :meth:`init_state`, :meth:`resume` or a call of this before.
+
+        Examples
+        --------
+        >>> layer = TensorAttention(embed_dim=8, num_heads=2, mask="causal", decay=0.9, seed=0)
+        >>> x = tf.reshape(tf.linspace(-1.0, 1.0, 40), (5, 8))
+        >>> state = layer.init_state()
+        >>> for token in x:
+        ...     y, state = layer.step(token, state)
+        >>> np.allclose(y, layer(x)[-1], atol=1e-6)
+        True
+        """
         return self.definition.step(_OPS, self, self._input(x), state)
 
     def _input(self, x: tf.Tensor) -> tf.Tensor:
@@ -342,6 +383,9 @@ class DeepTensorLM(layers.LanguageModel, Layer, keras.Model):
     TensorShape([3, 5, 256])
     >>> model.generate(tf.zeros((3, 5), tf.int32), max_new_tokens=7, seed=0).shape
     TensorShape([3, 12])
+    >>> tokens = model.stream(tf.zeros((1, 5), tf.int32), seed=0)
+    >>> [next(tokens).item() for _ in range(3)]
+    [5, 63, 113]
     """
 
     definition_type = layers.DeepTensorLM

@@ -132,6 +132,14 @@ class Layer(layers.Adapter, torch.nn.Module):
         cu_seqlens : sequence of int or torch.Tensor, optional
             ``[N + 1]``, where each of N sequences packed along the tokens' axis starts and the last ends; none reads
             another. Under ``torch.compile`` a tensor may change from call to call.
+
+        Examples
+        --------
+        >>> layer = TensorAttention(embed_dim=8, num_heads=2, mask="causal", decay=0.9, seed=0)
+        >>> x = torch.linspace(-1, 1, 40).reshape(5, 8)
+        >>> y = layer(x, cu_seqlens=[0, 3, 5])
+        >>> torch.allclose(y[3:], layer(x[3:]), atol=1e-6)
+        True
         """
         return self.definition.forward(_OPS, self, x, **layers.given(padding_mask=padding_mask, cu_seqlens=cu_seqlens))
 
@@ -149,6 +157,15 @@ class Layer(layers.Adapter, torch.nn.Module):
         ------
         ValueError
             If the layer needs the whole sequence at once (a mixer without ``mask="causal"``, or softmax).
+
+        Examples
+        --------
+        >>> layer = TensorAttention(embed_dim=8, num_heads=2, mask="causal", decay=0.9, seed=0)
+        >>> x = torch.linspace(-1, 1, 40).reshape(5, 8)
+        >>> head, state = layer.resume(x[:3])
+        >>> tail, state = layer.resume(x[3:], state)
+        >>> torch.allclose(torch.cat([head, tail]), layer(x), atol=1e-6)
+        True
         """
         return self.definition.resume(_OPS, self, x, state)
 
@@ -160,11 +177,35 @@ class Layer(layers.Adapter, torch.nn.Module):
         ----------
         batch : int or tuple of int or torch.Tensor
             The axes before the tokens' axis, or an input that has them.
+
+        Examples
+        --------
+        >>> layer = TensorAttention(embed_dim=8, num_heads=2, mask="causal", seed=0)
+        >>> [tuple(tensor.shape) for tensor in layer.init_state(3)]
+        [(3, 2, 4, 4), (3, 2), (3, 2, 4, 4)]
         """
         return self.resume(layers.no_tokens(self.definition, batch, self._zeros))[1]
 
     def step(self, x: torch.Tensor, state: Any) -> tuple[torch.Tensor, Any]:
-        """One more token: its value ``[..., embed]`` and the state after it, at a cost that does not grow."""
+        """One more token: its value ``[..., embed]`` and the state after it, at a cost that does not grow.
+
+        Parameters
+        ----------
+        x : torch.Tensor
+            The token, without an axis of tokens.
+        state
+            From :meth:`init_state`, :meth:`resume` or a call of this before.
+
+        Examples
+        --------
+        >>> layer = TensorAttention(embed_dim=8, num_heads=2, mask="causal", decay=0.9, seed=0)
+        >>> x = torch.linspace(-1, 1, 40).reshape(5, 8)
+        >>> state = layer.init_state()
+        >>> for token in x:
+        ...     y, state = layer.step(token, state)
+        >>> torch.allclose(y, layer(x)[-1], atol=1e-6)
+        True
+        """
         return self.definition.step(_OPS, self, x, state)
 
     def _zeros(self, shape: tuple[int, ...]) -> torch.Tensor:
@@ -287,6 +328,9 @@ class DeepTensorLM(layers.LanguageModel, Layer):
     torch.Size([3, 5, 256])
     >>> model.generate(torch.zeros(3, 5, dtype=torch.int64), max_new_tokens=7, seed=0).shape
     torch.Size([3, 12])
+    >>> tokens = model.stream(torch.zeros(1, 5, dtype=torch.int64), seed=0)
+    >>> [next(tokens).item() for _ in range(3)]
+    [5, 63, 113]
     """
 
     definition_type = layers.DeepTensorLM

@@ -143,6 +143,14 @@ class LanguageModel:
             For a number of tokens that is True or False.
         ValueError
             For an argument outside its range, or a model that cannot stream (``mixer="softmax"``).
+
+        Examples
+        --------
+        With ``from dtn_torch import DeepTensorLM``, or from another framework:
+
+        >>> model = DeepTensorLM(vocab_size=256, seed=0)                                  # doctest: +SKIP
+        >>> text = model.generate(np.frombuffer(b"def f(", np.uint8), max_new_tokens=80)  # doctest: +SKIP
+        >>> bytes(text.tolist()).decode(errors="replace")                                 # doctest: +SKIP
         """
         if isinstance(max_new_tokens, bool | np.bool_):
             raise TypeError(f"max_new_tokens: got {max_new_tokens!r}, expected an integer of at least 0")

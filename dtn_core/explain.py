@@ -195,7 +195,8 @@ def form_of(form: Lowered) -> str:
     states = ", ".join("×".join(state.axes) or "1" for state in form.chunked.stream.states)
     chunk, group = form.chunked.axes
     walk = f"those of {group} tokens at once" if form.chunked.parallel else "one after another"
-    return f"chunks of {chunk} tokens, {walk}; states {states}"
+    way = ", from the last to the first" if form.chunked.stream.mirrored else ""
+    return f"chunks of {chunk} tokens{way}, {walk}; states {states}"
 
 
 def two_sequence_axes(form: Lowered) -> tuple[Statement, ...]:

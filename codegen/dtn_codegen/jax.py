@@ -235,6 +235,7 @@ TARGET = Target(
     triu="jnp.triu(_x)",
     ones="jnp.ones(_shape, wide)",
     zeros_like="jnp.zeros_like(_x)",
+    flip="jnp.flip(_x, _i)",
     gaps="jnp.arange(_n)",
     size="_x.shape[_i]",
     dtype="jnp.result_type(_args)",

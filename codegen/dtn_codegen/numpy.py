@@ -124,6 +124,7 @@ TARGET = Target(
     triu="np.triu(_x)",
     ones="np.ones(_shape, wide)",
     zeros_like="np.zeros_like(_x)",
+    flip="np.flip(_x, _i)",
     gaps="np.arange(_n)",
     size="_x.shape[_i]",
     dtype="np.result_type(_args)",

@@ -104,6 +104,8 @@ class ChunkedModule(Module):
             statements += self.part(before)
         statements += self.start()
         statements.append(self.scan_call())
+        if self.stream.mirrored:
+            statements += [assign(self.name(result.name), self.turned(result)) for result in self.stream.results]
         if after is not None:
             statements += self.part(after)
         statements += self.spread(self.narrow)
@@ -176,7 +178,7 @@ class ChunkedModule(Module):
             [
                 ast.Name(SIZE, ast.Load()),
                 ast.Name("states", ast.Load()),
-                _tuple([self.name(p.name) for p in self.stream.tokens]),
+                ast.Tuple([self.turned(p) for p in self.stream.tokens], ast.Load()),
                 _tuple([self.name(p.name) for p in self.stream.constants]),
             ],
             [],
@@ -184,6 +186,14 @@ class ChunkedModule(Module):
         names: list[ast.expr] = [ast.Name(self.name(p.name), ast.Store()) for p in self.stream.results]
         target = ast.Tuple([ast.Name("states", ast.Store()), ast.List(names, ast.Store())], ast.Store())
         return ast.Assign([target], call)
+
+    def turned(self, param: Param) -> ast.expr:
+        """A tensor along the tokens in the order in which chunks come, or back in its own."""
+        value = ast.Name(self.name(param.name), ast.Load())
+        if not self.stream.mirrored:
+            return value
+        place = param.axes.index(self.stream.axis) - len(param.axes)
+        return fill(self.target.flip, _x=value, _i=ast.Constant(place))
 
     def run(self, *, reverse: bool) -> ast.FunctionDef:
         """``_run``: the chunks of a sequence, one after another; ``_run_vjp``: its gradient, in the other direction."""

@@ -95,8 +95,8 @@ class Target:
         Whether that of the tokens that are computed at once is, whose temporary is little beside the sequence.
     tril_over, triu_over : str
         Triangles of a ``_x`` that nothing reads again, in its own memory; empty where there is no such thing.
-    tril, triu, ones, zeros_like, gaps : str
-        Triangles of ``_x``; ones of ``_shape``; ``_gaps``: a vector 0 … ``_n`` − 1.
+    tril, triu, ones, zeros_like, flip, gaps : str
+        Triangles of ``_x``; ones of ``_shape``; ``_x`` turned round along ``_i``; ``_gaps``: a vector 0 … ``_n`` − 1.
     size : str
         Size of axis ``_i`` of ``_x``, for shapes.
     extent, per_extent : str
@@ -144,6 +144,7 @@ class Target:
     triu: str
     ones: str
     zeros_like: str
+    flip: str
     gaps: str
     size: str
     dtype: str

@@ -344,6 +344,7 @@ TARGET = Target(
     triu="tf.linalg.band_part(_x, 0, -1)",
     ones="tf.ones(_shape, wide)",
     zeros_like="tf.zeros_like(_x)",
+    flip="tf.reverse(_x, [_i])",
     gaps="tf.range(_n)",
     size="tf.shape(_x)[_i]",
     extent="tf.cast(_n, wide)",

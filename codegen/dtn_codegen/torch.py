@@ -365,6 +365,7 @@ TARGET = Target(
     triu_over="_upper(_x)",
     ones="torch.ones(_shape, dtype=wide, device=_like.device)",
     zeros_like="torch.zeros_like(_x)",
+    flip="_x.flip(_i)",
     gaps="torch.arange(_n, device=_like.device)",
     size="_x.shape[_i]",
     dtype="torch.promote_types(_first, _second)",

@@ -6,7 +6,8 @@ over its few tokens; and what the earlier tokens add, read from a state without 
     X[p]   = Σ_{i <= p, i in chunk} γ^(p−i) …  +  γ^(p+1) · query[p] · State
     State' = γ^C · State + Added,  Added = Σ_i γ^(C−1−i) key[i] · value[i]
 
-so no power of γ is ever larger than 1.  One chunk of all tokens is the dense form.  For a single token,
+so no power of γ is ever larger than 1.  What runs backwards, ``where t <= i``, is the same of the tokens from the last
+to the first.  One chunk of all tokens is the dense form.  For a single token,
 the recurrent step, the state takes the token in first and is then read, without a token axis anywhere::
 
     State' = γ · State + key · value,  X = query · State'
@@ -95,6 +96,8 @@ class Stream:
     weights : tuple[Weights, ...]
     tokens, constants, results : tuple[Param, ...]
         Parameters sliced along ``axis``, passed whole, and outputs along ``axis``.
+    mirrored : bool
+        Whether the chunks are of the tokens from the last to the first.
     """
 
     axis: str
@@ -107,12 +110,13 @@ class Stream:
     tokens: tuple[Param, ...]
     constants: tuple[Param, ...]
     results: tuple[Param, ...]
+    mirrored: bool = False
 
     @property
     def resumable(self) -> bool:
         """Whether a sequence may be fed in pieces: nothing needs it whole; what is computed before reads no token."""
         early = () if self.before is None else self.before.params
-        return self.after is None and not any(self.axis in param.axes for param in early)
+        return not (self.mirrored or self.after or any(self.axis in param.axes for param in early))
 
 
 def stream(program: Program) -> Stream:
@@ -133,6 +137,9 @@ class _Splitter:
         if len(axes) != 1:
             raise CompileError(f"{program.name}: {len(axes)} axes are ordered; chunks run along one")
         self.axis = axes.pop()
+        self.mirrored = self.backwards()
+        if self.mirrored:
+            self.program = program = replace(program, statements=tuple(map(_mirrored, program.statements)))
         self.statements = {s.name: s for s in program.statements}
         self.states: list[State] = []
         self.weights: dict[Number | Read, Weights] = {}
@@ -141,6 +148,19 @@ class _Splitter:
         self.recurrent: list[Statement] = []  # of one token
         self.known: dict[tuple[object, Number | Read | None], tuple[str, tuple[int, ...]]] = {}
         self.taken = {p.name for p in program.params} | set(self.statements) | set(program.axes)
+
+    def backwards(self) -> bool:
+        """Whether every order runs from the last token to the first."""
+        ways: dict[bool, str] = {}
+        for statement in self.program.statements:
+            for relation in statement.order:
+                ways.setdefault(relation.lower in statement.indices, statement.name)
+        if len(ways) > 1:
+            raise CompileError(
+                f"{self.program.name}: {ways[True]} runs backwards and {ways[False]} forwards; chunks run one way, "
+                "so write them as two operators"
+            )
+        return True in ways
 
     def run(self) -> Stream:
         before, inside, after = self.sorted()
@@ -188,6 +208,7 @@ class _Splitter:
             tokens,
             tuple(constants),
             results,
+            self.mirrored,
         )
 
     def token(self, tokens: Sequence[Param], constants: Sequence[Param], results: Sequence[Param]) -> Program | None:
@@ -306,7 +327,7 @@ class _Splitter:
         relation = statement.order[0]
         leaf, root = relation.lower, relation.upper
         if root not in statement.indices or leaf in statement.indices or relation.equal:
-            raise CompileError(f"{self.program.name}: {statement.name} runs backwards")
+            raise CompileError(f"{self.program.name}: {statement.name} has no order that ends at its token")
         at_leaf = [f for f in term.factors if leaf in f.indices]
         rest = [f for f in term.factors if leaf not in f.indices]
         outside = {index for f in rest for index in f.indices} | set(statement.indices)
@@ -366,6 +387,15 @@ class _Splitter:
         if decay not in self.weights:
             self.weights[decay] = Weights(decay, self.fresh("rise"), self.fresh("fall"), self.fresh("whole"))
         return self.weights[decay]
+
+
+def _mirrored(statement: Statement) -> Statement:
+    """``statement`` of the tokens from the last to the first."""
+    order = tuple(
+        relation if relation.equal else replace(relation, lower=relation.upper, upper=relation.lower)
+        for relation in statement.order
+    )
+    return replace(statement, order=order)
 
 
 def _without(axis: str, expr: Expr) -> Expr:

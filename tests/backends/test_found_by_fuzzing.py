@@ -228,6 +228,21 @@ FOUND = {
         {"n": 9, "d": 2},
         ((2, 1), (3,)),
     ),
+    "order that runs backwards": case(
+        """
+        f(x[n,d], z[n,e], g) -> o[n,e], p[n]:
+            o[t,c] = x[t,a] * x[i,a] * x[i,b] * x[j,b] * z[j,c]   where t <= i <= j decay g
+            p[t] = x[i,a] * z[t,c]   where t <= i""",
+        {"n": 9, "d": 2, "e": 3},
+    ),
+    "order that runs backwards, with sums of the whole before and after": case(
+        """
+        f(x[n,d], z[n,e]) -> o[n,e], s[e]:
+            r = x[i,a] * x[i,a]
+            o[t,c] = x[t,a] * x[i,a] * z[i,c] / r   where t <= i
+            s[c] = o[t,c]""",
+        {"n": 9, "d": 2, "e": 3},
+    ),
     "exponentials of a product and of its transpose": case(
         """
         f(x[n,d], z[n,d]) -> o[n,d]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dtn_core.errors import CompileError
 from dtn_core.interpret import interpret
 from dtn_core.notation import parse
 from dtn_core.operators import load
@@ -77,6 +78,31 @@ def test_sequences_come_in_pieces_where_nothing_before_the_chunks_reads_tokens(t
     stream = lower_chunked(parse(text)).chunked.stream
     assert stream.before is not None
     assert stream.resumable is resumable
+
+
+BACKWARDS = (
+    "f(q[n,d], k[n,d], v[n,e]) -> o[n,e]: o[t,c] = q[t,a]*k[i,a]*q[i,b]*k[j,b]*v[j,c] where t <= i <= j decay 0.5"
+)
+
+
+def test_what_runs_backwards_is_chunks_of_the_tokens_from_the_last_to_the_first(rng):
+    program = parse(BACKWARDS)
+    chunked = lower_chunked(program).chunked
+    assert chunked.stream.mirrored
+    assert not chunked.stream.resumable
+    tensors = {p.name: rng.standard_normal([SIZES[axis] for axis in p.axes]) for p in program.tensors}
+    given = {name: x[::-1] for name, x in tensors.items()}
+    given |= {s.name: np.zeros([SIZES[axis] for axis in s.axes]) for s in chunked.stream.states}
+    for weights in chunked.stream.weights:
+        given |= {weights.rise: 0.5 ** np.arange(1, N + 1), weights.fall: 0.5 ** np.arange(N)[::-1]}
+    found = interpret(chunked.chunk, *(given[p.name] for p in chunked.chunk.params))[0]
+    np.testing.assert_allclose(found[::-1], interpret(program, *tensors.values()), rtol=1e-9)
+
+
+def test_what_runs_both_ways_says_so():
+    program = parse("f(q[n,d], k[n,d]) -> o[n]: o[t] = q[t,a]*k[i,a]*q[t,b]*k[j,b] where i <= t <= j")
+    with pytest.raises(CompileError, match="runs backwards and o.* forwards; chunks run one way"):
+        lower_chunked(program)
 
 
 def test_tokens_that_are_single_numbers_stay_a_chunk_of_one():

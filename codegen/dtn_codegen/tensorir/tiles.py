@@ -48,7 +48,7 @@ def forward(lowered: Lowered, *, split: bool = False, resumed: bool = False) -> 
     CompileError
         If it has no tile form, saying why.
     """
-    axis = _token_axis(lowered)
+    axis = _walked(lowered)
     chunked = lowered.chunked
     definition = lowered.definition
     check_states(lowered, resumed=resumed)
@@ -106,7 +106,7 @@ def backward(lowered: Lowered, *, split: bool = False, resumed: bool = False) ->
     CompileError
         If it has no tile form, saying why.
     """
-    axis = _token_axis(lowered)
+    axis = _walked(lowered)
     definition = lowered.definition
     wrt = differentiated(definition)
     check_states(lowered, resumed=resumed)
@@ -147,6 +147,13 @@ def backward_by_rows(lowered: Lowered, *, split: bool = False) -> TileProgram:
     """
     program = gradient_of(lowered.program, differentiated(lowered.definition))
     return by_rows(program, _token_axis(lowered), program.params, program.outputs, split=split)
+
+
+def _walked(lowered: Lowered) -> str:
+    """The axis of the tokens; refuses what chunks from the first to the last cannot compute."""
+    if lowered.chunked is not None and lowered.chunked.stream.mirrored:
+        raise CompileError(f"{lowered.definition.name} runs from the last token to the first; that has no kernel")
+    return _token_axis(lowered)
 
 
 def _check_names(definition: Program) -> None:

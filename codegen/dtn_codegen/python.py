@@ -377,9 +377,7 @@ class Module:
         statements = self.conversions()
         names = [self.name(param.name) for param in self.program.tensors]
         if self.uses_wide and not self.widen:
-            masks = masks_of(self.program)
-            first = next(self.name(param.name) for param in self.program.tensors if param.name not in masks)
-            statements.append(assign("wide", ast.Attribute(ast.Name(first, ast.Load()), "dtype", ast.Load())))
+            statements.append(self.given_dtype())
         moved = [self.name(p.name) for p in self.program.tensors if self.moves(p.axes)]
         if self.layout == HEADS:
             statements += [assign(name, fill(self.target.heads, _x=name)) for name in moved]
@@ -388,6 +386,12 @@ class Module:
         for axis in self.expressions.sizes:
             statements.append(assign(self.name(axis), self.size_of(axis)))
         return statements
+
+    def given_dtype(self) -> ast.stmt:
+        """``wide = q.dtype``, of arguments that are computed with as they are."""
+        masks = masks_of(self.program)
+        first = next(self.name(param.name) for param in self.program.tensors if param.name not in masks)
+        return assign("wide", ast.Attribute(ast.Name(first, ast.Load()), "dtype", ast.Load()))
 
     def conversions(self) -> list[ast.stmt]:
         """Arguments to arrays of the dtype to compute in."""

@@ -9,7 +9,7 @@ from dtn_core.ir.nodes import Param, Program
 from dtn_core.passes.pipeline import Lowered
 
 from . import recurrent
-from .chunks import Chunks
+from .chunks import Chunks, names_in
 from .expressions import Expressions
 from .python import PRELUDE, Module, assign, define
 from .target import Target, fill
@@ -132,12 +132,13 @@ class ChunkedModule(Module):
             return []
         expressions = self.whole_parts[before.name]
         steps = self.steps(before, expressions)
-        scalars = (
+        scalars = [
             assign(self.name(name), fill(self.target.scalar, _x=self.name(name), _like=expressions.like))
             for name in expressions.lifted
-        )
-        sizes = (assign(self.name(axis), self.size_of(axis, before)) for axis in expressions.sizes)
-        return [*scalars, *sizes, *steps]
+        ]
+        sizes = [assign(self.name(axis), self.size_of(axis, before)) for axis in expressions.sizes]
+        dtype = [] if self.widen or "wide" not in names_in([*scalars, *steps]) else [self.given_dtype()]
+        return [*dtype, *scalars, *sizes, *steps]
 
     def start(self) -> list[ast.stmt]:
         """States of zeros unless there is an initial one."""

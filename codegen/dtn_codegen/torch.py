@@ -101,6 +101,17 @@ def _merged(chunks, state_axes, token_axes, constant_axes, result_axes):
     return run
 '''
 
+# torch.broadcast_shapes imports sympy, which takes longer than to compile an operator and call it.
+_BROADCAST = '''
+def _broadcast(*shapes):
+    """The common shape of leading axes that broadcast."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return torch.broadcast_shapes(*shapes)
+    rank = max(map(len, shapes))
+    columns = zip(*[(*[1] * (rank - len(shape)), *shape) for shape in shapes])
+    return tuple(next((size for size in column if size != 1), 1) for column in columns)
+'''
+
 _PASTS = '''
 def _pasts(first, added, whole, rank, reverse=False, chunks=None):
     """The states before each chunk and the one after the last, decayed by `whole` a chunk.
@@ -122,7 +133,7 @@ def _pasts(first, added, whole, rank, reverse=False, chunks=None):
         last = 0 if reverse else -1
         return pasts, pasts.select(axis, last) + added.select(axis, last)
     if whole is None:
-        added = added.expand(torch.broadcast_shapes(first.shape, added.shape))
+        added, _ = torch.broadcast_tensors(added, first)
         first = first.expand(added.narrow(axis, 0, 1).shape)
         total = torch.cat([first, added.flip(axis) if reverse else added], dim=axis).cumsum(axis)
         pasts = total.narrow(axis, 0, added.shape[axis])
@@ -209,14 +220,14 @@ def _joined(whole, place, reverse=False):
 _REDUCED = '''
 def _reduced(d, x):
     """A cotangent summed over the axes along which `x` was broadcast."""
-    return d.expand(torch.broadcast_shapes(d.shape, x.shape)).sum_to_size(x.shape)
+    return torch.broadcast_tensors(d, x)[0].sum_to_size(x.shape)
 '''
 
 _OVER_BATCH = '''
 def _over_batch(d, rank, state, state_rank):
     """A cotangent of `rank` own axes, divided evenly among the leading axes of a state."""
     batch = state.shape[:state.ndim - state_rank]
-    full = d.expand(torch.broadcast_shapes(d.shape, (*batch, *[1] * rank)))
+    full = d.expand(_broadcast(d.shape, (*batch, *[1] * rank)))
     return full * (d.numel() / max(1, full.numel()))
 '''
 
@@ -374,7 +385,7 @@ TARGET = Target(
     heads="_x.transpose(-2, -3)",
     nonzero="_x.masked_fill(_x.logical_not(), torch.inf)",
     zeros="torch.zeros(_shape, dtype=wide, device=_like.device)",
-    broadcast="torch.broadcast_shapes(_shapes)",
+    broadcast="_broadcast(_shapes)",
     costs=_COSTS,
     prelude={
         "_lift": _LIFT,
@@ -388,6 +399,7 @@ TARGET = Target(
         "_symbolic": _SYMBOLIC,
         "_spans": _SPANS,
         "_pasts_by_product": _PASTS_BY_PRODUCT,
+        "_broadcast": _BROADCAST,
         "_pasts": _PASTS,
         "_pasts_of_matmul": _PASTS_OF_MATMUL,
         "_merged": _MERGED,

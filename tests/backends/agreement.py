@@ -120,8 +120,9 @@ class Agreement:
         steps = []
         for token in range(min(3, length)):
             output, state = self.function.step(state, **self.native(self.part(axis, token)))
-            places = [len(o.axes) - o.axes.index(axis) for o in self.program.outputs]
-            steps.append([np.expand_dims(y, y.ndim + 1 - k) for y, k in zip(self.numpy(output), places, strict=True)])
+            steps.append(
+                [self.at_one(axis, y, o) for y, o in zip(self.numpy(output), self.program.outputs, strict=True)]
+            )
         if steps:
             outputs = zip(self.expected, self.program.outputs, strict=True)
             early = [self.along(axis, y, o, slice(0, 3)) for y, o in outputs]
@@ -138,6 +139,11 @@ class Agreement:
             if param.axes[place] == axis:
                 x = x[(..., which, *[slice(None)] * (len(param.axes) - place - 1))]
         return x
+
+    @staticmethod
+    def at_one(axis, y, output):
+        """A result of one token with the axis of tokens, if it has one."""
+        return np.expand_dims(y, output.axes.index(axis) - len(output.axes)) if axis in output.axes else y
 
     def joined(self, axis, pieces):
         """Outputs one after another along an axis, an output without it from the last piece."""

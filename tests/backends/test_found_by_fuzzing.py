@@ -202,6 +202,13 @@ FOUND = {
             o[t,c] = x[t,a] * g[a,b] * x[i,b] * z[i,c]   where i <= t decay 0.5""",
         {"n": 9, "d": 2, "e": 3},
     ),
+    "a number of weights alone before the chunks, of complex arguments": case(
+        """
+        f(x[n,d], m[d,e]) -> o[n,d]:
+            o[t,a] = x[t,a] * x[i,a] + x[t,a] * conj(d)   where i <= t""",
+        {"n": 5, "d": 2, "e": 2},
+        complex=True,
+    ),
     "results that do not depend on the order": case(
         """
         f(x[n,d], z[n,e], m[d,d]) -> o[n,e], s[d,e], g[d], p[n,e], b:

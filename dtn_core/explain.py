@@ -39,8 +39,12 @@ class Step:
 class Explanation:
     """The steps of the chosen form in execution order, with closed-form costs a batch entry and head.
 
+    ``str`` of it, and what a prompt shows, is the report that ``dtn explain`` prints.
+
     Attributes
     ----------
+    operator, backend, dtype : str
+        What was explained, for which framework and dtype of the arguments.
     sizes : Mapping[str, int]
         The axis sizes the form was chosen for.
     steps : tuple[Step, ...]
@@ -53,6 +57,8 @@ class Explanation:
         True when none has.
     form : str
         Whole sequence at once, or chunk by chunk with which states.
+    implementation : str
+        ``"native"``, or whose kernels run.
     """
 
     operator: str
@@ -99,6 +105,8 @@ class Explanation:
                 f"certificate  {self.certificate}",
             ]
         )
+
+    __repr__ = __str__  # at a prompt, the report
 
 
 def explain(

@@ -36,8 +36,20 @@ def to_notation(program: Program) -> str:
     scale(x[n], lam) -> y[n]:
         y[i] = lam * x[i] / n
     """
-    head = f"{program.name}({', '.join(map(_param, program.params))}) -> {', '.join(map(_param, program.outputs))}:"
-    return "\n".join([head, *(f"    {print_statement(statement)}" for statement in program.statements)])
+    lines = (f"    {print_statement(statement)}" for statement in program.statements)
+    return "\n".join([f"{print_signature(program)}:", *lines])
+
+
+def print_signature(program: Program) -> str:
+    """What a program is called with and what it gives.
+
+    Examples
+    --------
+    >>> from dtn_core.notation import parse
+    >>> print_signature(parse("scale(x[n], lam) -> y[n]: y[i] = lam * x[i] / n"))
+    'scale(x[n], lam) -> y[n]'
+    """
+    return f"{program.name}({', '.join(map(_param, program.params))}) -> {', '.join(map(_param, program.outputs))}"
 
 
 def print_statement(statement: Statement) -> str:

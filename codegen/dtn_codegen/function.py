@@ -424,7 +424,9 @@ class Function:
         return replace(explained, implementation=str(self.implementation), form=form)
 
     def __repr__(self) -> str:
-        return f"<{self.__name__} compiled for {self.target.framework}, layout {self.layout!r}>"
+        layout = f", layout {self.layout!r}" if self.layout != LAYOUTS[0] else ""
+        implementation = f", implementation {self.implementation!r}" if self.implementation else ""
+        return f"<{self.operator.signature}, compiled for {self.target.framework}{layout}{implementation}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.operator, self.layout, self.implementation)

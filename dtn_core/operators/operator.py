@@ -9,7 +9,8 @@ from typing import Any
 
 from ..ir.nodes import Program
 from ..notation import parse
-from ..printer import to_notation
+from ..printer import print_signature, to_notation
+from .knobs import KNOBS
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Operator:
     Examples
     --------
     >>> from dtn_core.operators import tensor_attention
+    >>> tensor_attention(order=3, residual=0.5)
+    <Operator tensor_attention(q[n,d], k[n,d], v[n,e], residual) -> o[n,e], order=3, residual=0.5>
     >>> print(tensor_attention(normalize=None).notation)
     tensor_attention(q[n,d], k[n,d], v[n,e]) -> o[n,e]:
         T[i,j] = q[i,a] * conj(k[l,a]) * k[l,b] * conj(q[j,b])
@@ -43,10 +46,21 @@ class Operator:
         """The operator's name."""
         return self.program.name
 
+    @property
+    def signature(self) -> str:
+        """What it is called with and what it gives: ``"f(x[n,d]) -> y[n]"``."""
+        return print_signature(self.program)
+
     @cached_property
     def notation(self) -> str:
         """The definition as index notation."""
         return to_notation(self.program)
+
+    def __repr__(self) -> str:
+        usual = {name: knob.default for name, knob in KNOBS.items()}
+        chosen = {name: value for name, value in self.knobs.items() if name not in usual or value != usual[name]}
+        shown = [self.signature, *(f"{name}={value!r}" for name, value in {**chosen, **self.scalars}.items())]
+        return f"<Operator {', '.join(shown)}>"
 
     def __hash__(self) -> int:
         return hash((self.program, tuple(sorted(self.scalars.items()))))

@@ -494,7 +494,11 @@ class TestCompile:
         compiled = backend.dtn.compile(self.TEXT)
         assert compiled.__name__ == "f"
         assert "y[i] = 2 * x[i]" in compiled.__doc__
-        assert "f compiled for" in repr(compiled)
+        assert repr(compiled) == f"<f(x[n]) -> y[n], compiled for {compiled.target.framework}>"
+
+    def test_it_shows_a_layout_that_is_not_the_usual_one(self, backend):
+        shown = repr(backend.dtn.compile("f(x[n,d]) -> y[n,d]: y[i,a] = 2 * x[i,a]", layout="... n h d"))
+        assert shown.endswith(", layout '... n h d'>")
 
     def test_its_source_computes_the_same(self, backend, rng):
         compiled = backend.dtn.compile(tensor_attention())

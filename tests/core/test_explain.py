@@ -16,6 +16,11 @@ def test_the_heading_names_operator_backend_dtype_and_sizes():
     assert first == "tensor_attention: native torch, float64, n=4096, d=64, e=64"
 
 
+def test_a_prompt_shows_the_report():
+    explanation = explain(tensor_attention(), SIZES)
+    assert repr(explanation) == str(explanation)
+
+
 def test_every_step_is_printed_in_execution_order():
     explanation = explain(tensor_attention(), SIZES)
     text = str(explanation)

@@ -212,3 +212,13 @@ class TestOperator:
 
     def test_operators_that_differ_in_a_scalar_differ(self):
         assert tensor_attention(scale=0.5) != tensor_attention(scale=0.25)
+
+
+def test_a_prompt_shows_the_signature_and_the_knobs_that_were_chosen():
+    shown = repr(tensor_attention(mask="causal", decay=PARAMETER, eps=1e-6))
+    assert shown == (
+        "<Operator tensor_attention(q[n,d], k[n,d], v[n,e], eps, decay) -> o[n,e], "
+        "mask='causal', decay=PARAMETER, eps=1e-06>"
+    )
+    written = Operator(as_operator("f(x[n], g) -> y[n]: y[i] = g * x[i]").program, {"g": 2.0})
+    assert repr(written) == "<Operator f(x[n], g) -> y[n], g=2.0>"

@@ -10,14 +10,46 @@
 import importlib
 from typing import Any
 
+from dtn_codegen import examples
+from dtn_codegen.documentation import documented
 from dtn_codegen.functional import Functional
+from dtn_core import operators
 
 from .function import JaxFunction
 
+_SETUP = """\
+>>> import jax
+>>> import dtn_jax as dtn
+>>> q, k, v = jax.random.normal(jax.random.key(0), (3, 2, 4, 100, 16))"""
+_NOTES = """\
+The result has the promoted dtype of q, k and v; sums are taken in float32 at least, and float64 and complex128 need
+``jax_enable_x64``. Plain JAX to ``jit``, ``vmap``, ``grad``, ``jacfwd`` and ``jax.export``; knobs that are no numbers
+are static."""
+_GRADIENTS = """
+Gradients, compiled:
+
+>>> loss = lambda q, k, v: (dtn.tensor_attention(q, k, v) ** 2).sum()
+>>> jax.jit(jax.grad(loss))(q, k, v).shape
+(2, 4, 100, 16)
+"""
+
 _functional = Functional(JaxFunction)
-compile = _functional.compile
-tensor_attention = _functional.tensor_attention
-tensor_interaction = _functional.tensor_interaction
+compile = documented(_functional.compile, __name__, examples.COMPILE.format(setup=_SETUP))
+tensor_attention = documented(
+    _functional.tensor_attention,
+    __name__,
+    examples.ATTENTION.format(setup=_SETUP) + _GRADIENTS,
+    notes=_NOTES,
+    operator=operators.tensor_attention,
+)
+tensor_interaction = documented(
+    _functional.tensor_interaction,
+    __name__,
+    examples.INTERACTION.format(setup=_SETUP),
+    notes=_NOTES,
+    operator=operators.tensor_interaction,
+    like=_functional.tensor_attention,
+)
 
 _LAYERS = (
     "DeepTensorBlock",

@@ -7,13 +7,37 @@
 (2, 5, 4)
 """
 
+from dtn_codegen import examples
+from dtn_codegen.documentation import documented
 from dtn_codegen.functional import Functional
+from dtn_core import operators
 
 from .function import NumpyFunction
 
+_SETUP = """\
+>>> import numpy as np
+>>> import dtn_numpy as dtn
+>>> q, k, v = np.random.default_rng(0).normal(size=(3, 2, 4, 100, 16))"""
+_NOTES = """\
+The result has the promoted dtype of q, k and v, which may be whatever ``numpy.asarray`` takes; sums are taken in
+float32 at least. There are no gradients in NumPy."""
+
 _functional = Functional(NumpyFunction)
-compile = _functional.compile
-tensor_attention = _functional.tensor_attention
-tensor_interaction = _functional.tensor_interaction
+compile = documented(_functional.compile, __name__, examples.COMPILE.format(setup=_SETUP))
+tensor_attention = documented(
+    _functional.tensor_attention,
+    __name__,
+    examples.ATTENTION.format(setup=_SETUP),
+    notes=_NOTES,
+    operator=operators.tensor_attention,
+)
+tensor_interaction = documented(
+    _functional.tensor_interaction,
+    __name__,
+    examples.INTERACTION.format(setup=_SETUP),
+    notes=_NOTES,
+    operator=operators.tensor_interaction,
+    like=_functional.tensor_attention,
+)
 
 __all__ = ["NumpyFunction", "compile", "tensor_attention", "tensor_interaction"]

@@ -10,14 +10,47 @@ TensorShape([2, 5, 4])
 import importlib
 from typing import Any
 
+from dtn_codegen import examples
+from dtn_codegen.documentation import documented
 from dtn_codegen.functional import Functional
+from dtn_core import operators
 
 from .function import TensorFlowFunction
 
+_SETUP = """\
+>>> import tensorflow as tf
+>>> import dtn_tensorflow as dtn
+>>> q, k, v = tf.random.normal((3, 2, 4, 100, 16))"""
+_NOTES = """\
+The result has the dtype of q, k and v, which have one, as everywhere in TensorFlow: two are a TypeError. Sums are taken
+in float32 at least. It runs eagerly, in ``tf.function`` with and without XLA, and under ``GradientTape``."""
+_GRADIENTS = """
+Gradients:
+
+>>> with tf.GradientTape() as tape:
+...     tape.watch(q)
+...     loss = tf.reduce_sum(dtn.tensor_attention(q, k, v) ** 2)
+>>> tape.gradient(loss, q).shape
+TensorShape([2, 4, 100, 16])
+"""
+
 _functional = Functional(TensorFlowFunction)
-compile = _functional.compile
-tensor_attention = _functional.tensor_attention
-tensor_interaction = _functional.tensor_interaction
+compile = documented(_functional.compile, __name__, examples.COMPILE.format(setup=_SETUP))
+tensor_attention = documented(
+    _functional.tensor_attention,
+    __name__,
+    examples.ATTENTION.format(setup=_SETUP) + _GRADIENTS,
+    notes=_NOTES,
+    operator=operators.tensor_attention,
+)
+tensor_interaction = documented(
+    _functional.tensor_interaction,
+    __name__,
+    examples.INTERACTION.format(setup=_SETUP),
+    notes=_NOTES,
+    operator=operators.tensor_interaction,
+    like=_functional.tensor_attention,
+)
 
 _LAYERS = (
     "DeepTensorBlock",

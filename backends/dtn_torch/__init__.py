@@ -12,16 +12,49 @@ from typing import Any
 
 import torch
 
+from dtn_codegen import examples
+from dtn_codegen.documentation import documented
 from dtn_codegen.state import restored
+from dtn_core import operators
 
 from .function import TorchFunction, TorchFunctional
 
 torch.serialization.add_safe_globals([restored])  # states are loaded by torch.load as tensors are
 
+_SETUP = """\
+>>> import torch
+>>> import dtn_torch as dtn
+>>> q, k, v = torch.randn(3, 2, 4, 100, 16)"""
+_NOTES = """\
+The result has the promoted dtype of q, k and v, under ``torch.autocast`` too; sums are taken in float32 at least.
+Differentiable as any function of PyTorch, twice and under ``torch.func`` too; ``torch.compile`` traces it, with a
+length that is a symbol as well. Tensors are of one device."""
+_GRADIENTS = """
+Gradients:
+
+>>> q = q.requires_grad_()
+>>> dtn.tensor_attention(q, k, v).square().sum().backward()
+>>> q.grad.shape
+torch.Size([2, 4, 100, 16])
+"""
+
 _functional = TorchFunctional(TorchFunction)
-compile = _functional.compile
-tensor_attention = _functional.tensor_attention
-tensor_interaction = _functional.tensor_interaction
+compile = documented(_functional.compile, __name__, examples.COMPILE.format(setup=_SETUP))
+tensor_attention = documented(
+    _functional.tensor_attention,
+    __name__,
+    examples.ATTENTION.format(setup=_SETUP) + _GRADIENTS,
+    notes=_NOTES,
+    operator=operators.tensor_attention,
+)
+tensor_interaction = documented(
+    _functional.tensor_interaction,
+    __name__,
+    examples.INTERACTION.format(setup=_SETUP),
+    notes=_NOTES,
+    operator=operators.tensor_interaction,
+    like=_functional.tensor_attention,
+)
 
 _LAYERS = (
     "DeepTensorBlock",

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 class Function:
     """An operator compiled for one framework.
 
-    Call it with the tensors in the operator's order; scalar parameters by keyword.
+    Call it with the tensors in the operator's order; scalar parameters by keyword.  ``source`` is the generated text,
+    ``operator`` the definition; ``explain``, ``init_state`` and ``step`` are described below.
 
     Parameters
     ----------
@@ -49,6 +50,16 @@ class Function:
     ------
     ValueError
         For an unknown layout, or an implementation that cannot run.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import dtn_numpy as dtn
+    >>> f = dtn.compile("scores(q[n,d], k[m,d], scale) -> s[n,m]:  s[i,j] = scale * q[i,a] * k[j,a]")
+    >>> f
+    <scores(q[n,d], k[m,d], scale) -> s[n,m], compiled for numpy>
+    >>> f(np.ones((5, 4)), np.ones((3, 4)), scale=0.5).shape
+    (5, 3)
     """
 
     target: Target
@@ -102,11 +113,18 @@ class Function:
         initial_state
             What ``return_state=True`` gave for the tokens before these (causal operators only).
         return_state
-            Also return the state after the last token: ``(result, state)``.
+            Also return the state after the last token: ``(result, state)``, a named tuple of tensors of float32 or
+            wider, a pytree that is saved as its tensors are.
         chunk_size
             Tokens computed at a time; the cost model chooses when it is not given.
         **named
             Scalar parameters, numbers or tensors ``[...]`` with one value per leading index.
+
+        Returns
+        -------
+        tensor or tuple
+            ``[..., *axes]`` of the output, a tuple where the operator has several, of the promoted dtype of the
+            tensors; sums are taken in float32 at least.
 
         Raises
         ------
@@ -117,6 +135,22 @@ class Function:
         ValueError
             A decay outside (0, 1], sequences that are not packed one after another, or a state of an operator
             that has none.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import dtn_numpy as dtn
+        >>> f = dtn.compile("total(x[n,d]) -> y[n,d]:  y[t,a] = x[i,a] where i <= t")
+        >>> x = np.arange(4.0)[:, None]
+        >>> f(x)[:, 0]
+        array([0., 1., 3., 6.])
+        >>> f(x, padding_mask=[True, True, False, True])[:, 0]
+        array([0., 1., 0., 4.])
+        >>> f(x, cu_seqlens=[0, 2, 4])[:, 0]  # two sequences of two tokens
+        array([0., 1., 2., 5.])
+        >>> head, state = f(x[:3], return_state=True)
+        >>> f(x[3:], initial_state=state)[:, 0]
+        array([6.])
         """
         if cu_seqlens is not None:
             if padding_mask is not None:
@@ -158,6 +192,14 @@ class Function:
         ------
         ValueError
             If the operator is not causal, saying why.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import dtn_numpy as dtn
+        >>> f = dtn.compile("total(x[n,d]) -> y[n,d]:  y[t,a] = x[i,a] where i <= t")
+        >>> f.init_state(np.ones((2, 0, 3)))[0].shape
+        (2, 3)
         """
         self.tokens.check_streams(resuming=True)
         found, scalars = self.signature.bind(tensors, named)
@@ -177,6 +219,26 @@ class Function:
         -------
         tuple
             ``(o_t[..., e], state)``; an output may share memory with the state, so it is not to be written to.
+
+        Raises
+        ------
+        TypeError
+            What is no state, or that of another operator.
+        ShapeError
+            A state of other sizes; names it and both shapes.
+        ValueError
+            If the operator is not causal, saying why.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import dtn_numpy as dtn
+        >>> f = dtn.compile("total(x[n,d]) -> y[n,d]:  y[t,a] = x[i,a] where i <= t")
+        >>> state = f.init_state(np.ones((0, 3)))
+        >>> for x_t in np.ones((4, 3)):
+        ...     y_t, state = f.step(state, x_t)
+        >>> y_t
+        array([4., 4., 4.])
         """
         key, plan = self.steps.recall(tensors, named, None, state)
         if plan is None:
@@ -397,11 +459,46 @@ class Function:
         """The generated text for real arguments of any dtype and long sequences.
 
         Where arguments have one dtype of 32 bits or more the same text runs without its conversions.
+
+        Examples
+        --------
+        >>> import dtn_numpy as dtn
+        >>> f = dtn.compile("gram(x[n,d]) -> g[d,d]:  g[a,b] = x[i,a] * x[i,b]")
+        >>> f.source.splitlines()[-2:]
+        ['    g = x.mT @ x', '    return g.astype(dtype, copy=False)']
         """
         return self.forms.text(self.forms.candidates()[0])
 
     def explain(self, *tensors: Any, sizes: Mapping[str, int] | None = None) -> Explanation:
-        """Which form runs for these tensors (or axis sizes), step by step, with its cost and certificate."""
+        """Which form runs for these tensors (or axis sizes), step by step, with its cost and certificate.
+
+        Parameters
+        ----------
+        *tensors
+            As for a call; their sizes and dtype count, nothing is computed.
+        sizes : Mapping[str, int], optional
+            Sizes of axes, where there are no tensors; those not given are assumed (sequences long, features 64).
+
+        Returns
+        -------
+        Explanation
+            Shown as its text; ``steps``, ``flops``, ``bytes``, ``peak``, ``form`` and ``certificate`` are its parts.
+
+        Raises
+        ------
+        ShapeError, TypeError
+            As a call.
+        ValueError
+            For an axis that the operator does not have, or a size that is not a natural number.
+
+        Examples
+        --------
+        >>> import dtn_numpy as dtn
+        >>> f = dtn.compile("gram(x[n,d]) -> g[d,d]:  g[a,b] = x[i,a] * x[i,b]")
+        >>> found = f.explain(sizes={"n": 1000, "d": 64})
+        >>> str(found.flops), found.flops.at(found.sizes)
+        ('2*d**2*n', 8192000)
+        """
         from dtn_core.explain import explain  # loaded by the first that asks
 
         dtype = "float32"

@@ -25,48 +25,63 @@ def tensor_attention(
 ) -> Operator:
     """Tensor Attention ``T(q, k) v``, with ``A = scale · Q Kᴴ`` and ``T = A Aᴴ`` by default.
 
-    The pipeline is: build T → normalize → activation → mask → + residual → times V.
+    The pipeline is: build T → normalize → activation → mask → + residual → times V.  This is the definition: what
+    ``compile`` of a backend package takes; ``dtn_torch.tensor_attention`` and its like define and compute at once.
 
     Parameters
     ----------
     side : {"q", "k"}
-        ``"k"`` swaps q and k: ``T = Aᴴ A``.
+        ``"k"`` swaps q and k: ``T = Aᴴ A`` at order 2.
     product : {"matmul", "hadamard"}
-        ``A Aᴴ`` or elementwise ``A ⊙ Aᴴ``.
+        ``A Aᴴ``, or elementwise ``A ⊙ Aᴴ``, which has order 2 only.
     order : int
-        Number of factors of the alternating product ``A Aᴴ A …``; 1 is linear attention.
+        Number of factors of the alternating product ``A Aᴴ A …``, from 1 (linear attention) to 64.
     asymmetric : bool
-        ``A^order`` instead (order 2 is AHLA of arXiv 2510.27258).
+        ``A^order`` instead (order 2 is AHLA of arXiv 2510.27258); with ``product="matmul"`` only.
     scale : float
-        Factor of the scores.
+        Factor of the scores: T has it ``order`` times.
     normalize : {"trace", "diag", "row", None}
-        Divide T by its trace, row i by ``T[i,i]``, or row i by its sum.
+        Divide T by its trace, row i by ``T[i,i]``, or row i by its sum. With ``mask="causal"`` the trace is that of the
+        tokens up to row i.
     activation : {None, "relu", "exp", "expm"}
         Elementwise on the normalised T; ``"expm"`` is the matrix exponential.
     mask : {None, "tril", "causal"}
         ``"tril"`` is ``tril(T)`` with T of the whole sequence (paper 4.1.7; it leaks the future through
-        KᴴK); ``"causal"`` is the strictly causal form, ``T[t,j] = Σ_{i≤j} (q_t·k_i)(q_j·k_i)*``.
+        KᴴK); ``"causal"`` reads no token after t for the output of t, which reads itself:
+        ``T[t,j] = Σ_{i≤j} (q_t·k_i)(q_j·k_i)*`` for j ≤ t. Only it streams.
     residual : float
         λ: adds ``λ V``; with ``normalize=None`` adds ``λ tr(T) V`` (paper 4.1.8).
     decay : float, optional
         γ in (0, 1], with ``mask="causal"``: the triple (t, j, i) weighs ``γ^(t−i)``.
     eps : float
-        Added to every denominator; a denominator that is exactly 0 gives output 0.
+        At least 0, added to every denominator; a denominator that is exactly 0 gives output 0.
 
     Returns
     -------
     Operator
-        ``q[n,d], k[n,d], v[n,e] -> o[n,e]``.
+        ``q[n,d], k[n,d], v[n,e] -> o[n,e]``; a scalar knob (scale, residual, decay, eps) that is
+        ``dtn_core.operators.PARAMETER`` is a parameter of it too, given at every call.
 
     Raises
     ------
     ValueError
         For a value outside its set, or knobs that clash, naming them.
 
+    Notes
+    -----
+    arXiv 2311.11091, sections 3.4 and 4; the causal form is that of arXiv 2510.27258, section 3.
+
     Examples
     --------
+    >>> print(tensor_attention(mask="causal", normalize=None).notation)
+    tensor_attention(q[n,d], k[n,d], v[n,e]) -> o[n,e]:
+        T[i,j] = q[i,a] * conj(k[l,a]) * k[l,b] * conj(q[j,b])   where l <= j, j <= i
+        o[i,c] = T[i,j] * v[j,c]
     >>> tensor_attention(order=3, mask="causal", decay=0.9).scalars
     {'decay': 0.9}
+    >>> tensor_attention(decay=0.9)
+    Traceback (most recent call last):
+    ValueError: tensor_attention: decay clashes with mask=None: decay needs mask='causal'
     """
     knobs: dict[str, Any] = {
         "side": side, "product": product, "order": order, "asymmetric": asymmetric, "scale": scale,

@@ -23,33 +23,55 @@ def tensor_interaction(
 ) -> Operator:
     """Tensor Interaction ``V Tᵀ`` with the d×d operator ``T = A Aᴴ``, ``A = scale · Qᴴ K``.
 
+    The pipeline is: build T → normalize → activation → + residual → times V, as in :func:`tensor_attention`, with
+    features where that has tokens.
+
     Parameters
     ----------
     side : {"q", "k"}
         ``A Aᴴ`` or ``Aᴴ A``.
     product : {"matmul", "hadamard"}
         ``A Aᴴ`` (``Aᴴ A``) or elementwise ``A ⊙ Aᴴ``.
-    scale, normalize, activation, residual, eps
-        As in :func:`tensor_attention`, on the d×d operator.
+    scale : float
+        Factor of A: T has it twice.
+    normalize : {"trace", "diag", "row", None}
+        Divide T by its trace, row a by ``T[a,a]``, or row a by its sum.
+    activation : {None, "relu", "exp", "expm"}
+        Elementwise on the normalised T; ``"expm"`` is the matrix exponential.
     mask : {None, "causal"}
-        ``"causal"`` builds the operator of token t from ``A_t = Σ_{i≤t} γ^(t−i) q_i k_iᴴ``.
+        ``"causal"`` builds the operator of token t from ``A_t = Σ_{i≤t} γ^(t−i) q_i k_iᴴ``; only it streams.
+    residual : float
+        λ: adds ``λ V``; with ``normalize=None`` adds ``λ tr(T) V``.
     decay : float, optional
         γ in (0, 1], with ``mask="causal"``.
+    eps : float
+        At least 0, added to every denominator; a denominator that is exactly 0 gives output 0.
 
     Returns
     -------
     Operator
-        ``q[n,d], k[n,d], v[n,d] -> o[n,d]``.
+        ``q[n,d], k[n,d], v[n,d] -> o[n,d]``; a scalar knob (scale, residual, decay, eps) that is
+        ``dtn_core.operators.PARAMETER`` is a parameter of it too, given at every call.
 
     Raises
     ------
     ValueError
         For a value outside its set, or knobs that clash, naming them.
 
+    Notes
+    -----
+    arXiv 2311.11091, section 5. On complex input the causal A is the conjugate of the unmasked one, as in its source.
+
     Examples
     --------
-    >>> tensor_interaction(normalize="row").program.axes
-    ('n', 'd')
+    >>> print(tensor_interaction(normalize="row").notation)
+    tensor_interaction(q[n,d], k[n,d], v[n,d]) -> o[n,d]:
+        T[a,b] = conj(q[i,a]) * k[i,c] * q[j,b] * conj(k[j,c])
+        r[a] = T[a,b]
+        o[i,a] = T[a,b] * v[i,b] / r[a]
+    >>> tensor_interaction(mask="tril")
+    Traceback (most recent call last):
+    ValueError: tensor_interaction: mask='tril' is not one of None, 'causal'
     """
     knobs: dict[str, Any] = {
         "side": side, "product": product, "scale": scale, "normalize": normalize, "activation": activation,

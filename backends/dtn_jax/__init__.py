@@ -10,6 +10,7 @@
 import importlib
 from typing import Any
 
+import dtn_core
 from dtn_codegen import examples
 from dtn_codegen.documentation import documented
 from dtn_codegen.functional import Functional
@@ -70,9 +71,11 @@ __all__ = ["JaxFunction", "compile", "tensor_attention", "tensor_interaction", *
 
 
 def __getattr__(name: str) -> Any:
-    """Layers and weights, imported when first asked for."""
+    """Layers, weights and the version, when first asked for."""
     if name in _LAYERS or name in _WEIGHTS:
         return getattr(importlib.import_module(".layers" if name in _LAYERS else ".weights", __name__), name)
+    if name == "__version__":
+        return dtn_core.__version__
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -7,6 +7,9 @@
 (2, 5, 4)
 """
 
+from typing import Any
+
+import dtn_core
 from dtn_codegen import examples
 from dtn_codegen.documentation import documented
 from dtn_codegen.functional import Functional
@@ -41,3 +44,10 @@ tensor_interaction = documented(
 )
 
 __all__ = ["NumpyFunction", "compile", "tensor_attention", "tensor_interaction"]
+
+
+def __getattr__(name: str) -> Any:
+    """The version, when first asked for."""
+    if name == "__version__":
+        return dtn_core.__version__
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -165,10 +165,25 @@ _USED: list[Path] = []
 def use_records(*paths: str | os.PathLike[str]) -> None:
     """Read records from these files, besides those of ``DTN_RECORDS``; without any, only from those.
 
+    It is for the whole process, and for kernels that are called from now on, compiled operators' too; ``explain`` says
+    which record a call uses.  A file that changes later is read again.
+
+    Parameters
+    ----------
+    *paths : str or path
+        Files that ``dtn tune`` or ``dtn records merge`` wrote.
+
     Raises
     ------
     RecordsError
         If a file cannot be read.
+
+    Examples
+    --------
+    >>> use_records("records.jsonl")
+    Traceback (most recent call last):
+    dtn_tvm.records.RecordsError: records records.jsonl: No such file or directory
+    >>> use_records()  # none but those of DTN_RECORDS
     """
     files = [Path(path) for path in paths]
     for path in files:

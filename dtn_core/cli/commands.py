@@ -35,6 +35,23 @@ Complex = Annotated[bool, typer.Option("--complex", help="The source for complex
 Layout = Annotated[str, typer.Option(metavar="LAYOUT", help='"... n d" or "... n h d": where the head axis is.')]
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from ..version import DISTRIBUTION, version
+
+        print(f"{DISTRIBUTION} {version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def dtn(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options that belong to no command; what they do is done where they are read."""
+
+
 app.add_typer(tuning.app)
 app.add_typer(records.app)
 

@@ -8,7 +8,6 @@ import platform
 import subprocess
 import sys
 from dataclasses import dataclass
-from importlib import metadata
 
 from rich import box
 from rich.console import Console
@@ -16,7 +15,8 @@ from rich.table import Table
 
 from dtn_codegen import Target, broken_targets, targets
 
-from .installation import DISTRIBUTION, Extra, extra, install_command
+from ..version import DISTRIBUTION, version
+from .installation import Extra, extra, install_command
 
 PLAIN_WIDTH = 140
 
@@ -46,7 +46,7 @@ def print_report(timeout: float) -> int:
     if not console.is_terminal:
         console = Console(markup=False, highlight=False, emoji=False, width=PLAIN_WIDTH)
     console.print(
-        f"{DISTRIBUTION} {metadata.version(DISTRIBUTION)}, Python {platform.python_version()}, "
+        f"{DISTRIBUTION} {version()}, Python {platform.python_version()}, "
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     )
     table = Table("part", "packages", "devices", box=box.SIMPLE_HEAD, pad_edge=False)

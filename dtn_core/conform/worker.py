@@ -16,13 +16,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, TextIO
 
+from ..version import DISTRIBUTION
 from .adapter import Adapter
 from .cells import Cell
 from .checks import layout_of
 from .evaluate import evaluated
 from .operators import case
 
-DISTRIBUTION = "deep-tensor-network"
 LIBRARY = ("dtn_core", "dtn_codegen")
 
 Answer = Callable[[Mapping[str, Any]], None]

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+import dtn_core
 from dtn_core.cli import main
 from dtn_core.cli.commands import app
 from dtn_core.operators import catalogue
@@ -61,6 +62,11 @@ class TestHelp:
         monkeypatch.setattr("dtn_core.cli.doctor.print_report", lambda timeout: 0)
         monkeypatch.setattr("dtn_core.conform.run.run", lambda request, out: 0)
         assert dtn(*arguments)[0] == 0
+
+
+class TestVersion:
+    def test_is_that_of_the_distribution(self, dtn):
+        assert dtn("--version") == (0, f"deep-tensor-network {dtn_core.__version__}\n", "")
 
 
 class TestOps:

@@ -15,8 +15,10 @@ from dtn_codegen import examples
 from dtn_codegen.documentation import documented
 from dtn_codegen.functional import Functional
 from dtn_core import operators
+from dtn_core.extras import needs
 
-from .function import JaxFunction
+with needs("jax", "jax"):
+    from .function import JaxFunction
 
 _SETUP = """\
 >>> import jax
@@ -73,7 +75,8 @@ __all__ = ["JaxFunction", "compile", "tensor_attention", "tensor_interaction", *
 def __getattr__(name: str) -> Any:
     """Layers, weights and the version, when first asked for."""
     if name in _LAYERS or name in _WEIGHTS:
-        return getattr(importlib.import_module(".layers" if name in _LAYERS else ".weights", __name__), name)
+        with needs("jax", "flax"):
+            return getattr(importlib.import_module(".layers" if name in _LAYERS else ".weights", __name__), name)
     if name == "__version__":
         return dtn_core.__version__
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

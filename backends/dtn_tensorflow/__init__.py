@@ -15,8 +15,10 @@ from dtn_codegen import examples
 from dtn_codegen.documentation import documented
 from dtn_codegen.functional import Functional
 from dtn_core import operators
+from dtn_core.extras import needs
 
-from .function import TensorFlowFunction
+with needs("tensorflow", "tensorflow"):
+    from .function import TensorFlowFunction
 
 _SETUP = """\
 >>> import tensorflow as tf
@@ -74,7 +76,8 @@ __all__ = ["TensorFlowFunction", "compile", "tensor_attention", "tensor_interact
 def __getattr__(name: str) -> Any:
     """Layers, weights and the version, when first asked for."""
     if name in _LAYERS or name in _WEIGHTS:
-        return getattr(importlib.import_module(".layers" if name in _LAYERS else ".weights", __name__), name)
+        with needs("tensorflow", "keras"):
+            return getattr(importlib.import_module(".layers" if name in _LAYERS else ".weights", __name__), name)
     if name == "__version__":
         return dtn_core.__version__
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,13 +10,15 @@ torch.Size([2, 5, 4])
 import importlib
 from typing import Any
 
-import torch
-
 import dtn_core
 from dtn_codegen import examples
 from dtn_codegen.documentation import documented
 from dtn_codegen.state import restored
 from dtn_core import operators
+from dtn_core.extras import needs
+
+with needs("torch", "torch"):
+    import torch
 
 from .function import TorchFunction, TorchFunctional
 

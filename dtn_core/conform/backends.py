@@ -87,23 +87,50 @@ def adapter_module(module: str) -> str:
     Raises
     ------
     ConformError
-        If there is no such module.
+        If there is no such module, or it has no ``ADAPTER``.
     """
     if not _exists(module):
         raise ConformError(
             f"--backend-module {module}: there is no module of that name; is it installed or on PYTHONPATH?"
         )
-    return f"{module}.conformance" if _exists(f"{module}.conformance") else module
+    found = f"{module}.conformance" if _exists(f"{module}.conformance") else module
+    if not _may_have_adapter(found):
+        raise ConformError(
+            f"--backend-module {module}: {found} has no ADAPTER, a subclass of dtn_core.conform.adapter.Adapter; "
+            "see CONTRIBUTING.md, Adding a backend"
+        )
+    return found
 
 
 def _exists(module: str) -> bool:
     """Whether there is such a module; imports none, as that would import a framework here."""
+    return _place(module) is not None
+
+
+def _place(module: str) -> Path | None:
+    """The file of a module, or its folder where it has none; None if there is no such module."""
     first, *rest = module.split(".")
-    spec = find_spec(first)
-    folders = None if spec is None else spec.submodule_search_locations
+    spec = find_spec(first) if first else None
+    if spec is None:
+        return None
+    folders = list(spec.submodule_search_locations or ())
+    place = Path(spec.origin or (folders or [""])[0])
     for name in rest:
-        below = [Path(folder) / name for folder in folders or ()]
-        if not any(path.with_suffix(".py").is_file() or path.is_dir() for path in below):
-            return False
+        below = [Path(folder) / name for folder in folders]
+        places = [path for each in below for path in (each / "__init__.py", each.with_suffix(".py")) if path.is_file()]
         folders = [str(path) for path in below if path.is_dir()]
-    return spec is not None
+        if not places and not folders:
+            return None
+        place = places[0] if places else Path(folders[0])
+    return place
+
+
+def _may_have_adapter(module: str) -> bool:
+    """Whether the text of a module mentions an ``ADAPTER``; of one without a text nothing is known."""
+    place = _place(module)
+    if place is None or place.is_dir() or str(place) in ("built-in", "frozen"):
+        return False
+    if place.suffix != ".py" or not place.is_file():
+        return True
+    text = place.read_text(encoding="utf-8", errors="replace")
+    return "ADAPTER" in text or " import *" in text or "__getattr__" in text

@@ -143,6 +143,17 @@ class TestBackends:
         with pytest.raises(ConformError, match="--backend-module no_such.thing: there is no module"):
             chosen(None, ["no_such.thing"])
 
+    @pytest.mark.parametrize("module", ["json", "sys", "dtn_core.operators", "json.decoder"])
+    def test_a_module_that_is_no_backend_is_told_without_importing_it(self, module):
+        with pytest.raises(ConformError, match=rf"--backend-module {module}: {module} has no ADAPTER, a subclass of"):
+            chosen(None, [module])
+
+    @pytest.mark.parametrize("text", ["class ADAPTER: ...", "from mine import *", "def __getattr__(name): ..."])
+    def test_a_module_that_may_be_one_is_not_imported_either(self, text, tmp_path, monkeypatch):
+        (tmp_path / "maybe.py").write_text(f"raise SystemError\n{text}\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        assert [backend.module for backend in chosen(None, ["maybe"])] == ["maybe"]
+
     def test_what_is_not_installed_says_how_to_install_it(self, monkeypatch):
         monkeypatch.setattr(backends, "find_spec", lambda name: None if name in ("torch", "jax") else find_spec(name))
         with pytest.raises(ConformError, match=r"jax is not installed; .* 'deep-tensor-network\[jax\]'"):

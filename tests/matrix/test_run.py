@@ -148,10 +148,7 @@ def test_a_sample_prints_its_seed(conform, tmp_path):
         (("--ops", "tensor_attention:order=0"), "order=0 is not an integer >= 1"),
         (("--ops", "attention"), "'attention' is neither a file nor an operator"),
         (("--forms", "sparse"), "'sparse' is not one of dense, linear, chunked, recurrent"),
-        (
-            ("--backend-module", "json"),
-            "json: ADAPTER is None, expected a subclass of dtn_core.conform.adapter.Adapter",
-        ),
+        (("--backend-module", "json"), "--backend-module json: json has no ADAPTER"),
         (("--device", "tpu"), "'tpu' is not one of cpu, cuda"),
     ],
 )

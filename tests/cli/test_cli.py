@@ -262,3 +262,20 @@ def test_output_that_is_closed_is_no_traceback(command):
     shell = f"{shlex.quote(sys.executable)} -m dtn_core.cli {command} >&-"
     child = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)
     assert (child.returncode, child.stderr) == (0, "")
+
+
+def test_ctrl_c_while_the_command_line_is_imported_is_one_line():
+    program = """
+import sys
+
+class Interrupted:
+    def find_spec(name, *rest):
+        if name == "typer":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupted)
+from dtn_core.cli import main
+sys.exit(main(["ops"]))
+"""
+    child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (child.returncode, child.stdout, child.stderr) == (130, "", "dtn: interrupted\n")

@@ -1,4 +1,4 @@
-"""The entry point: runs a command, and turns every foreseen error into one line and an exit status."""
+"""Runs a command, and turns every foreseen error into one line and an exit status."""
 
 from __future__ import annotations
 
@@ -15,40 +15,19 @@ from typing import Any
 import typer
 
 from ..errors import DtnError
+from . import INTERRUPTED, complain
 from .commands import app
 
 FAILED = 1
 USAGE = 2
-INTERRUPTED = 130
 TERMINATED = 143
 
 # The base of all usage errors is click's; Typer depends on click or, in newer versions, carries its own copy.
 _USAGE_ERROR: type[Any] = typer.BadParameter.__mro__[2]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``dtn``.
-
-    Parameters
-    ----------
-    arguments : sequence of str, optional
-        The command line after ``dtn``; by default the process's own.
-
-    Returns
-    -------
-    int
-        Exit status: 0, or 1 for what could not be done, 2 for a command line that makes no sense, 130 after Ctrl-C.
-
-    Raises
-    ------
-    SystemExit
-        Of status 143 after SIGTERM.
-
-    Examples
-    --------
-    >>> main(["explain", "tensor_attention", "--shape", "n=many"])   # prints to stderr
-    2
-    """
+def run(arguments: Sequence[str] | None) -> int:
+    """Run ``dtn``; see :func:`dtn_core.cli.main`."""
     given = list(sys.argv[1:] if arguments is None else arguments) or ["--help"]
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115 - None where it is closed, as by `>&-`
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
@@ -62,18 +41,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except _USAGE_ERROR as error:
         message = error.format_message().rstrip(".")
         hint = "" if "\n" in message else f"; see dtn {_command(given)}--help"
-        return _complain(message + hint, USAGE)
-    except (KeyboardInterrupt, typer.Abort):
-        return _complain("interrupted", INTERRUPTED)
+        return complain(message + hint, USAGE)
+    except typer.Abort:
+        return complain("interrupted", INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has gone, as in `dtn emit … | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except OSError as error:
-        return _complain(f"{error.filename}: {error.strerror}" if error.filename else str(error), FAILED)
+        return complain(f"{error.filename}: {error.strerror}" if error.filename else str(error), FAILED)
     except DtnError as error:
-        return _complain(str(error), FAILED)
+        return complain(str(error), FAILED)
     if status == INTERRUPTED:  # Typer's own answer to Ctrl-C
-        return _complain("interrupted", INTERRUPTED)
+        return complain("interrupted", INTERRUPTED)
     return status if isinstance(status, int) else 0
 
 
@@ -107,8 +86,3 @@ def _command(given: list[str]) -> str:
 
 def _names(group: typer.Typer) -> set[str]:
     return {command.name or str(getattr(command.callback, "__name__", "")) for command in group.registered_commands}
-
-
-def _complain(message: str, status: int) -> int:
-    print(f"dtn: {message}", file=sys.stderr)
-    return status

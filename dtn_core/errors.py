@@ -38,7 +38,8 @@ class NotationError(DtnError, ValueError):
         self.column = column
         self.source_line = source_line
         shown = source_line[:200]
-        caret = " " * min(column - 1, 200) + "^"
+        before = source_line[: min(column - 1, 200)]
+        caret = "".join("\t" if character == "\t" else " " for character in before).ljust(min(column - 1, 200)) + "^"
         super().__init__(f"{operator}, line {line}, column {column}: {message}\n{shown}\n{caret}")
 
     def __reduce__(self) -> tuple[type[NotationError], tuple[str, str, int, int, str]]:

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import NoReturn
 
+from . import hints
 from .errors import NotationError
 from .ir.functions import FUNCTIONS, MATRIX_FUNCTIONS
 from .ir.nodes import ONES
@@ -15,7 +16,7 @@ MAX_TEXT = 100_000
 MAX_NAME = 64
 
 _TOKEN = re.compile(
-    r"(?P<space>[ \t\r]+|#[^\n]*)|(?P<newline>\n)|(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
+    r"(?P<space>[ \t]+|#[^\n]*)|(?P<newline>\n)|(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
     r"|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<symbol>->|<=|==|[-+*/()\[\],:=;])"
 )
 
@@ -46,6 +47,7 @@ class Cursor:
 
     def __init__(self, text: str) -> None:
         text = text.removeprefix("\N{BYTE ORDER MARK}")  # some editors begin a file with one
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
         self.lines = text[: MAX_TEXT + 1].split("\n")
         named = re.match(r"\s*([A-Za-z_][A-Za-z0-9_]{0,63})\s*\(", text[: 2 * MAX_NAME])
         self.name = named.group(1) if named else "?"
@@ -62,8 +64,7 @@ class Cursor:
             match = _TOKEN.match(text, position)
             here = Token("", text[position], line, position - start + 1)
             if match is None:
-                hint = "; indices are ordered by <= and ==" if text[position] in "<>" else ""
-                self.fail(f"unexpected character {text[position]!r}{hint}", here)
+                self.fail(f"unexpected character {text[position]!r}{hints.character(text, position)}", here)
             kind, word = str(match.lastgroup), match.group()
             if kind == "newline":
                 if not brackets:
@@ -93,23 +94,23 @@ class Cursor:
         """The next word if it is ``text``, which is passed then; else None."""
         return self.take() if self.here.text == text and self.here.kind != "number" else None
 
-    def expect(self, text: str, why: str = "") -> Token:
-        """The next word, which has to be ``text``."""
+    def expect(self, text: str, why: str = "", hint: str = "") -> Token:
+        """The next word, which has to be ``text``; ``hint`` says what to do where it is not."""
         token = self.accept(text)
         if token is None:
-            self.fail(f"expected {text!r}{why}, got {self.shown(self.here)}", self.here)
+            self.fail(f"expected {text!r}{why}, got {self.shown(self.here)}{hint and f'; {hint}'}", self.here)
         return token
 
-    def expect_name(self, what: str) -> Token:
-        """The next word, which has to be a name."""
+    def expect_name(self, what: str, hint: str = "") -> Token:
+        """The next word, which has to be a name; ``hint`` says what to do where it is not."""
         token = self.here
         if token.kind != "name":
-            self.fail(f"expected {what}, got {self.shown(token)}", token)
+            self.fail(f"expected {what}, got {self.shown(token)}{hint and f'; {hint}'}", token)
         return self.take()
 
-    def new_name(self, what: str) -> Token:
+    def new_name(self, what: str, hint: str = "") -> Token:
         """The next word, which has to be a name that the language does not use."""
-        token = self.expect_name(what)
+        token = self.expect_name(what, hint)
         if keyword.iskeyword(token.text) or token.text in ("where", ONES):
             self.fail(f"{token.text!r} is a reserved word; choose another name for {what}", token)
         if token.text in FUNCTIONS or token.text in MATRIX_FUNCTIONS:

@@ -21,6 +21,7 @@ import re
 import sys
 from fractions import Fraction
 
+from . import hints
 from .errors import VerificationError
 from .ir.functions import FUNCTIONS, MATRIX_FUNCTIONS
 from .ir.nodes import (
@@ -100,8 +101,11 @@ class _Parser(Cursor):
 
     def operator(self) -> Program:
         self.skip_lines()
-        self.name = self.new_name("the operator's name").text
-        self.expect("(", " after the operator's name")
+        if self.here.text == "def":
+            self.fail("a definition begins with the operator's name, without def", self.here)
+        self.name = self.new_name("the operator's name", hints.HEAD).text
+        named = "" if self.here.text not in (":", "") else "; dtn_core.operators.load reads names of the catalogue"
+        self.expect("(", " after the operator's name", hints.HEAD + named)
         places: dict[str, Token] = {}
         while not self.accept(")"):
             token, param = self.declaration("a parameter")
@@ -112,11 +116,11 @@ class _Parser(Cursor):
             self.defined[param.name] = param.axes
             self.axis_names.update(dict.fromkeys(param.axes))
             if self.here.text != ")":
-                self.expect(",", " or ')' after a parameter")
+                self.expect(",", " or ')' after a parameter", hints.after_parameter(param.name, self.here.text))
         for param in self.params.values():
             if param.name in self.axis_names:
                 self.fail(f"{param.name} names both a parameter and an axis", places[param.name])
-        self.expect("->", " before the outputs")
+        self.expect("->", " before the outputs", hints.OUTPUTS)
         outputs = [self.declaration("an output")]
         while self.accept(","):
             outputs.append(self.declaration("an output"))
@@ -143,31 +147,31 @@ class _Parser(Cursor):
         return Program(self.name, tuple(self.params.values()), tuple(param for _, param in outputs), tuple(statements))
 
     def declaration(self, what: str) -> tuple[Token, Param]:
-        token = self.new_name(what)
+        token = self.new_name(what, "several are separated by commas" if self.here.text == "(" else "")
         axes: list[str] = []
         if self.accept("["):
-            axes = [axis.text for axis in self.names("an axis")]
+            axes = [axis.text for axis in self.names("an axis", "an axis is a name, which calls give a size")]
         return token, Param(token.text, tuple(axes))
 
-    def names(self, what: str) -> list[Token]:
-        found = [self.new_name(what)]
+    def names(self, what: str, hint: str) -> list[Token]:
+        found = [self.new_name(what, hint)]
         while not self.accept("]"):
-            self.expect(",", f" or ']' after {what}")
-            found.append(self.new_name(what))
+            self.expect(",", f" or ']' after {what}", hint if self.here.text in (*hints.SIGNS, ":") else "")
+            found.append(self.new_name(what, hint))
         return found
 
     # ------------------------------------------------------------- statements
 
     def statement(self) -> Statement:
-        target = self.new_name("a tensor to assign")
+        target = self.new_name("a tensor to assign", hints.BRACKETS if self.here.text in hints.SIGNS else "")
         if target.text in self.defined:
             self.fail(f"{target.text} is assigned or declared already; use a new name", target)
         if target.text in self.axis_names:
             self.fail(f"{target.text} names an axis; use another name", target)
-        left = self.names("an index") if self.accept("[") else []
+        left = self.names("an index", hints.INDEX) if self.accept("[") else []
         if len({token.text for token in left}) < len(left):
             self.fail(f"{target.text} repeats an index on the left", target)
-        self.expect("=", f" after {target.text}")
+        self.expect("=", f" after {target.text}", hints.instead_of_equals(self.here.text))
         self.ranges = {}
         value = self.sum()
         if self.here.text != "where":
@@ -210,8 +214,11 @@ class _Parser(Cursor):
 
     def end_of_statement(self) -> None:
         """Refuse anything but what ends a statement."""
-        if self.here.kind not in ("newline", "end") and self.here.text != ";":
-            self.fail(f"expected an operator or the end of the statement, got {self.shown(self.here)}", self.here)
+        here = self.here
+        if here.kind in ("newline", "end") or here.text == ";":
+            return
+        hint = hints.end_of_statement(here.kind, here.text)
+        self.fail(f"expected an operator or the end of the statement, got {self.shown(here)}{hint}", here)
 
     def order(self, left: set[str]) -> list[Relation]:
         relations: list[Relation] = []
@@ -222,13 +229,16 @@ class _Parser(Cursor):
                 operators.append(self.take().text == "==")
                 words.append(self.expect_name("an index"))
             if not operators:
-                self.fail(f"expected '<=' after index {words[0].text}, got {self.shown(self.here)}", self.here)
+                hint = "; indices that are equal are written i == j" if self.here.text == "=" else ""
+                self.fail(f"expected '<=' after index {words[0].text}, got {self.shown(self.here)}{hint}", self.here)
             decay = self.decay() if self.accept("decay") else None
             known = [word for word in words if word.text in self.ranges]
             unknown = [word for word in words if word.text not in self.ranges and word.text not in left]
             if unknown or not known:
                 word = (unknown or words)[0]
                 hint = f"one[{word.text}:axis] sums over an index that nothing else has"
+                if word.text in self.axis_names:
+                    hint = "it names an axis, and order is between indices of one"
                 self.fail(f"unknown index {word.text}; {hint}", word)
             axis = self.ranges[known[0].text]
             chain = [self.index(word, axis) for word in words]
@@ -252,7 +262,8 @@ class _Parser(Cursor):
             return value
         if token.kind == "name" and token.text in self.params and self.defined[token.text] == ():
             return Read(token.text)
-        return self.fail(f"decay takes a number or a scalar parameter, got {self.shown(token)}", token)
+        hint = "; write decay 0.9" if token.text == "=" else ""
+        return self.fail(f"decay takes a number or a scalar parameter, got {self.shown(token)}{hint}", token)
 
     def index(self, token: Token, axis: str) -> Index:
         if self.ranges.setdefault(token.text, axis) != axis:
@@ -314,7 +325,8 @@ class _Parser(Cursor):
                 self.expect(")")
                 return value
             if token.kind != "name":
-                self.fail(f"expected a number, a tensor or a function, got {self.shown(token)}", token)
+                hint = hints.factor(self.tokens[max(0, self.position - 2)].text, token.kind, token.text)
+                self.fail(f"expected a number, a tensor or a function, got {self.shown(token)}{hint}", token)
             if self.here.text == "(":
                 return self.function(token)
             return self.read(token)
@@ -335,7 +347,10 @@ class _Parser(Cursor):
         if name in MATRIX_FUNCTIONS:
             return self.matrix_function(token)
         if name not in FUNCTIONS:
-            self.fail(f"unknown function {name}; known: {', '.join((*FUNCTIONS, *MATRIX_FUNCTIONS))}", token)
+            if name in self.defined:
+                self.fail(f"{name} is a tensor, not a function; {hints.SQUARE}", token)
+            known = f"known: {', '.join((*FUNCTIONS, *MATRIX_FUNCTIONS))}"
+            self.fail(f"unknown function {name}{hints.function(name) or f'; {known}'}", token)
         operands = [self.operand(token)]
         while self.accept(","):
             operands.append(self.operand(token))
@@ -415,14 +430,17 @@ class _Parser(Cursor):
         if self.accept("["):
             if axes is None:
                 self.fail(f"unknown tensor {name}; known: {', '.join(self.defined) or 'none'}", token)
-            words = self.names("an index")
+            words = self.names("an index", hints.INDEX)
             if len(words) != len(axes):
-                self.fail(f"{name} has {len(axes)} axes [{','.join(axes)}], got {len(words)} indices", token)
+                hint = "; all are put in one pair of brackets" if self.here.text == "[" else ""
+                self.fail(f"{name} has {len(axes)} axes [{','.join(axes)}], got {len(words)} indices{hint}", token)
             return Read(name, tuple(self.index(word, axis) for word, axis in zip(words, axes, strict=True)))
         if name in self.axis_names:
             return Extent(name)
         if axes is None:
-            self.fail(f"unknown name {name}: neither a scalar, a tensor nor an axis", token)
+            if name in FUNCTIONS or name in MATRIX_FUNCTIONS:
+                self.fail(f"{name} is a function; write {name}(x[i])", token)
+            self.fail(f"unknown name {name}: neither a scalar, a tensor nor an axis{hints.function(name)}", token)
         if axes:
             self.fail(f"{name} has axes [{','.join(axes)}]; write its indices", token)
         return Read(name)

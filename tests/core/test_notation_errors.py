@@ -133,6 +133,53 @@ CASES = {
     "number below floating point": ("f(x[n]) -> y[n]: y[i] = §1e-400 * x[i]", "1e-400 is outside the range of float64"),
     "a product beyond floating point": ("f(x[n]) -> y[n]: y[i] = 1e300 * 1e300§", "a product of numbers that is outside the range of float64"),
     "a quotient beyond floating point": ("f(x[n]) -> y[n]: y[i] = x[i] / 1e-320§", "a product of numbers that is outside the range of float64"),
+    # what people write who come from elsewhere
+    "an einsum": ("ij§,jk->ik", "expected '(' after the operator's name, got ','; a definition begins with its head, as in f(q[n,d]"),
+    "a statement alone": ("s§[i] = q[i,a]", "expected '(' after the operator's name, got '['; a definition begins with its head"),
+    "a name of the catalogue": ("tensor_attention§:mask=causal", "got ':'; a definition begins with its head, as in f(q[n,d], k[m,d]) -> s[n,m]: s[i,j] = q[i,a] * k[j,a]; dtn_core.operators.load reads"),
+    "def": ("§def f(x[n]) -> y[n]: y[i] = x[i]", "a definition begins with the operator's name, without def"),
+    "outputs in another line": ("f(x[n])§\n    -> y[n]: y[i] = x[i]", "got the end of the line; outputs follow the parameters in the same line, as in"),
+    "outputs left out": ("f(x[n])§: y[i] = x[i]", "expected '->' before the outputs, got ':'; outputs follow the parameters"),
+    "a fat arrow": ("f(x[n]) =§> y[n]: y[i] = x[i]", "unexpected character '>'; write ->"),
+    "an arrow": ("f(x[n]) §→ y[n]: y[i] = x[i]", "unexpected character '→'; write ->"),
+    "outputs in brackets": ("f(x[n]) -> §(y[n], z[n]): y[i] = x[i]", "expected an output, got '('; several are separated by commas"),
+    "axes after a colon": ("f(x§: [n,d]) -> y[n]: y[i] = x[i]", "got ':'; axes are put in brackets, x[n,d]"),
+    "axes in round brackets": ("f(x§(n)) -> y(n): y(i) = x(i)", "got '('; axes are put in brackets, x[n,d]"),
+    "a default": ("f(x[n], g§=1) -> y[n]: y[i] = g * x[i]", "got '='; a value is given at a call, or bound by Operator"),
+    "a size": ("f(x[§3]) -> y[3]: y[i] = x[i]", "expected an axis, got '3'; an axis is a name, which calls give a size"),
+    "leading axes": ("f(x[§..., n]) -> y[n]: y[i] = x[i]", "unexpected character '.'; leading axes (batch, heads) are not written"),
+    "a power by stars": ("f(x[n]) -> y[n]: y[i] = x[i]*§*2", "got '*'; a power is written as a product, x[i] * x[i]"),
+    "a power by a hat": ("f(x[n]) -> y[n]: y[i] = x[i]§^2", "unexpected character '^'; a power is written as a product"),
+    "two slashes": ("f(x[n]) -> y[n]: y[i] = x[i] /§/ 2", "got '/'; x / y divides, and a comment begins with #"),
+    "a product of matrices": ("f(x[n,d]) -> y[n]: y = x §@ x", "unexpected character '@'; a product of matrices is written with indices"),
+    "a transpose": ("f(x[n,d]) -> y[n]: y = x§.T", "unexpected character '.'; a tensor is its name and indices, whose order says what"),
+    "a point for times": ("f(x[n]) -> y[n]: y[i] = x[i] §· x[i]", "unexpected character '·'; write *"),
+    "a sign for minus": ("f(x[n]) -> y[n]: y[i] = x[i] §− x[i]", "unexpected character '−'; write -"),
+    "no sign for times": ("f(x[n]) -> y[n]: y[i] = 2§x[i]", "got 'x'; a product is written with *"),
+    "a sum over an index": ("f(x[n,d]) -> y[n]: y[i] = §sum_a x[i,a]", "unknown name sum_a: neither a scalar, a tensor nor an axis; an index that is not on the left is summed"),
+    "a sum as a function": ("f(x[n,d]) -> y[n]: y[i] = §sum(x[i,a])", "unknown function sum; an index that is not on the left is summed"),
+    "a sign for a sum": ("f(x[n,d]) -> y[n]: y[i] = §Σ x[i,a]", "unexpected character 'Σ'; an index that is not on the left is summed"),
+    "adding to the left": ("f(x[n,d]) -> y[n]: y[i] §+= x[i,a]", "expected '=' after y, got '+'; an index that is not on the left is summed"),
+    "softmax": ("f(x[n]) -> y[n]: y[i] = §softmax(x[i])", "unknown function softmax; write it as E[i,j] = exp(s[i,j]), r[i] = E[i,j]"),
+    "a tensor that is called": ("f(x[n]) -> y[n]: y[i] = §x(i)", "x is a tensor, not a function; indices and axes are put in brackets [ ]"),
+    "a function that is not called": ("f(x[n]) -> y[n]: y[i] = §relu x[i]", "relu is a function; write relu(x[i])"),
+    "brackets after brackets": ("f(x[n,m]) -> y[n]: y[i] = §x[i][j]", "x has 2 axes [n,m], got 1 indices; all are put in one pair of brackets"),
+    "arithmetic of indices": ("f(x[n]) -> y[n]: y[i] = x[i§-1]", "got '-'; an index is a name, and runs over its whole axis"),
+    "a slice": ("f(x[n,m]) -> y[n]: y[i] = x[i,§:]", "expected an index, got ':'; an index is a name, and runs over its whole axis"),
+    "two operators": ("f(x[n]) -> y[n]: y[i] = x[i]\ng§(x[n]) -> y[n]: y[i] = x[i]", "expected '=' after g, got '('; indices and axes are put in brackets [ ], and a text holds one operator"),
+    "a line that ends with a sign": ("f(x[n]) -> y[n]:\n  y[i] = x[i] +§\n    x[i]", "got the end of the line; an expression of several lines is put in brackets ( )"),
+    "a line that begins with a sign": ("f(x[n]) -> y[n]:\n  y[i] = x[i]\n    §+ x[i]", "got '+'; an expression of several lines is put in brackets ( )"),
+    "a backslash": ("f(x[n]) -> y[n]: y[i] = x[i] + §\\\n x[i]", "unexpected character '\\\\'; an expression of several lines is put in brackets ( )"),
+    "order the other way round": ("f(x[n]) -> y[n]: y[i] = x[j] where i §>= j", "unexpected character '>'; indices are ordered by <= and ==; write t >= i as i <= t"),
+    "order by a mathematician": ("f(x[n]) -> y[n]: y[i] = x[j] where j §≤ i", "unexpected character '≤'; write <="),
+    "strict order": ("f(x[n]) -> y[n]: y[i] = x[j] where j §< i", "; i <= t has i == t too, whose terms a statement of their own can subtract"),
+    "equal by one sign": ("f(x[n]) -> y[n]: y[i] = x[j] where j §= i", "expected '<=' after index j, got '='; indices that are equal are written i == j"),
+    "order by if": ("f(x[n]) -> y[n]: y[i] = x[j] §if j <= i", "got 'if'; order begins with where, as in where i <= t"),
+    "relations joined by and": ("f(x[n]) -> y[n]: y[i] = x[j]*x[l] where j <= i §and l <= i", "got 'and'; a statement has one where, and commas between"),
+    "order by an axis": ("f(x[n]) -> y[n]: y[i] = x[i] where i <= §n", "unknown index n; it names an axis, and order is between indices of one"),
+    "decay like a keyword": ("f(x[n]) -> y[n]: y[i] = x[j] where j <= i decay§=0.9", "got '='; write decay 0.9"),
+    "a space that does not break": ("f(x[n]) -> y[n]: y[i] =§\N{NO-BREAK SPACE}x[i]", "unexpected character '\\xa0'; write a plain space"),
+    "a Greek letter": ("f(x[n], §λ) -> y[n]: y[i] = x[i]", "unexpected character 'λ'; names are of the letters a to z and A to Z, digits and _"),
     # limits
     "long name": (f"f(§{'x' * (MAX_NAME + 1)}[n]) -> y[n]: y[i] = 1", f"a name of {MAX_NAME + 1} characters; at most {MAX_NAME} are read"),
     "long number": (f"f(x[n]) -> y[n]: y[i] = §{'1' * (MAX_NAME + 1)}", f"a number of {MAX_NAME + 1} characters; at most {MAX_NAME}"),
@@ -196,8 +243,17 @@ def test_a_tab_counts_as_one_column():
     assert (error.line, error.column) == (line, column)
 
 
-def test_windows_line_ends_are_read():
-    assert parse("f(x[n]) -> y[n]:\r\n    y[i] = x[i]\r\n") == parse("f(x[n]) -> y[n]: y[i] = x[i]")
+def test_the_caret_stands_below_what_it_points_at_where_a_line_begins_with_tabs():
+    error, _, _ = refused("f(x[n]) -> y[n]:\n\ty[i] = §z[i]")
+    assert str(error).splitlines()[1:] == ["\ty[i] = z[i]", "\t       ^"]
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_the_line_ends_of_other_systems_are_read(end):
+    text = "f(x[n]) -> y[n]:  # a comment\n    y[i] = x[i]\n"
+    assert parse(text.replace("\n", end)) == parse(text)
+    error, _, _ = refused(f"f(x[n]) -> y[n]:{end}    y[i] = §z[i]{end}")
+    assert (error.line, error.source_line) == (2, "    y[i] = z[i]")
 
 
 def test_an_error_goes_through_a_pool_of_processes():

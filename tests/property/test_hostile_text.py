@@ -31,7 +31,7 @@ def read_or_refuse(text):
         try:
             program = parse(text)
         except NotationError as error:
-            assert 1 <= error.line <= text.count("\n") + 1
+            assert 1 <= error.line <= len(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
             assert error.column >= 1
             return
         assert isinstance(program, Program)

@@ -6,7 +6,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ..operators import catalogue
+from ..operators import Entry, catalogue
+from ..operators.knobs import CHOICES
 
 PLAIN_WIDTH = 140
 
@@ -41,5 +42,13 @@ def _knobs() -> Table:
         document = catalogue[names[0]].knobs[knob]
         default = "none" if document.default is None else str(document.default).lower()
         taken = "all of these" if names == with_knobs else ", ".join(names)
+        if knob == "mask":
+            taken = ", ".join(name + _without(catalogue[name]) for name in names)
         table.add_row(knob, document.values, default, document.meaning, taken)
     return table
+
+
+def _without(entry: Entry) -> str:
+    """The masks that an operator does not take."""
+    lacking = [str(mask) for mask in CHOICES["mask"] if mask not in entry.masks]
+    return f" (without {', '.join(lacking)})" if lacking else ""

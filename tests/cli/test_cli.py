@@ -81,6 +81,9 @@ class TestOps:
         _, out, _ = dtn("ops")
         assert all(f"\n {knob} " in out for knob in catalogue["tensor_attention"].knobs)
 
+    def test_says_which_masks_an_operator_does_not_take(self, dtn):
+        assert "(without tril)" in " ".join(dtn("ops")[1].split())
+
     def test_imports_no_framework_and_nothing_heavy(self):
         program = "import sys; from dtn_core.cli import main; main(['ops']); print(*sys.modules, file=sys.stderr)"
         child = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

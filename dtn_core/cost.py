@@ -36,7 +36,16 @@ EXPM_MULTIPLICATIONS = 15
 
 @dataclass(frozen=True)
 class Polynomial:
-    """A polynomial in axis sizes; an axis ``1/C`` divides by the size of C."""
+    """A polynomial in axis sizes; an axis ``1/C`` divides by the size of C.
+
+    Examples
+    --------
+    >>> cost = Polynomial.of(["n", "d", "d"], 2) + Polynomial.of(["d"])
+    >>> print(cost)
+    d*(2*d*n + 1)
+    >>> cost.at({"n": 10, "d": 3})
+    183
+    """
 
     terms: tuple[tuple[Monomial, int], ...] = ()
 

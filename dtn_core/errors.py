@@ -4,7 +4,20 @@ from __future__ import annotations
 
 
 class DtnError(Exception):
-    """Base of every error that is about an operator rather than about Python."""
+    """Base of every error that is about an operator rather than about Python.
+
+    A text that cannot be read (:class:`NotationError`) and arguments that do not fit (:class:`ShapeError`) are a
+    ``ValueError`` too.
+
+    Examples
+    --------
+    >>> import dtn_numpy as dtn
+    >>> try:
+    ...     dtn.tensor_attention([[1.0]], [[1.0, 2.0]], [[1.0]])
+    ... except DtnError as error:
+    ...     print(error)
+    tensor_attention: axis d has size 1 in q (shape (1, 1)) but 2 in k (shape (1, 2))
+    """
 
     __init__ = Exception.__init__  # AutoGraph rebuilds an exception of its own type only if it has this one
 

@@ -59,6 +59,23 @@ class Explanation:
         Whole sequence at once, or chunk by chunk with which states.
     implementation : str
         ``"native"``, or whose kernels run.
+
+    Examples
+    --------
+    >>> from dtn_core.operators import as_operator
+    >>> explain(as_operator("gram(x[n,d]) -> g[d,d]:  g[a,b] = x[i,a] * x[i,b]"), {"n": 1000, "d": 8})
+    gram: native numpy, float32, n=1000, d=8
+    costs are per batch entry and head; memory is of computed tensors, the result included
+    <BLANKLINE>
+    step                      rule        flops     bytes
+    -------------------------------------------------------------
+    g[a,b] = x[i,a] * x[i,b]  as written  2*d**2*n  4*d*(d + 2*n)
+    <BLANKLINE>
+    flops        2*d**2*n = 128,000
+    bytes moved  4*d*(d + 2*n) = 62.75 KiB
+    peak memory  4*d**2 bytes = 256 B
+    form         the whole sequence at once
+    certificate  no intermediate has two sequence axes
     """
 
     operator: str
@@ -134,10 +151,15 @@ def explain(
     costs : Costs
         What chunks cost that backend.
 
+    Returns
+    -------
+    Explanation
+        Its text is the report.
+
     Raises
     ------
     ValueError
-        For an axis the operator does not have, a size that is not a natural number, or an unknown dtype.
+        For an axis that the operator does not have, a size that is not a natural number, or an unknown dtype.
 
     Examples
     --------

@@ -54,7 +54,16 @@ class JaxArrays:
 
 
 class JaxFunction(Function):
-    """A compiled operator on JAX arrays; ``jit``, ``vmap``, ``grad`` and ``jacfwd`` see plain JAX."""
+    """A compiled operator on JAX arrays; ``jit``, ``vmap``, ``grad`` and ``jacfwd`` see plain JAX.
+
+    Examples
+    --------
+    >>> import jax
+    >>> import dtn_jax as dtn
+    >>> f = dtn.compile("gram(x[n,d]) -> g[d,d]:  g[a,b] = x[i,a] * x[i,b]")
+    >>> jax.jit(f)(jax.numpy.ones((5, 2))).tolist()
+    [[5.0, 5.0], [5.0, 5.0]]
+    """
 
     target = TARGET
     arrays = JaxArrays()

@@ -43,7 +43,16 @@ class NumpyArrays:
 
 
 class NumpyFunction(Function):
-    """A compiled operator that takes anything ``numpy.asarray`` does and returns arrays."""
+    """A compiled operator that takes anything ``numpy.asarray`` does and returns arrays.
+
+    Examples
+    --------
+    >>> import dtn_numpy as dtn
+    >>> f = dtn.compile("gram(x[n,d]) -> g[d,d]:  g[a,b] = x[i,a] * x[i,b]")
+    >>> f([[1.0, 2.0]])
+    array([[1., 2.],
+           [2., 4.]])
+    """
 
     target = TARGET
     arrays = NumpyArrays()

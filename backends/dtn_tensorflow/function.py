@@ -54,6 +54,14 @@ class TensorFlowFunction(Function):
     """A compiled operator on TensorFlow tensors: eager, ``tf.function``, XLA and ``GradientTape``.
 
     As everywhere in TensorFlow, dtypes are not promoted: arguments of two dtypes are a TypeError.
+
+    Examples
+    --------
+    >>> import tensorflow as tf
+    >>> import dtn_tensorflow as dtn
+    >>> f = dtn.compile("gram(x[n,d]) -> g[d,d]:  g[a,b] = x[i,a] * x[i,b]")
+    >>> tf.function(f)(tf.ones((5, 2))).numpy().tolist()
+    [[5.0, 5.0], [5.0, 5.0]]
     """
 
     target = TARGET

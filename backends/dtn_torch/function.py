@@ -59,6 +59,19 @@ class TorchFunction(Function):
 
     Under autocast it runs in the dtype of its arguments: products are summed in float32, as by
     ``torch.autocast`` for operators that need the range.
+
+    Examples
+    --------
+    >>> import torch
+    >>> import dtn_torch as dtn
+    >>> f = dtn.compile("gram(x[n,d]) -> g[d,d]:  g[a,b] = x[i,a] * x[i,b]")
+    >>> f
+    <gram(x[n,d]) -> g[d,d], compiled for torch>
+    >>> f(torch.ones(5, 2)).tolist()
+    [[5.0, 5.0], [5.0, 5.0]]
+    >>> f([[1.0]])
+    Traceback (most recent call last):
+    TypeError: gram: x is a list, expected a torch.Tensor
     """
 
     target = TARGET

@@ -18,12 +18,24 @@ GROUP = "dtn.backends"
 
 
 def targets() -> dict[str, Target]:
-    """The installed backends' tables by name, found through the entry points ``dtn.backends``."""
+    """The installed backends' tables by name, found through the entry points ``dtn.backends``.
+
+    Examples
+    --------
+    >>> {"jax", "numpy", "tensorflow", "torch"} <= set(targets())
+    True
+    """
     return _installed()[0]
 
 
 def broken_targets() -> dict[str, str]:
-    """The installed backends whose tables cannot be loaded, and why."""
+    """The installed backends whose tables cannot be loaded, by name, and why.
+
+    Examples
+    --------
+    >>> broken_targets().get("numpy", "it works")
+    'it works'
+    """
     return _installed()[1]
 
 
@@ -52,6 +64,11 @@ def target(name: str) -> Target:
         If there is none; lists those there are.
     CompileError
         If it cannot be loaded.
+
+    Examples
+    --------
+    >>> target("numpy").package
+    'dtn_numpy'
     """
     known, broken = _installed()
     if name in broken:
@@ -88,6 +105,15 @@ def emit(
     -------
     str
         A Python module, whose last function is the operator.
+
+    Raises
+    ------
+    NotationError
+        For index notation that cannot be read.
+    ValueError
+        For an unknown backend or layout.
+    CompileError
+        If the backend cannot be loaded.
 
     Examples
     --------

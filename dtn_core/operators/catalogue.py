@@ -53,6 +53,18 @@ class Entry:
         ``build(**knobs) -> Operator``.
     masks : tuple
         The values that its knob ``mask`` takes.
+
+    Examples
+    --------
+    >>> list(catalogue)
+    ['tensor_attention', 'tensor_interaction', 'linear_attention', 'ahla', 'second_order', 'two_simplicial']
+    >>> entry = catalogue["ahla"]
+    >>> entry.summary
+    'Asymmetric higher-order linear attention (arXiv 2510.27258 section 6), causal'
+    >>> entry.build()
+    <Operator ahla(q[n,d], k[n,d], v[n,e]) -> o[n,e]>
+    >>> catalogue["tensor_attention"].knobs["order"].values
+    'integer from 1 to 64'
     """
 
     name: str
@@ -122,6 +134,11 @@ def load(text: str) -> Operator:
     text : str
         ``"tensor_attention"``, ``"tensor_attention:mask=tril,order=3"`` or ``"my_operator.dtn"``.
 
+    Returns
+    -------
+    Operator
+        What ``compile`` of every backend takes.
+
     Raises
     ------
     ValueError
@@ -131,8 +148,11 @@ def load(text: str) -> Operator:
 
     Examples
     --------
-    >>> load("tensor_attention:order=3,normalize=none").knobs["order"]
-    3
+    >>> load("tensor_attention:order=3,normalize=none")
+    <Operator tensor_attention(q[n,d], k[n,d], v[n,e]) -> o[n,e], order=3, normalize=None>
+    >>> load("tensor_attention:order=zero")
+    Traceback (most recent call last):
+    ValueError: tensor_attention: order='zero' is not an integer >= 1
     """
     name, _, rest = text.partition(":")
     entry = catalogue.get(name)

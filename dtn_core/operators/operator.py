@@ -67,7 +67,20 @@ class Operator:
 
 
 def as_operator(definition: Operator | Program | str) -> Operator:
-    """An operator from an operator, a program or index notation."""
+    """An operator from an operator, a program or index notation.
+
+    Raises
+    ------
+    NotationError
+        Names operator, line and column.
+    TypeError
+        For anything else.
+
+    Examples
+    --------
+    >>> as_operator("gram(x[n,d]) -> g[d,d]:  g[a,b] = x[i,a] * x[i,b]")
+    <Operator gram(x[n,d]) -> g[d,d]>
+    """
     if isinstance(definition, Operator):
         return definition
     if isinstance(definition, Program):

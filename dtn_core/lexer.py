@@ -5,6 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 from dataclasses import dataclass
+from functools import cache
 from typing import NoReturn
 
 from . import hints
@@ -15,10 +16,15 @@ from .ir.nodes import ONES
 MAX_TEXT = 100_000
 MAX_NAME = 64
 
-_TOKEN = re.compile(
+_TOKEN = (
     r"(?P<space>[ \t]+|#[^\n]*)|(?P<newline>\n)|(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
     r"|(?P<name>[A-Za-z_][A-Za-z0-9_]*)|(?P<symbol>->|<=|==|[-+*/()\[\],:=;])"
 )
+
+
+@cache
+def _words() -> re.Pattern[str]:
+    return re.compile(_TOKEN)  # when the first text is read: it takes as long as importing all of this file
 
 
 @dataclass(frozen=True)
@@ -59,9 +65,10 @@ class Cursor:
         if len(text) > MAX_TEXT:
             self.fail(f"the text has {len(text):,} characters; at most {MAX_TEXT:,} are read", Token("", "", 1, 1))
         tokens: list[Token] = []
+        match_word = _words().match
         position, line, start, brackets = 0, 1, 0, 0
         while position < len(text):
-            match = _TOKEN.match(text, position)
+            match = match_word(text, position)
             here = Token("", text[position], line, position - start + 1)
             if match is None:
                 self.fail(f"unexpected character {text[position]!r}{hints.character(text, position)}", here)

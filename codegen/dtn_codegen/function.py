@@ -118,7 +118,8 @@ class Function:
         chunk_size
             Tokens computed at a time; the cost model chooses when it is not given.
         **named
-            Scalar parameters, numbers or tensors ``[...]`` with one value per leading index.
+            Scalar parameters, numbers or tensors ``[...]`` with one value per leading index.  What a tensor holds is
+            not looked at, unless it is a decay.
 
         Returns
         -------
@@ -133,8 +134,8 @@ class Function:
         TypeError
             A missing or unexpected argument, or a dtype that is not floating or complex.
         ValueError
-            A decay outside (0, 1], sequences that are not packed one after another, or a state of an operator
-            that has none.
+            A number outside the range of its knob, a decay outside (0, 1], sequences that are not packed one after
+            another, or a state of an operator that has none.
 
         Examples
         --------

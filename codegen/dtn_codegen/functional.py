@@ -7,9 +7,10 @@ from typing import Any
 
 from dtn_core.ir.nodes import Program
 from dtn_core.operators import PARAMETER, Operator, as_operator, catalogue, tensor_attention, tensor_interaction
-from dtn_core.operators.knobs import check_scalar
+from dtn_core.operators.knobs import check, check_order, check_scalar
 
 from .function import Function
+from .signature import python_number
 
 MAX_COMPILED = 1024
 SCALARS = {"scale": 1.0, "residual": 0.0, "decay": None, "eps": 0.0}
@@ -106,7 +107,8 @@ class Functional:
         side, product, order, asymmetric, normalize, activation, mask
             See :func:`dtn_core.operators.tensor_attention`.
         scale, residual, decay, eps : float or tensor
-            A tensor has one value per leading index (batch, head) and may require gradients.
+            A tensor has one value per leading index (batch, head) and may require gradients; whether what it holds
+            makes sense is looked at for a decay only, since that takes time at every call.
         padding_mask : tensor, optional
             ``[..., n]``, True at real tokens; padded tokens count for nothing and give 0.
         cu_seqlens : sequence of int, optional
@@ -131,8 +133,8 @@ class Functional:
         Raises
         ------
         ValueError
-            Knobs that clash, shapes that do not fit (the axis and both sizes are named), or a state of an operator
-            that has none, or of another one.
+            A knob outside its values, knobs that clash, shapes that do not fit (the axis and both sizes are named), or
+            a state of an operator that has none, or of another one.
         TypeError
             A dtype that is neither floating nor complex.
 
@@ -220,7 +222,11 @@ class Functional:
         scalars = {}
         for name, neutral in SCALARS.items():
             value = knobs[name]
-            if value is neutral or (isinstance(value, int | float) and value == neutral):
+            if value is neutral:
+                continue
+            if type(value) is not float:
+                value = python_number(value)
+            if type(value) in (int, float) and value == neutral:  # True equals 1, and is refused
                 knobs[name] = neutral
                 continue
             scalars[name] = value
@@ -234,8 +240,16 @@ class Functional:
         for scalar, value in scalars.items():
             if not hasattr(value, "shape"):
                 check_scalar(name, scalar, value)
+        # True, 1 and 1.0 are one key of a dict: what is of another type is looked at before there is a key
+        if type(knobs.get("order", 2)) is not int:
+            knobs["order"] = check_order(name, knobs["order"])
+        if type(knobs.get("asymmetric", False)) is not bool:
+            check(name, knobs)
         key = (name, layout, implementation, *knobs.values())
-        found = self.catalogue.get(key)
+        try:
+            found = self.catalogue.get(key)
+        except TypeError:  # a list, say, is the value of no knob; the operator names the one
+            found = None
         if found is None:
             found = self.function_type(catalogue[name].build(**knobs), layout, implementation)
             self.catalogue[key] = found

@@ -11,6 +11,7 @@ from dtn_core.errors import CompileError, ShapeError
 from dtn_core.ir.functions import real_only
 from dtn_core.ir.nodes import Program, Read
 from dtn_core.operators import Operator
+from dtn_core.operators.knobs import MAX_NUMBER, check_scalar
 from dtn_core.passes.padding import MASK
 
 from .python import masks_of
@@ -18,6 +19,22 @@ from .shapes import broadcasts, leading_axes
 
 CALLS = {"self", "state", "padding_mask", "cu_seqlens", "initial_state", "return_state", "chunk_size"}
 """The arguments of calls and steps that are not the operator's."""
+
+NUMBERS = (int, float, complex)
+NUMPY_NUMBERS = (np.floating, np.integer, np.bool_)
+
+
+def python_number(value: Any) -> Any:
+    """A real number of NumPy as Python's; anything else as it is.
+
+    Examples
+    --------
+    >>> python_number(np.float32(0.5)), python_number(np.int64(2)), python_number("a")
+    (0.5, 2, 'a')
+    """
+    if not isinstance(value, NUMPY_NUMBERS):
+        return value
+    return float(value) if isinstance(value, np.floating) else value.item()
 
 
 class Signature:
@@ -45,6 +62,7 @@ class Signature:
         self.program = operator.program
         self.layout = layout
         self.bound = operator.scalars
+        self.knobs = frozenset(operator.knobs)
         self.tensors = tuple(param.name for param in self.program.tensors)
         self.scalars = tuple(param.name for param in self.program.scalars)
         self.decays = _decays(self.program)
@@ -78,24 +96,36 @@ class Signature:
         return tuple(found), named
 
     def scalar(self, name: str, named: Mapping[str, Any]) -> Any:
-        """A scalar argument, or what it is bound to.
+        """A scalar argument, or what it is bound to: a float, a complex number or a tensor.
+
+        What a tensor holds is not looked at, unless it is a decay: that costs time, or waiting, at every call.
 
         Raises
         ------
         TypeError
             If it is missing, or neither a number nor a tensor.
         ValueError
-            For a number that is no decay where one is expected.
+            For a number that is outside the range of its knob, or no decay where one is expected.
         """
         value = named.get(name, self.bound.get(name))
         if value is None:
             raise TypeError(f"{self.name}: scalar argument {name} is missing")
-        if isinstance(value, int | float | complex):
-            if name in self.decays and not (isinstance(value, int | float) and 0 < value <= 1):
-                raise ValueError(f"{self.name}: {name}={value!r} is outside (0, 1]")
-        elif not hasattr(value, "shape"):
-            raise TypeError(f"{self.name}: {name} is a {type(value).__name__}, expected a number or a tensor")
-        return value
+        value = python_number(value)
+        if not isinstance(value, NUMBERS):
+            if not hasattr(value, "shape"):
+                raise TypeError(f"{self.name}: {name} is a {type(value).__name__}, expected a number or a tensor")
+            return value
+        self.check_number(name, value)
+        return value if isinstance(value, complex) else float(value)
+
+    def check_number(self, name: str, value: complex) -> None:
+        """Refuse a number that is outside the range of its knob, no decay where one is expected, or too large."""
+        if name in self.knobs and not isinstance(value, complex):
+            check_scalar(self.name, name, value)
+        elif isinstance(value, int) and abs(value) > MAX_NUMBER:
+            raise ValueError(f"{self.name}: {name} is an integer beyond the largest float, {MAX_NUMBER:.1e}")
+        if name in self.decays and not (isinstance(value, int | float) and 0 < value <= 1):
+            raise ValueError(f"{self.name}: {name}={value!r} is outside (0, 1]")
 
     def check_scalar_shape(self, name: str, shape: tuple[Any, ...], shapes: Sequence[tuple[Any, ...]]) -> None:
         """Refuse a tensor of scalars that is not one per leading index of tensors of ``shapes``."""

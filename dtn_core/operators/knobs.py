@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
+from operator import index
 from typing import Any
 
 
@@ -48,6 +50,7 @@ KNOBS: dict[str, KnobDoc] = {
 }
 
 MAX_ORDER = 64
+MAX_NUMBER = sys.float_info.max
 
 CHOICES: dict[str, tuple[Any, ...]] = {
     "side": ("q", "k"),
@@ -75,14 +78,11 @@ def check(operator: str, knobs: Mapping[str, Any], masks: tuple[str | None, ...]
         raise ValueError(f"{operator}: {message}")
 
     for name, choices in CHOICES.items():
-        if name in knobs and knobs[name] not in (masks if name == "mask" else choices):
-            expected = ", ".join(map(repr, masks if name == "mask" else choices))
-            refuse(f"{name}={knobs[name]!r} is not one of {expected}")
-    order = knobs.get("order", 2)
-    if isinstance(order, bool) or not isinstance(order, int) or order < 1:
-        refuse(f"order={order!r} is not an integer >= 1")
-    if order > MAX_ORDER:
-        refuse(f"order={order!r} is above {MAX_ORDER}, the largest that is compiled")
+        allowed = masks if name == "mask" else choices
+        value = knobs.get(name, allowed[0])
+        if not isinstance(value, str | None) or value not in allowed:  # an array has no truth
+            refuse(f"{name}={value!r} is not one of {', '.join(map(repr, allowed))}")
+    order = check_order(operator, knobs.get("order", 2))
     if not isinstance(knobs.get("asymmetric", False), bool):
         refuse(f"asymmetric={knobs['asymmetric']!r} is not a bool")
     for name in ("scale", "residual", "eps", "decay"):
@@ -98,6 +98,25 @@ def check(operator: str, knobs: Mapping[str, Any], masks: tuple[str | None, ...]
         refuse("eps clashes with normalize=None: there is no denominator to add it to")
 
 
+def check_order(operator: str, order: Any) -> int:
+    """The order as Python's integer, whatever integer it is.
+
+    Raises
+    ------
+    ValueError
+        For what is no integer, or one outside 1 to 64.
+    """
+    try:
+        found = 0 if _is_bool(order) else index(order)
+    except TypeError:
+        found = 0
+    if found < 1:
+        raise ValueError(f"{operator}: order={_shown(order)} is not an integer >= 1")
+    if found > MAX_ORDER:
+        raise ValueError(f"{operator}: order={_shown(order)} is above {MAX_ORDER}, the largest that is compiled")
+    return found
+
+
 def check_scalar(operator: str, name: str, value: Any) -> None:
     """Refuse a scalar knob that is not a number in its range.
 
@@ -106,11 +125,27 @@ def check_scalar(operator: str, name: str, value: Any) -> None:
     ValueError
         Names the knob, what was got and what is expected.
     """
-    if (value is None and name == "decay") or isinstance(value, Parameter):
-        return
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{operator}: {name}={value!r} is not a finite number")
+    if type(value) is not float:  # a call is checked each time, and most are given floats
+        if (value is None and name == "decay") or isinstance(value, Parameter):
+            return
+        if not isinstance(value, int) and isinstance(value, Real) and hasattr(value, "dtype"):
+            value = float(value)  # a number of NumPy
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"{operator}: {name}={value!r} is not a finite number")
+    if not -MAX_NUMBER <= value <= MAX_NUMBER:
+        raise ValueError(f"{operator}: {name}={_shown(value)} is not a finite number")
     if name == "eps" and value < 0:
         raise ValueError(f"{operator}: eps={value!r} is negative")
     if name == "decay" and not 0 < value <= 1:
         raise ValueError(f"{operator}: decay={value!r} is outside (0, 1]")
+
+
+def _is_bool(value: Any) -> bool:
+    """Whether a value is a truth value, also one of a framework, which may be an index too."""
+    return isinstance(value, bool) or "bool" in str(getattr(value, "dtype", ""))
+
+
+def _shown(value: Any) -> str:
+    """A value as it is written, but for an integer that takes lines, or that Python refuses to write."""
+    large = isinstance(value, int) and abs(value) > MAX_NUMBER
+    return f"<an integer of {value.bit_length()} bits>" if large else repr(value)

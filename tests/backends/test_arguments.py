@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import keyword
+import math
 
 import frameworks
 import numpy as np
@@ -256,10 +257,66 @@ class TestScalars:
         with pytest.raises((TypeError, ValueError), match="scale"):
             backend.dtn.tensor_attention(*tensors, scale=value)
 
+    @pytest.mark.parametrize("name", ["scale", "residual", "eps", "decay"])
+    @pytest.mark.parametrize("value", [math.nan, math.inf, 10**400, True, False, np.float32(np.nan)], ids=type)
+    def test_a_number_that_is_none_is_refused(self, backend, rng, name, value):
+        tensors = [backend.array(x) for x in rng.normal(size=(3, N, D))]
+        with pytest.raises(ValueError, match=f"tensor_attention: {name}=.* is not a finite number"):
+            backend.dtn.tensor_attention(*tensors, mask="causal", **{name: value})
+        run = backend.dtn.compile(tensor_attention(mask="causal", **{name: PARAMETER}))
+        with pytest.raises(ValueError, match=f"tensor_attention: {name}=.* is not a finite number"):
+            run(*tensors, **{name: value})
+
+    def test_a_negative_eps_is_refused(self, backend, rng):
+        tensors = [backend.array(x) for x in rng.normal(size=(3, N, D))]
+        run = backend.dtn.compile(tensor_attention(eps=0.1))
+        for eps in (-1, -0.5, np.float32(-0.5)):
+            with pytest.raises(ValueError, match="tensor_attention: eps=-.* is negative"):
+                backend.dtn.tensor_attention(*tensors, eps=eps)
+            with pytest.raises(ValueError, match="tensor_attention: eps=-.* is negative"):
+                run(*tensors, eps=eps)
+
+    def test_a_large_integer(self, backend, rng):
+        """More than fits into the integers of a framework, and then into its floating numbers."""
+        run, x = backend.dtn.compile("f(x[n,d], g) -> y[n,d]: y[i,a] = g * x[i,a]"), rng.normal(size=(N, D))
+        assert_close(backend.numpy(run(backend.array(x), g=10**30)), 1e30 * x)
+        with pytest.raises(ValueError, match="f: g is an integer beyond the largest float"):
+            run(backend.array(x), g=10**400)
+
     def test_the_dtype_of_a_scalar_does_not_widen_the_result(self, backend, rng):
         tensors = [backend.array(x, "float32") for x in rng.normal(size=(3, 2, N, D))]
         result = backend.dtn.tensor_attention(*tensors, scale=backend.array(np.array([0.5, 0.7])))
         assert backend.dtype(result) == "float32"
+
+
+class TestKnobsThatAreEqual:
+    """``True``, ``1``, ``1.0`` and ``np.int64(1)`` are one key of a dict."""
+
+    @pytest.mark.parametrize("order", [True, 1.0, np.True_, np.float32(1), [1]], ids=repr)
+    def test_an_order_is_refused_whatever_was_compiled_before(self, backend, rng, order):
+        tensors = [backend.array(x) for x in rng.normal(size=(3, N, D))]
+        backend.dtn.tensor_attention(*tensors, order=1)
+        with pytest.raises(ValueError, match="tensor_attention: order=.* is not an integer >= 1"):
+            backend.dtn.tensor_attention(*tensors, order=order)
+
+    @pytest.mark.parametrize("value", [1, 1.0, np.True_, [True]], ids=repr)
+    def test_so_is_a_truth_value(self, backend, rng, value):
+        tensors = [backend.array(x) for x in rng.normal(size=(3, N, D))]
+        backend.dtn.tensor_attention(*tensors, asymmetric=True)
+        with pytest.raises(ValueError, match="tensor_attention: asymmetric=.* is not a bool"):
+            backend.dtn.tensor_attention(*tensors, asymmetric=value)
+
+    @pytest.mark.parametrize("knob", ["side", "mask", "layout", "implementation"])
+    def test_what_is_no_key_at_all_is_named(self, backend, rng, knob):
+        tensors = [backend.array(x) for x in rng.normal(size=(3, N, D))]
+        with pytest.raises(ValueError, match=rf"{knob}=\['q'\]"):
+            backend.dtn.tensor_attention(*tensors, **{knob: ["q"]})
+
+    def test_an_integer_of_numpy_is_an_order(self, backend, rng):
+        tensors = [backend.array(x) for x in rng.normal(size=(3, N, D))]
+        run = backend.dtn.tensor_attention
+        found, expected = (backend.numpy(run(*tensors, order=order)) for order in (np.int64(3), 3))
+        assert np.array_equal(found, expected)
 
 
 class TestDtypes:

@@ -66,6 +66,23 @@ def test_an_order_that_is_not_a_positive_integer_is_named(order):
         tensor_attention(order=order)
 
 
+@pytest.mark.parametrize("order", [np.int64(3), np.uint8(3), np.array(3)], ids=repr)
+def test_any_integer_is_an_order(order):
+    assert tensor_attention(order=order) == tensor_attention(order=3)
+
+
+@pytest.mark.parametrize("order", [np.True_, np.float64(3), np.array([2, 3]), [3]], ids=repr)
+def test_what_only_equals_an_integer_is_no_order(order):
+    with pytest.raises(ValueError, match="tensor_attention: order=.* is not an integer >= 1"):
+        tensor_attention(order=order)
+
+
+@pytest.mark.parametrize("value", [["q"], {}, np.array("q"), np.array(["q", "k"])], ids=repr)
+def test_a_choice_is_a_text(value):
+    with pytest.raises(ValueError, match="tensor_attention: side=.* is not one of 'q', 'k'"):
+        tensor_attention(side=value)
+
+
 @pytest.mark.parametrize("value", [0, 1, None, "yes"])
 def test_asymmetric_is_a_bool(value):
     with pytest.raises(ValueError, match=f"asymmetric={value!r} is not a bool"):
@@ -75,6 +92,8 @@ def test_asymmetric_is_a_bool(value):
 def test_an_order_beyond_what_names_and_compilation_allow_is_refused():
     with pytest.raises(ValueError, match="order=10000"):
         tensor_attention(order=10_000)
+    with pytest.raises(ValueError, match="order=<an integer of 16610 bits> is above 64"):
+        tensor_attention(order=10**5000)  # which Python refuses to write
 
 
 def test_tensor_interaction_has_no_tril():
@@ -93,8 +112,21 @@ def test_a_decay_of_one_is_allowed(build):
 
 
 @pytest.mark.parametrize("build", BOTH)
-def test_numpy_numbers_are_numbers(build):
-    assert build(scale=np.float64(0.5)).scalars == {"scale": 0.5}
+@pytest.mark.parametrize("kind", [np.float64, np.float32, np.float16, np.int32, np.longdouble])
+def test_numpy_numbers_are_numbers(build, kind):
+    assert build(scale=kind(2.0)).scalars == {"scale": 2.0}
+    with pytest.raises(ValueError, match="eps=.*-2.* is negative"):
+        build(eps=kind(-2.0))
+
+
+@pytest.mark.parametrize("build", BOTH)
+@pytest.mark.parametrize("knob", ["scale", "residual", "eps", "decay"])
+@pytest.mark.parametrize(
+    "value", [10**400, -(10**5000), np.float32(np.nan), np.True_], ids=["", "negative", "nan", "truth"]
+)
+def test_a_number_that_is_no_finite_float_is_named(build, knob, value):
+    with pytest.raises(ValueError, match=f"{build.__name__}: {knob}=.* is not a finite number"):
+        build(**{knob: value}, mask="causal")
 
 
 class TestScalars:

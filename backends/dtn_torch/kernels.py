@@ -109,7 +109,7 @@ def run(tensors: Sequence[torch.Tensor], name: str) -> list[torch.Tensor]:
     entry = ENTRIES[name]
     like, sizes = entry.tensor(tensors), entry.sizes(tensors)
     results = entry.empty(like, sizes)
-    given = [(x.detach() if x.requires_grad else x).contiguous() for x in tensors]
+    given = [_written_out(x) for x in tensors]
     entry.kernels.forward(sizes.axes, dtype_name(like), _device(like), given, results)
     return results
 
@@ -147,7 +147,7 @@ def run_gradient(tensors: Sequence[torch.Tensor], cotangents: Sequence[torch.Ten
         for p, x in _named(entry, tensors)
     }
     like = entry.tensor(tensors)
-    given = [x.detach().contiguous() for x in (*tensors, *cotangents)]
+    given = [_written_out(x) for x in (*tensors, *cotangents)]
     wanted = [results[gradient] for gradient in kernels.gradients]
     kernels.backward(entry.sizes(tensors).axes, dtype_name(like), _device(like), given, wanted)
     return list(results.values())
@@ -174,6 +174,11 @@ def _remembered(known: dict[Any, Found], key: tuple[Shape, ...], find: Callable[
 
 def _named(entry: Entry, tensors: Sequence[torch.Tensor]) -> list[tuple[Param, torch.Tensor]]:
     return list(zip(entry.kernels.inputs, tensors, strict=True))
+
+
+def _written_out(x: torch.Tensor) -> torch.Tensor:
+    """A tensor whose memory is what a kernel reads: a contiguous one may still be negated as it is read."""
+    return (x.detach() if x.requires_grad else x).contiguous().resolve_neg()
 
 
 def _is_recorded(tensors: Sequence[torch.Tensor]) -> bool:

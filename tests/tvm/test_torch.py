@@ -216,6 +216,28 @@ def test_inputs_are_read_wherever_they_are():
     close(dtn.tensor_attention(*given, implementation="tvm"), dtn.tensor_attention(*given))
 
 
+def test_tensors_that_are_negated_as_they_are_read():
+    """``x.conj().imag`` is contiguous for some ``x``, and its memory holds the other sign."""
+    given, (cotangent,) = tensors(1, 2, 20, 4), tensors(1, 2, 20, 4, count=1)
+
+    def negated(x):
+        view = torch._neg_view(-x)
+        assert view.is_neg()
+        assert view.is_contiguous()
+        return view
+
+    def value_and_gradients(implementation, tensors, cotangent):
+        leaves = [x.detach().requires_grad_() for x in tensors]
+        result = dtn.tensor_attention(*leaves, implementation=implementation, **CAUSAL)
+        return result, *torch.autograd.grad(result, leaves, cotangent)
+
+    found = value_and_gradients("tvm", map(negated, given), negated(cotangent))
+    for one, other in zip(found, value_and_gradients("native", given, cotangent), strict=True):
+        close(one, other, 1e-4)
+    with torch.no_grad():
+        close(dtn.tensor_attention(*map(negated, given), implementation="tvm", **CAUSAL), found[0])
+
+
 def test_heads_between_tokens_and_features():
     given = tensors(2, 70, 3, 16)
     close(

@@ -110,7 +110,7 @@ def run(tensors: Sequence[torch.Tensor], name: str) -> list[torch.Tensor]:
     like, sizes = entry.tensor(tensors), entry.sizes(tensors)
     results = entry.empty(like, sizes)
     given = [_written_out(x) for x in tensors]
-    entry.kernels.forward(sizes.axes, dtype_name(like), _device(like), given, results)
+    entry.kernels.forward(sizes.axes, dtype_name(like), device_name(like), given, results)
     return results
 
 
@@ -127,13 +127,22 @@ def _(
     info: Any, places: tuple[Sequence[int | None], None], tensors: Sequence[torch.Tensor], name: str
 ) -> tuple[list[torch.Tensor], list[int]]:
     """The axis that is mapped over is one more of the batch."""
-    count = info.batch_size
+    results, axes = unfold(kernel(fold(tensors, places[0], info.batch_size), name), info.batch_size)
+    return list(results), list(axes)
+
+
+def fold(tensors: Sequence[torch.Tensor], places: Sequence[int | None], count: int) -> list[torch.Tensor]:
+    """Tensors whose batch has the axis of ``count`` that each has at its place, or has none of."""
     flat = []
-    for x, place in zip(tensors, places[0], strict=True):
+    for x, place in zip(tensors, places, strict=True):
         first = x.expand(count, *x.shape) if place is None else x.movedim(place, 0)
         flat.append(first.flatten(0, 1))
-    results = [x.unflatten(0, (count, x.shape[0] // count)) for x in kernel(flat, name)]
-    return results, [0] * len(results)
+    return flat
+
+
+def unfold(results: Sequence[torch.Tensor], count: int) -> tuple[tuple[torch.Tensor, ...], tuple[int, ...]]:
+    """Results with the axis of ``count`` that their batch has, and where it is."""
+    return tuple(x.unflatten(0, (count, x.shape[0] // count)) for x in results), (0,) * len(results)
 
 
 def run_gradient(tensors: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor], name: str) -> list[torch.Tensor]:
@@ -149,11 +158,26 @@ def run_gradient(tensors: Sequence[torch.Tensor], cotangents: Sequence[torch.Ten
     like = entry.tensor(tensors)
     given = [_written_out(x) for x in (*tensors, *cotangents)]
     wanted = [results[gradient] for gradient in kernels.gradients]
-    kernels.backward(entry.sizes(tensors).axes, dtype_name(like), _device(like), given, wanted)
+    kernels.backward(entry.sizes(tensors).axes, dtype_name(like), device_name(like), given, wanted)
     return list(results.values())
 
 
 kernel_gradient = torch.library.custom_op("dtn::kernel_gradient", run_gradient, mutates_args=())
+
+
+@kernel_gradient.register_vmap
+def _(
+    info: Any,
+    places: tuple[Sequence[int | None], Sequence[int | None], None],
+    tensors: Sequence[torch.Tensor],
+    cotangents: Sequence[torch.Tensor],
+    name: str,
+) -> tuple[list[torch.Tensor], list[int]]:
+    """The axis that is mapped over is one more of the batch."""
+    count = info.batch_size
+    found = kernel_gradient(fold(tensors, places[0], count), fold(cotangents, places[1], count), name)
+    results, axes = unfold(found, count)
+    return list(results), list(axes)
 
 
 @kernel_gradient.register_fake
@@ -199,10 +223,31 @@ def _is_plain(tensors: Sequence[torch.Tensor]) -> bool:
 
 def _has_tangent(tensors: Sequence[torch.Tensor]) -> bool:
     """Whether any is differentiated in forward mode, by ``forward_ad`` or ``torch.func``."""
-    return forward_ad._current_level >= 0 and any(forward_ad.unpack_dual(x).tangent is not None for x in tensors)
+    if forward_ad._current_level < 0:
+        return False
+    # below a level of ``torch.func`` there may be one that is not seen from here
+    return _is_transformed() or any(forward_ad.unpack_dual(x).tangent is not None for x in tensors)
 
 
-def _device(tensor: torch.Tensor) -> str:
+def _is_transformed() -> bool:
+    """Whether ``torch.func`` differentiates or maps what is called, and nothing is traced."""
+    return not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None
+
+
+def _is_differentiated_in_a_graph() -> bool:
+    """Whether ``torch.func`` differentiates what ``torch.compile`` traces: no operator of a graph has a rule for it."""
+    return torch.compiler.is_compiling() and _has_level_of_gradients()
+
+
+def _has_level_of_gradients() -> bool:
+    levels = torch._C._functorch.get_interpreter_stack() or ()
+    return any(level.key() == torch._C._functorch.TransformType.Grad for level in levels)
+
+
+_has_level_of_gradients._dynamo_marked_constant = True  # type: ignore[attr-defined]  # as in ``function.py``
+
+
+def device_name(tensor: torch.Tensor) -> str:
     """The name that kernels are chosen by."""
     if not (tensor.is_cpu or tensor.is_cuda):
         raise ValueError(f"implementation='tvm' has no kernels for {tensor.device}; implementation='native' has")
@@ -224,7 +269,10 @@ def _backward(ctx: Any, cotangents: Sequence[torch.Tensor]) -> tuple[Any, None]:
     entry, tensors = ENTRIES[ctx.entry], list(ctx.saved_tensors)
     first = entry.tensor(tensors)
     sizes, dtype = entry.sizes(tensors).axes, dtype_name(first)
-    if ctx.scalars or entry.kernels.why_no_gradient(sizes, dtype, _device(first)):
+    batched = any(
+        map(torch._C._functorch.is_legacy_batchedtensor, cotangents)
+    )  # ``is_grads_batched``: asks for no rule
+    if batched or ctx.scalars or entry.kernels.why_no_gradient(sizes, dtype, device_name(first)):
         return _native_gradient(entry, tensors, cotangents, again=torch.is_grad_enabled()), None
     cotangents = [x.contiguous() for x in cotangents]
     every = (*tensors, *cotangents)
@@ -271,6 +319,8 @@ def _native_gradient(
     entry: Entry, tensors: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor], *, again: bool
 ) -> list[torch.Tensor]:
     """Cotangents by differentiating generated source."""
+    if _is_transformed():
+        return [x.contiguous() for x in pulled_back(entry, tensors, cotangents)]
     with torch.enable_grad():
         leaves = [x if again and x.requires_grad else x.detach().requires_grad_() for x in tensors]
         found = torch.autograd.grad(
@@ -282,6 +332,14 @@ def _native_gradient(
             materialize_grads=True,
         )
     return [x.contiguous() for x in found]
+
+
+def pulled_back(
+    entry: Entry, tensors: Sequence[torch.Tensor], cotangents: Sequence[torch.Tensor]
+) -> tuple[torch.Tensor, ...]:
+    """As :func:`_native_gradient`, by ``torch.func``: any of its levels may differentiate it again."""
+    found: tuple[torch.Tensor, ...] = torch.func.vjp(entry.native, *tensors)[1](tuple(cotangents))
+    return found
 
 
 # ---------------------------------------------------------------------------------------------------- calls
@@ -315,8 +373,12 @@ def call(name: str, arguments: Sequence[Any], leading: Sequence[Any], sizes: dic
             x = x.expand(outside).reshape(inside)
         flat.append(x.contiguous())
     found: Sequence[torch.Tensor]
-    if _has_tangent(flat):  # a kernel would drop it in silence
+    if _is_differentiated_in_a_graph() or _has_tangent(flat):  # which a kernel would drop in silence
         found = entry.native(*flat)
+    elif _is_transformed():
+        from .transforms import Transformed  # loaded by the first that asks
+
+        found = Transformed.apply(name, *flat)
     elif not _is_plain(flat):
         found = kernel(flat, name)
     else:

@@ -88,6 +88,83 @@ def test_mapped_over_any_axis_of_some_tensors():
     close(found, torch.stack([attend(q[:, i], k, v[i]) for i in range(3)]))
 
 
+FUNC = torch.func
+TRANSFORMS = {
+    "grad": lambda f: FUNC.grad(lambda q: f(q).square().sum()),
+    "vjp": lambda f: lambda q: FUNC.vjp(f, q)[1](q)[0],
+    "jacrev": FUNC.jacrev,
+    "jacrev in pieces": lambda f: FUNC.jacrev(f, chunk_size=1),
+    "hessian": lambda f: FUNC.hessian(lambda q: f(q).square().sum()),
+    "grad of grad": lambda f: FUNC.grad(lambda q: FUNC.grad(lambda q: f(q).square().sum())(q).square().sum()),
+    "grad of jvp": lambda f: FUNC.grad(lambda q: FUNC.jvp(f, (q,), (q,))[1].square().sum()),
+    "map of grad": lambda f: lambda q: FUNC.vmap(FUNC.grad(lambda q: f(q).square().sum()))(torch.stack([q, 2 * q])),
+    "grad of map": lambda f: FUNC.grad(lambda q: FUNC.vmap(f)(torch.stack([q, 2 * q])).square().sum()),
+}
+
+
+@pytest.mark.parametrize("knobs", [CAUSAL, {"mask": "tril"}], ids=str)
+@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS.keys())
+def test_transforms_nest_around_a_kernel(transform, knobs):
+    q, k, v = tensors(1, 2, 9, 4)
+
+    def run(implementation):
+        return transform(lambda q: dtn.tensor_attention(q, k, v, implementation=implementation, **knobs))(q)
+
+    close(run("tvm"), run("native"), 1e-4)
+
+
+@pytest.mark.parametrize("name", ["grad", "map of grad", "grad of map"])
+def test_transforms_in_a_graph(name):
+    q, k, v = tensors(1, 2, 9, 4)
+
+    def run(implementation):
+        return TRANSFORMS[name](lambda q: dtn.tensor_attention(q, k, v, implementation=implementation, **CAUSAL))
+
+    close(torch.compile(run("tvm"), fullgraph=True, backend="aot_eager")(q), run("native")(q), 1e-4)
+
+
+def test_the_transformed_gradient_by_a_decay():
+    given, decay = tensors(1, 2, 9, 4), torch.tensor([0.9, 0.8])
+
+    def run(implementation):
+        knobs = {"implementation": implementation, **CAUSAL}
+        return torch.func.grad(lambda d: dtn.tensor_attention(*given, decay=d, **knobs).square().sum())(decay)
+
+    close(run("tvm"), run("native"), 1e-4)
+
+
+def test_the_transformed_gradient_by_states():
+    given, keep = tensors(1, 2, 9, 4), torch.arange(9) % 3 > 0
+    first = tensors(1, 2, 4, 4, count=2)
+
+    def run(implementation):
+        function = dtn.compile(tensor_attention(**CAUSAL), implementation=implementation)
+
+        def loss(*states):
+            result, last = function(*given, initial_state=states, padding_mask=keep, return_state=True)
+            return sum(x.square().sum() for x in (result, *last))
+
+        return torch.func.grad(loss, argnums=(0, 1))(*first)
+
+    for found, wanted in zip(run("tvm"), run("native"), strict=True):
+        close(found, wanted, 1e-4)
+
+
+@pytest.mark.parametrize("by_decay", [False, True])
+def test_many_cotangents_at_once_of_a_recorded_call(by_decay):
+    given, cotangents = tensors(1, 2, 9, 4, grad=True), tensors(3, 1, 2, 9, 4, count=1)[0]
+    decay = torch.tensor([0.9, 0.8], requires_grad=by_decay)
+    leaves = [*given, decay] if by_decay else given
+
+    def run(implementation):
+        result = dtn.tensor_attention(*given, decay=decay, implementation=implementation, **CAUSAL)
+        pull = lambda c, **options: torch.autograd.grad(result, leaves, c, retain_graph=True, **options)  # noqa: E731
+        return *torch.func.vmap(pull)(cotangents), *pull(cotangents, is_grads_batched=True)
+
+    for found, wanted in zip(run("tvm"), run("native"), strict=True):
+        close(found, wanted, 1e-4)
+
+
 def test_the_first_call_of_all_may_be_a_compiled_one():
     text = "first_of_all(q[n,d], k[n,d], v[n,e]) -> o[n,e]: o[t,c] = 0.5 * q[t,a] * k[i,a] * v[i,c] where i <= t"
     compiled = torch.compile(dtn.compile(text, implementation="tvm"), fullgraph=True, backend="aot_eager")

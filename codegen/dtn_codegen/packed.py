@@ -312,7 +312,7 @@ def _starts(function: Function, cu_seqlens: Any, total: int | None) -> tuple[int
     if values.ndim != 1 or not values.size:
         raise refuse(f"cu_seqlens has shape {values.shape}, expected [N + 1] for N sequences")
     if values.dtype.kind not in "iu":
-        raise refuse(f"cu_seqlens has dtype {values.dtype}, expected integers")
+        raise TypeError(f"{function.__name__}: cu_seqlens has dtype {values.dtype}, expected integers")
     starts = tuple(values.tolist())
     if starts[0] != 0:
         raise refuse(f"cu_seqlens[0] is {starts[0]}, expected 0")

@@ -95,17 +95,14 @@ class TorchFunction(Function):
 
     def cast_scalar(self, value: Any, tensors: Sequence[Any]) -> Any:
         """A tensor of scalars in the dtype computed in."""
-        wide = torch.float32
-        for tensor in tensors:
-            wide = torch.promote_types(wide, tensor.dtype)
-        return torch.as_tensor(value, device=tensors[0].device).to(wide)  # an array of NumPy, or a number of it
+        return torch.as_tensor(value, device=tensors[0].device).to(_wide(tensors))  # an array of NumPy, or a number
 
     def scalar_values(
         self, named: Mapping[str, Any], tensors: Sequence[Any], shapes: Sequence[tuple[Any, ...]] | None = None
     ) -> list[Any]:
         """The scalar arguments; while ``torch.compile`` traces, a number may be a symbol, which a tensor never is."""
         values = super().scalar_values(named, tensors, shapes)
-        return [_tensor(x, tensors[0].device) for x in values] if torch.compiler.is_compiling() else values
+        return [_tensor(x, tensors) for x in values] if torch.compiler.is_compiling() else values
 
     def is_complex(self, names: Sequence[str], arrays: Sequence[Any]) -> bool:
         """Whether any tensor is complex; refuses integers and booleans."""
@@ -189,11 +186,19 @@ class TorchFunction(Function):
         return (*self._prepared[padded, complex_input, alone], None)
 
 
-def _tensor(number: Any, device: torch.device) -> torch.Tensor:
+def _wide(tensors: Sequence[torch.Tensor]) -> torch.dtype:
+    """The dtype computed in."""
+    wide = torch.float32
+    for tensor in tensors:
+        wide = torch.promote_types(wide, tensor.dtype)
+    return wide
+
+
+def _tensor(number: Any, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+    """A scalar as a tensor of the dtype computed in: a wider one of no axes would promote other scalars."""
     if isinstance(number, torch.Tensor):
         return number
-    wide = torch.complex128 if isinstance(number, complex) else torch.float64
-    return torch.as_tensor(number, dtype=wide, device=device)
+    return torch.as_tensor(number, dtype=_wide(tensors), device=tensors[0].device)
 
 
 def _constant(function: Callable[..., bool]) -> Callable[..., bool]:

@@ -13,7 +13,6 @@ import torch
 
 from dtn_codegen.conformance import in_form
 from dtn_core.conform.adapter import Computed, GapError, Native
-from dtn_core.conform.cells import Cell
 from dtn_core.conform.sizes import shapes
 from dtn_core.operators import Operator
 from dtn_torch.conformance import TorchAdapter
@@ -26,10 +25,6 @@ from .problem import Problem
 IMPLEMENTATION = "tvm"
 REFUSED = f"implementation={IMPLEMENTATION!r} cannot run"
 """How every refusal of the library begins; any other ValueError is a fault."""
-
-NOT_UNDER_FUNC = (
-    "PyTorch's custom operators have no derivative under torch.func, https://github.com/pytorch/pytorch/issues/168393"
-)
 
 Result = TypeVar("Result")
 
@@ -122,12 +117,6 @@ class TvmAdapter(TorchAdapter):
     ) -> Native:
         function(*example)
         return super().second(mode, function, weights, directions, example)
-
-    def declared(self, cell: Cell) -> tuple[str, str] | None:
-        """What PyTorch itself does not do."""
-        if cell.mode == "vmap" and cell.check.endswith("gradient"):
-            return "xfail", NOT_UNDER_FUNC
-        return super().declared(cell)
 
 
 ADAPTER = TvmAdapter

@@ -176,7 +176,7 @@ def _pasts_by_product(first, added, whole, rank):
         first = first * whole[..., None] ** (gaps[:, :1] + 1)
     states = first + triangle @ added
     own = shape[len(shape) - rank:]
-    return states[..., :-1, :].reshape(shape), states[..., -1, :].reshape(*shape[:-1 - rank], *own)
+    return states[..., :-1, :].reshape(shape), states[..., -1, :].reshape((*shape[:-1 - rank], *own))
 '''
 
 _CUT = '''

@@ -42,7 +42,7 @@ KNOBS: dict[str, KnobDoc] = {
         'None, "relu", "exp", "expm"', None, "function of the normalised T; expm is the matrix exponential"
     ),
     "mask": KnobDoc(
-        'None, "tril", "causal"', None, "who sees whom; tril keeps T of the whole sequence, causal is strict"
+        'None, "tril", "causal"', None, "who sees whom; tril keeps T of the whole sequence, causal reads no later token"
     ),
     "residual": KnobDoc("float", 0.0, "adds residual · V (times tr T when normalize is None)"),
     "decay": KnobDoc("float in (0, 1]", None, "weight per token of distance (mask=causal only)"),

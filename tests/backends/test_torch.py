@@ -232,6 +232,17 @@ class TestCompile:
             assert torch.allclose(run(q, k, v), dtn.tensor_attention(q, k, v, **knobs), rtol=1e-9)
         assert counter.frame_count == 1
 
+    @pytest.mark.parametrize("dynamic", [False, True])
+    @pytest.mark.parametrize("knobs", [{}, {"mask": "causal", "decay": 0.9, "eps": 0.1}], ids=str)
+    def test_numbers_and_tensors_without_leading_axes(self, knobs, dynamic):
+        x = torch.rand(6, 4, generator=torch.Generator().manual_seed(0))
+
+        def run(x, scale):
+            return dtn.tensor_attention(x, x, x, scale=scale, **knobs)
+
+        compiled = torch.compile(run, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+        assert torch.allclose(compiled(x, 0.5), run(x, 0.5), rtol=1e-5)
+
     @every_variant
     def test_gradients(self, tensors, knobs):
         def loss(*t):

@@ -82,7 +82,7 @@ class Function:
         self.forms = Forms(self.target, operator, layout)
         self.plans = Plans(self.signature.scalars, self.tracing)
         self.steps = Plans(self.signature.scalars, self.tracing)
-        self.forms.function(self.forms.candidates()[0])
+        self.forms.function(self.forms.candidates()[0], widen=False)  # what arguments of one dtype of 32 bits need
 
     # ----------------------------------------------------------------------------- calling
 

@@ -142,6 +142,15 @@ FAULTS = (
           "if any(missing):", "if False:", (CHUNKED_GRADIENTS,), "torch"),
     Fault("a gradient that divides by zero", "dtn_codegen.torch",
           'nonzero="_x.masked_fill(_x.logical_not(), torch.inf)"', 'nonzero="_x"', (GRADIENTS, WRITTEN, PADDING), "torch"),
+    # ------------------------------------------------------------------ chunks
+    Fault("pieces of what is computed from all tokens first", "dtn_core.passes.stream",
+          "any(self.axis in param.axes for param in early)", "False", ("tests/core/test_pass_stream.py",)),
+    Fault("what runs backwards not turned back", "dtn_codegen.streaming",
+          "if not self.stream.mirrored:", "if True:", (FOUND,)),
+    Fault("leading axes that only some arguments have", "dtn_codegen.python",
+          "if sources[output.name] != everything", "if False", (FOUND,)),
+    Fault("leading axes of the first argument alone", "dtn_codegen.torch",
+          "next((size for size in column if size != 1), 1)", "column[0]", (FOUND,), "torch"),
     # ------------------------------------------------------------------ tile programs
     Fault("rows that take part with the tokens before them only", "dtn_codegen.tensorir.rows",
           "return BEFORE if own[relation.upper] == row else AFTER", "return BEFORE", (TILES,)),

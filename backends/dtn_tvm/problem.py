@@ -12,6 +12,7 @@ from typing import Literal
 from dtn_codegen.python import LAYOUTS, ir_hash
 from dtn_codegen.tensorir.tiles import backward, backward_by_rows, forward, forward_by_rows
 from dtn_codegen.tensorir.walks import TileProgram
+from dtn_codegen.tensorir.zeros import Padding
 from dtn_core.errors import CompileError
 from dtn_core.ir.axes import sequence_axes
 from dtn_core.ir.nodes import Param
@@ -277,10 +278,12 @@ def tile_program(
             except CompileError as other:
                 raise CompileError(f"{error}; and by rows of n×n matrices, {other}") from None
     if rows:
-        return _by_rows(operator, direction, split=split, resumed=resumed).bound(operator.scalars)
-    lowered = candidates(operator.program)[0]
-    made = forward if direction == "forward" else backward
-    return made(lowered, split=split, resumed=resumed).bound(operator.scalars)
+        found = _by_rows(operator, direction, split=split, resumed=resumed)
+    else:
+        made = forward if direction == "forward" else backward
+        found = made(candidates(operator.program)[0], split=split, resumed=resumed)
+    Padding(found)  # refuses sums past the end of an axis, which no schedule helps
+    return found.bound(operator.scalars)
 
 
 def _by_rows(operator: Operator, direction: str, *, split: bool, resumed: bool) -> TileProgram:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 
 import frameworks
 import pytest
@@ -16,6 +17,15 @@ def _framework():
     if importlib.util.find_spec(name) is None:
         raise pytest.UsageError(f"DTN_BACKEND={name}, which is not installed here")
     return frameworks.KINDS[name]()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_compiled():
+    """What ``torch.compile`` compiled in one test counts against its limit of recompilations in the next."""
+    yield
+    dynamo = sys.modules.get("torch._dynamo")
+    if dynamo is not None:
+        dynamo.reset()
 
 
 @pytest.fixture

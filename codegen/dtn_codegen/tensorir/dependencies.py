@@ -23,11 +23,11 @@ def needed(statements: Sequence[Statement], wanted: set[str], known: Iterable[st
 
 
 def hoisted(statements: Sequence[Statement], varying: set[str]) -> tuple[list[Statement], list[Statement]]:
-    """Statements that are the same for every chunk, and the others."""
+    """Statements that are the same for every chunk, and the others: those that are ``varying`` or read what is."""
     varying = set(varying)
     constant, moving = [], []
     for statement in statements:
-        if any(read.tensor in varying for read in statement_reads(statement)):
+        if statement.name in varying or any(read.tensor in varying for read in statement_reads(statement)):
             varying.add(statement.name)
             moving.append(statement)
         else:

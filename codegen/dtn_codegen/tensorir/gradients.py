@@ -215,7 +215,8 @@ def chunk_walks(
         back = [Part(tuple(body), chunk.mirrored, loaded=held)]
 
     def walk(part: Part, carried: Sequence[Carried], *, last: bool = False, **named: Any) -> Walk:
-        constant, moving = hoisted(part.body, varying | {*part.loaded})
+        written = {*part.stored, *(along if last else ())}
+        constant, moving = hoisted(part.body, varying | {*part.loaded} | written)
         updates = {state.after: state.name for state in part.states}
         steps, kept, own = [*moving, *chunk.renewals(part.states)], part.stored, part.carried(carried)
         if last:

@@ -156,7 +156,7 @@ class Staged:
     ) -> Walk:
         """``walk`` with its steps: those that no token takes part in before the others."""
         varying = {p.name for p in self.params if self.axis in p.axes} | {c.name for c in walk.carried if not c.total}
-        varying |= set(walk.loaded)
+        varying |= {*walk.loaded, *walk.results, *walk.stored}  # a result is written in every chunk, however it is made
         if self.chunked is not None:
             varying |= {w.fall for w in self.chunked.stream.weights}
         constant, moving = hoisted(body, varying)

@@ -195,6 +195,8 @@ def _step(statement: Statement) -> Step:
         if not summed:
             plain.append(term)
             continue
+        if left & {part for index in summed for part in parts_of((index,))[1:]}:
+            raise CompileError(f"{statement.name} sums one of a pair of features that nothing else reads")
         inside, outside = _split(statement, term, set(summed))
         groups.append(Group((Contraction(inside, summed),), outside))
     accumulated = _gathered(groups)

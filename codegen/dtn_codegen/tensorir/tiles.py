@@ -82,8 +82,8 @@ def _by_token(stream: Stream, definition: Program, why: str) -> TileProgram:
         program = one_token(stream)
         carried, updates, _ = carry(stream.states)
         varying = {p.name for p in stream.tokens} | {state.name for state in stream.states}
-        constant, moving = hoisted(program.statements, varying)
         results = tuple(p.name for p in definition.outputs)
+        constant, moving = hoisted(program.statements, varying | {*results})
         read_later = {r.tensor for statement in moving for r in statement_reads(statement)}
         walk = Walk(fuse(constant, read_later), fuse(moving, results, updates), tuple(carried), results=results)
     except CompileError as error:

@@ -191,7 +191,8 @@ class TileProgram:
     @property
     def features(self) -> tuple[str, ...]:
         """Every axis but that of the tokens and that of the rows, and those of pairs of others."""
-        found = dict.fromkeys(axis for axes in self.axes.values() for axis in axes)
+        own = [*self.axes.values(), *(param.axes for param in (*self.inputs, *self.outputs))]  # some that nothing reads
+        found = dict.fromkeys(axis for axes in own for axis in axes)
         return tuple(axis for axis in found if axis not in (self.axis, self.rows) and axis not in self.pairs)
 
     @cached_property

@@ -38,6 +38,8 @@ def whole_backward(
     ignored = masks(before)
     inputs = [param.name for param in before.tensors if param.name not in ignored]
     chunk = _separated(many_tokens(chunked), before, {name for name in wrt if name not in inputs})
+    if unread := [name for name in wrt if name not in (*inputs, *chunk.gradients)]:
+        raise CompileError(f"{definition.name}: the gradient by {unread[0]} has no kernel")
     vjp = gradient_of(before, inputs)
     given = [Param(chunk.cotangents.get(o.name, f"d_{o.name}"), o.axes) for o in definition.outputs]
     outputs = [Param(f"d_{p.name}", p.axes) for p in definition.params if p.name in wrt]

@@ -127,6 +127,7 @@ def _compiled(problem: Problem, schedule: Schedule, target: Target) -> Kernel:
     family = _family(schedule, target)
     if target.kind == "cpu":
         threads.share_openmp()
+        threads.outlive_forks()
     module = family.lower(problem, schedule, target)
     build = getattr(family, "build", tvm.compile)
     return Kernel(problem, schedule, target, build(module, target.tvm))

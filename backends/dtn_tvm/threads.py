@@ -95,6 +95,21 @@ def use_every_core() -> None:
     os.environ.setdefault(VARIABLE, str(count()))
 
 
+@lru_cache(maxsize=1)
+def outlive_forks() -> None:
+    """Have processes that are forked from now on run kernels on one thread.
+
+    The threads of this one are not there in its children, where TVM and OpenMP would wait for them for ever.
+    """
+    os.register_at_fork(after_in_child=_alone)
+
+
+def _alone() -> None:
+    os.environ[VARIABLE] = "1"  # TVM looks at it whenever a loop starts
+    if _kept:
+        ctypes.CDLL(None).omp_set_num_threads(1)
+
+
 def share_openmp() -> bool:
     """Have kernels that are loaded from now on run on OpenMP's threads, if the process has OpenMP.
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -65,6 +69,43 @@ class TestOpenMP:
         kernel(np.full(TASKS, -1, np.int32))
         with pytest.raises(RuntimeError, match="a part of a kernel's parallel loop failed"):
             kernel(np.arange(TASKS, dtype=np.int32))
+
+
+CAUSAL = "f(q[n,d], k[n,d], v[n,e]) -> o[n,e]:\n    o[t,c] = q[t,a] * k[i,a] * v[i,c]   where i <= t"
+FORKED = """
+import os
+import sys
+import numpy
+import dtn_numpy
+from dtn_tvm import threads
+
+if sys.argv[1] == "openmp":
+    import torch
+else:
+    threads.share_openmp = lambda: False
+kernel = dtn_numpy.compile(sys.argv[2], implementation="tvm")
+q, k, v = numpy.random.default_rng(0).standard_normal((3, 2, 8, 2000, 32), numpy.float32)
+here = kernel(q, k, v)
+if child := os.fork():
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+os._exit(0 if numpy.allclose(kernel(q, k, v), here, rtol=1e-5, atol=1e-5) else 3)
+"""
+
+
+class TestForks:
+    @pytest.mark.parametrize("pool", ["openmp", "tvm"])
+    def test_a_child_computes_what_its_parent_has_computed_on_threads(self, pool):
+        names = ("TVM_NUM_THREADS", "OMP_NUM_THREADS")
+        process = subprocess.Popen(
+            [sys.executable, "-c", FORKED, pool, CAUSAL],
+            env={**os.environ, **dict.fromkeys(names, "2")},
+            start_new_session=True,
+        )
+        try:
+            assert process.wait(60) == 0
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # a child that waits for ever too
 
 
 class TestCount:

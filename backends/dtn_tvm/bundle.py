@@ -163,7 +163,9 @@ def _needed(library: Path) -> str:
     return data[start : data.index(b"\0", start)].decode()
 
 
-def import_results(path: Path, to: Path, family: str = FAMILY) -> list[Record]:
+def import_results(
+    path: Path, to: Path, family: str = FAMILY, leave_out: Callable[[str], object] = lambda reason: None
+) -> list[Record]:
     """File the fastest candidate of every problem of a bundle's results.
 
     Parameters
@@ -172,23 +174,30 @@ def import_results(path: Path, to: Path, family: str = FAMILY) -> list[Record]:
         The results, and the file of records.
     family : str
         The module of the schedules.
+    leave_out : callable
+        Told why, for every problem of which no candidate was measured and valid.
 
     Raises
     ------
     BundleError, TuneError
-        If the results are damaged, of another toolchain or for another device, or hold no valid candidate: nothing is
-        written then.
+        If the results are damaged, of another toolchain or for another device, or hold no valid candidate of any
+        problem: nothing is written then.
     """
     found = onsite.read_results(path)
     try:
-        made = _records(path, found, importlib.import_module(family))
+        made, lacking = _records(path, found, importlib.import_module(family))
     except (LookupError, TypeError, AttributeError, ValueError, ZeroDivisionError, RecursionError) as error:
         raise onsite.BundleError(f"{path} is damaged: {type(error).__name__} {error}") from None
+    if not made:
+        raise TuneError(f"{path}, {lacking[0]}")
     records.add(to, made)
+    for reason in lacking:
+        leave_out(reason)
     return made
 
 
-def _records(path: Path, found: Mapping[str, Any], family: Any) -> list[Record]:
+def _records(path: Path, found: Mapping[str, Any], family: Any) -> tuple[list[Record], list[str]]:
+    """A record of every problem that has a valid candidate, and why the others have none."""
     manifest = found["manifest"]
     if manifest["versions"] != toolchain():
         theirs, ours = _versions(manifest["versions"]), _versions(toolchain())
@@ -196,7 +205,7 @@ def _records(path: Path, found: Mapping[str, Any], family: Any) -> list[Record]:
     target, device = target_from_json(manifest["target"]), found["device"]
     if target.key != manifest["target"]["key"] or (target.device and not is_named(target.device, device)):
         raise onsite.BundleError(f"{path} was measured on {device}; the bundle is for {manifest['target']['name']}")
-    made = []
+    made, lacking = [], []
     for place, entry in enumerate(manifest["problems"]):
         problem = from_json(family, entry["problem"])
         progress = Progress(len(entry["candidates"]), found["device"])
@@ -214,7 +223,8 @@ def _records(path: Path, found: Mapping[str, Any], family: Any) -> list[Record]:
             elif best is None or answer["seconds"] < best[0]:
                 best = answer["seconds"], number
         if best is None:
-            raise TuneError(f"{path}, {records.shape(problem.sizes)}: {nothing_valid(progress)}")
+            lacking.append(f"{problem.dtype}, {records.shape(problem.sizes)}: {nothing_valid(progress)}")
+            continue
         answer = found["measured"][f"{place}/{best[1]}"]
         receipt = Receipt(
             device=found["device"],
@@ -230,7 +240,7 @@ def _records(path: Path, found: Mapping[str, Any], family: Any) -> list[Record]:
             made.append(record_from_json(record.to_json()))
         except ValueError as error:
             raise onsite.BundleError(f"{path}: {error}") from None
-    return made
+    return made, lacking
 
 
 def _versions(versions: Mapping[str, str]) -> str:

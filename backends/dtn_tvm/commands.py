@@ -167,12 +167,15 @@ def run_import(path: Path, records: Path) -> int:
     from .bundle import import_results
 
     target("cpu")  # says what is missing
+    lacking: list[str] = []
     try:
-        made = import_results(path, records)
+        made = import_results(path, records, leave_out=lacking.append)
     except BundleError as error:
         raise DtnError(str(error)) from None
     for record in made:
         best = duration(record.receipt.seconds)
         print(f"{record.operator} {record.direction}, {record.dtype}, {shape(record.sizes)}: {best}")
+    for reason in lacking:
+        print(f"left out: {reason}")
     print(f"{counted(len(made), 'record')} of {made[0].receipt.device} in {records}")
     return 0

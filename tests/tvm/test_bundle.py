@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -304,6 +305,29 @@ class TestImport:
         edited(results, lambda found: found.update(measured={key: fast}))
         with pytest.raises((onsite.BundleError, TuneError)):
             import_results(results, to, "families")
+
+
+@pytest.mark.parametrize(
+    ("measured", "why"),
+    [
+        ({}, "no candidate was measured in the time given"),
+        ({"1/0": {"failure": "hung", "detail": ""}}, "none of 1 candidates is valid; .*hung"),
+    ],
+)
+def test_a_problem_without_a_valid_candidate_costs_the_others_nothing(results, tmp_path, measured, why):
+    def add_a_longer_one(found):
+        (first,) = found["manifest"]["problems"]
+        sizes = {**first["problem"]["sizes"], "n": 4000}
+        found["manifest"]["problems"].append({**first, "problem": {**first["problem"], "sizes": sizes}})
+        found["measured"].update(measured)
+
+    edited(results, add_a_longer_one)
+    left_out = []
+    to = tmp_path / "records.jsonl"
+    (record,) = import_results(results, to, "families", left_out.append)
+    assert records.read(to).records == (record,)
+    (reason,) = left_out
+    assert re.match(f"float32, b=1,h=2,n=4000,d=16: {why}", reason)
 
 
 def test_exported_kernels_load_without_tvm(bare, tmp_path):

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 from dataclasses import replace
 
@@ -178,6 +179,25 @@ class TestBundle:
             archive.writestr("../outside.so", "")
         with pytest.raises(onsite.BundleError, match="outside of its folder"):
             onsite.measure(bundle, tmp_path / "results.json", 1)
+
+    def test_a_place_that_cannot_be_written_to_is_said_before_anything_is_measured(self, bundle, tmp_path, monkeypatch):
+        monkeypatch.setattr(onsite, "outcome", lambda *job: pytest.fail("a candidate is measured"))
+        with pytest.raises(onsite.BundleError, match=r"absent/results.json: No such file or directory"):
+            onsite.measure(bundle, tmp_path / "absent" / "results.json", 60)
+
+    def test_sigterm_leaves_nothing_but_the_results(self, bundle, tmp_path):
+        unpacked = tmp_path / "temporary"
+        unpacked.mkdir()
+        results = tmp_path / "results.json"
+        command = [sys.executable, str(bundle), "-o", str(results)]
+        with subprocess.Popen(command, env={**os.environ, "TMPDIR": str(unpacked)}) as process:
+            deadline = time.monotonic() + 60
+            while not results.exists() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            process.terminate()
+        assert process.returncode == 143
+        assert list(unpacked.iterdir()) == []
+        assert onsite.read_results(results)["bundle"] == onsite.read_manifest(bundle)["bundle"]
 
     def test_results_of_another_bundle_are_not_continued(self, bundle, results):
         edited(results, lambda found: found.update(bundle="another"))

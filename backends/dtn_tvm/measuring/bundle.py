@@ -121,6 +121,7 @@ def measure(
             if unlike:
                 raise BundleError(f"the bundle is {unlike}")
             found = _begun(results, manifest, device["name"])
+            _write(results, found)  # a place that cannot be written to is said before anything is measured
             order = list(_order(manifest["problems"]))
             found["ceilings"] = found["ceilings"] or _ask(
                 child, {"job": "ceilings", "ceiling": manifest["ceiling"], "folder": name}

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import math
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from .bundle import BundleError, measure
@@ -20,6 +22,11 @@ def main() -> int:
     -------
     int
         Exit status: 1 if something does not fit, 130 after Ctrl-C.
+
+    Raises
+    ------
+    SystemExit
+        Of status 143 after SIGTERM, as a scheduler of jobs sends it: what was unpacked is removed.
     """
     parser = argparse.ArgumentParser(
         prog=f"python {HERE.name}",
@@ -29,6 +36,7 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path, default=Path("results.json"), help="default: %(default)s")
     parser.add_argument("--budget", type=_seconds, default=300.0, metavar="SECONDS", help="default: %(default)g")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, _unwind)
     try:
         found = measure(HERE, given.output, given.budget, _tell)
     except BundleError as error:
@@ -40,6 +48,10 @@ def main() -> int:
     total = sum(len(problem["candidates"]) for problem in found["manifest"]["problems"])
     print(f"{len(found['measured'])} of {total} candidates measured on {found['device']}; results in {given.output}")
     return 0
+
+
+def _unwind(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def _seconds(text: str) -> float:

@@ -14,17 +14,26 @@ FIRST, LAST = 9090, 9199
 
 
 def main() -> int:
-    """Serve until it is ended."""
+    """Serve until it is ended.
+
+    Returns
+    -------
+    int
+        Exit status: 1 if it cannot listen, 130 after Ctrl-C.
+    """
     parser = argparse.ArgumentParser(prog="python -m dtn_tvm.rpc_server", description=__doc__)
     parser.add_argument("--tracker", required=True, metavar="HOST:PORT")
     parser.add_argument("--key", required=True, metavar="K")
     parser.add_argument("--host", default="0.0.0.0", metavar="ADDRESS", help="to listen at; default: %(default)s")
     given = parser.parse_args()
     host, _, port = given.tracker.rpartition(":")
-    if not host or not port.isdigit():
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         parser.error(f"--tracker {given.tracker!r} is not HOST:PORT")
     try:
         serve(given.host, (host, int(port)), given.key)
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         return 130
     return 0

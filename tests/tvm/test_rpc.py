@@ -13,6 +13,7 @@ import time
 import families
 import pytest
 
+from dtn_tvm import rpc_server
 from dtn_tvm.candidates import Options
 from dtn_tvm.engines import TuneError
 from dtn_tvm.site import remote
@@ -104,3 +105,20 @@ def test_no_tracker_is_one_clear_error(offer, problem, tmp_path):
         pytest.raises(TuneError, match=r"no RPC tracker answers at 127\.0\.0\.1:9"),
     ):
         tune(problem, cpu, site, tmp_path / "records.jsonl", Options(family="families"))
+
+
+@pytest.mark.parametrize(
+    ("option", "status", "said"),
+    [
+        ("--tracker=127.0.0.1:99999", 2, "is not HOST:PORT"),
+        ("--host=192.0.2.1", 1, "no port from 9090 to 9199 is free"),
+    ],
+)
+def test_a_server_that_cannot_listen_says_so_in_one_line(monkeypatch, capsys, option, status, said):
+    monkeypatch.setattr(sys, "argv", ["rpc_server", "--tracker=127.0.0.1:9190", "--key=K", option])
+    try:
+        ended = rpc_server.main()
+    except SystemExit as refused:
+        ended = refused.code
+    assert ended == status
+    assert said in capsys.readouterr().err.splitlines()[-1]

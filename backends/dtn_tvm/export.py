@@ -76,6 +76,9 @@ def _compile(family: Any, record: Record, library: Path, runtime: Path) -> dict[
         family.compile(problem, schedule, target).export(library)
     except (DtnError, ValueError) as error:
         raise ExportError(f"{record.operator}, {shape(record.sizes)}: {error}") from None
+    except RuntimeError as error:  # of the linker: what it says, then its command line
+        said = " ".join(str(error).split("Command line:")[0].split())
+        raise ExportError(f"{record.operator}, {shape(record.sizes)}: {said}") from None
     files = runtime_libraries(target.kind)
     for file in files:
         if not (runtime / file.name).exists():

@@ -143,8 +143,11 @@ def prune(path: Path, versions: Mapping[str, str] | None = None) -> tuple[list[R
 
 def _write(path: Path, records: Sequence[Record], corrupt: Sequence[Corrupt]) -> None:
     lines = [json.dumps(record.to_json()).encode() for record in records]
-    with replaced(path) as beside:
-        beside.write_bytes(b"".join(line + b"\n" for line in [*lines, *(bad.text for bad in corrupt)]))
+    try:
+        with replaced(path) as beside:
+            beside.write_bytes(b"".join(line + b"\n" for line in [*lines, *(bad.text for bad in corrupt)]))
+    except OSError as error:
+        raise RecordsError(f"records {path}: {error.strerror}") from None
 
 
 # ---------------------------------------------------------------------------------------------------- look-up
@@ -171,7 +174,7 @@ def use_records(*paths: str | os.PathLike[str]) -> None:
     Parameters
     ----------
     *paths : str or path
-        Files that ``dtn tune`` or ``dtn records merge`` wrote.
+        Files that ``dtn tune`` or ``dtn records merge`` wrote; of the folder that is the current one now.
 
     Raises
     ------
@@ -185,10 +188,9 @@ def use_records(*paths: str | os.PathLike[str]) -> None:
     dtn_tvm.records.RecordsError: records records.jsonl: No such file or directory
     >>> use_records()  # none but those of DTN_RECORDS
     """
-    files = [Path(path) for path in paths]
-    for path in files:
-        read(path)
-    _USED[:] = files
+    for path in paths:
+        read(Path(path))
+    _USED[:] = [Path(path).absolute() for path in paths]
 
 
 def sources() -> tuple[Path, ...]:

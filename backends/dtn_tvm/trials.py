@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from .records import locked
+from .records import RecordsError, locked
 from .search import canonical
 
 
@@ -83,14 +83,23 @@ class Log:
         return list(found.values())
 
     def append(self, trial: Trial) -> None:
-        """Add one."""
+        """Add one.
+
+        Raises
+        ------
+        RecordsError
+            If the file cannot be written, as on a disk that is full.
+        """
         line = json.dumps({"search": json.loads(self._search), **asdict(trial)}) + "\n"
-        with locked(self._path), self._path.open("ab") as file:
-            if file.tell() and not _ends_with_newline(self._path):
-                line = "\n" + line
-            file.write(line.encode())
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with locked(self._path), self._path.open("ab") as file:
+                if file.tell() and not _ends_with_newline(self._path):
+                    line = "\n" + line
+                file.write(line.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise RecordsError(f"trials {self._path}: {error.strerror}") from None
 
 
 def _ends_with_newline(path: Path) -> bool:

@@ -395,3 +395,17 @@ def test_exported_kernels_load_without_tvm(bare, tmp_path):
         export([replace(record, dtype="float64")], folder)
     assert not folder.exists()
     assert os.listdir(tmp_path) == []
+
+
+def test_what_the_linker_says_is_one_line(tmp_path, monkeypatch):
+    from test_records import record
+
+    from dtn_tvm.export import ExportError, export
+
+    def failing(*given):
+        raise RuntimeError("Compilation error:\n/usr/bin/ld: No space left on device\n\nCommand line: g++ -shared x.o")
+
+    monkeypatch.setattr("families.compile", failing)
+    with pytest.raises(ExportError, match=r"n=300,d=16: Compilation error: /usr/bin/ld: No space left on device$"):
+        export([record(target_options=dict(target("nvidia/h200").options))], tmp_path / "kernels", "families")
+    assert os.listdir(tmp_path) == []

@@ -1,5 +1,6 @@
 """Files of records: merged, safe with two writers, tolerant of damage, searched by the nearest shape."""
 
+import errno
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from dtn_tvm import records
 from dtn_tvm.record import Receipt, Record, from_json, toolchain
 from dtn_tvm.targets import target
+from dtn_tvm.trials import Log, Trial, trials_path
 
 H200 = target("nvidia/h200")
 
@@ -33,7 +35,25 @@ def path(tmp_path):
     return tmp_path / "records.jsonl"
 
 
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Nothing can be written."""
+
+    def full(*given, **options):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", full)
+    monkeypatch.setattr("os.fsync", full)
+
+
 class TestFile:
+    def test_a_full_disk_is_said_with_the_file(self, path, full_disk):
+        with pytest.raises(records.RecordsError, match=f"records {path}: No space left on device"):
+            records.add(path, [record()])
+        trials = trials_path(path)
+        with pytest.raises(records.RecordsError, match=f"trials {trials}: No space left on device"):
+            Log(trials, {}).append(Trial({}))
+
     def test_a_record_survives_the_file(self, path):
         records.add(path, [record()])
         assert records.read(path).records == (record(),)
@@ -215,6 +235,13 @@ class TestFind:
         records.add(path, [made])
         records.use_records(path)
         assert records.find(self.at(), H200).record == made
+
+    def test_a_path_is_of_the_folder_it_was_given_in(self, path, tmp_path, monkeypatch):
+        records.add(path, [record()])
+        monkeypatch.chdir(tmp_path)
+        records.use_records(path.name)
+        monkeypatch.chdir("/")
+        assert records.find(self.at(), H200).record == record()
 
     def test_a_file_that_is_not_there_is_an_error_at_once(self, path):
         with pytest.raises(records.RecordsError, match="No such file"):

@@ -36,9 +36,11 @@ DEFAULT_RECORDS = Path("records.jsonl")
 @app.command(epilog="Example: dtn tune run tensor_attention:mask=causal --shape b=1,h=8,n=8192,d=64,e=64 --trials 32")
 def run(
     op: Op,
-    shape: Annotated[str, typer.Option(metavar="AXIS=SIZE,…", help="b and h are batch and heads.", show_default=False)],
+    shape: Annotated[
+        list[str], typer.Option(metavar="AXIS=SIZE,…", help="b and h are batch and heads.", show_default=False)
+    ],
     target: Target = "cpu",
-    dtype: Annotated[str, typer.Option(metavar="DTYPE", help="float32, float16 or bfloat16.")] = "float32",
+    dtype: Annotated[list[str], typer.Option(metavar="DTYPE", help="float32, float16 or bfloat16.")] = ["float32"],  # noqa: B006  # Typer copies it
     direction: Direction = "forward",
     trials: Annotated[int, typer.Option(min=1, max=100_000, metavar="N", help="Candidates measured at most.")] = 64,
     time_budget: Annotated[
@@ -67,7 +69,7 @@ def run(
         raise typer.BadParameter("--rpc and --key go together, as in --rpc 10.0.0.5:9190 --key h100")
     tracker = None if rpc is None else arguments.address(rpc, "--rpc")
     device = _target(target)
-    (problem,) = _problems(op, [shape], [dtype], direction)
+    (problem,) = _problems(op, _alone(shape, "--shape"), _alone(dtype, "--dtype"), direction)
     commands = kernel_tools("commands")
     arguments.one_of(engine, list(kernel_tools("engines").ENGINES), "--engine")
     options = commands.Options(trials=trials, time_budget=budget, measure_timeout=timeout, engine=engine)
@@ -124,6 +126,15 @@ def import_(
 ) -> None:
     """File the records of what was measured on another machine."""
     raise typer.Exit(kernel_tools("commands").run_import(results, records))
+
+
+def _alone(given: list[str], option: str) -> list[str]:
+    """What was given for a search, which has one of it: of several, Typer by itself would take the last."""
+    if len(set(given)) > 1:
+        raise typer.BadParameter(
+            f"{' and '.join(given)}: one a search; dtn tune build takes several", param_hint=option
+        )
+    return given[:1]
 
 
 def _problems(op: str, shapes: list[str], dtypes: list[str], direction: str) -> list[Any]:

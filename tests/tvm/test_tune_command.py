@@ -114,6 +114,16 @@ def test_a_shape_that_is_given_twice_is_built_once(dtn, monkeypatch):
     assert [problem.sizes["n"] for problem in built] == [64, 65]
 
 
+@pytest.mark.parametrize(
+    ("option", "given"), [("--shape", ("n=64,d=16,e=16", "n=65,d=16,e=16")), ("--dtype", ("float16", "bfloat16"))]
+)
+def test_a_search_has_one_shape_and_dtype(dtn, option, given):
+    shape = () if option == "--shape" else ("--shape", SHAPE)
+    status, out, err = dtn("tune", OP, *shape, option, given[0], option, given[1])
+    assert (status, out) == (2, "")
+    assert f"{option}: {given[0]} and {given[1]}: one a search; dtn tune build takes several" in err
+
+
 def test_a_resumed_schedule_reads_like_a_fresh_one():
     from test_records import record
 

@@ -121,6 +121,10 @@ def tune(
     ):
         try:
             candidates = Candidates(problem, target, options, Path(name), compiler, site)
+        except StartError as error:
+            elsewhere = "; for a card that is elsewhere, see dtn tune build" if target.kind == "cuda" else ""
+            raise TuneError(f"{target.name}: {error}{elsewhere}") from None
+        try:
             candidates.prepare()
             shortest = candidates.shortest()
         except StartError as error:

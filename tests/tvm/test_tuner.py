@@ -13,6 +13,7 @@ from dtn_tvm import records
 from dtn_tvm.candidates import Options
 from dtn_tvm.engines import TuneError
 from dtn_tvm.measuring import values
+from dtn_tvm.measuring.process import StartError
 from dtn_tvm.recipe import checked, recipe, recipes
 from dtn_tvm.site import local
 from dtn_tvm.targets import target
@@ -107,6 +108,18 @@ class TestResume:
         assert (progress.done, progress.resumed, progress.failures) == (3, 0, {"hung": 1})
         _, progress, _ = run(hasty)
         assert (progress.done, progress.resumed, progress.failures) == (3, 3, {"hung": 1})
+
+
+@pytest.mark.parametrize(("name", "said"), [("nvidia/h200", "no card; .* see dtn tune build$"), ("cpu", "no card$")])
+def test_a_card_that_is_not_here_may_be_elsewhere(offer, problem, tmp_path, name, said):
+    offer("good")
+
+    class Absent:
+        def ask(self, job, timeout):
+            raise StartError("no card")
+
+    with pytest.raises(TuneError, match=f"^{name}: {said}"):
+        tune(problem, target(name), Absent(), tmp_path / "records.jsonl", OPTIONS)
 
 
 class TestTrials:

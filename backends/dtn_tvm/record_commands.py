@@ -84,7 +84,7 @@ def run_export(path: Path, folder: Path) -> int:
     best: dict[tuple[str, ...], Record] = {}
     for record in _read([path]):
         known = best.get(record.kernel)
-        if record.versions == toolchain() and (known is None or record.receipt.seconds < known.receipt.seconds):
+        if record.versions == toolchain() and (known is None or record.cost < known.cost):
             best[record.kernel] = record
     if not best:
         raise DtnError(f"{path} has no record of the installed toolchain; nothing is exported")

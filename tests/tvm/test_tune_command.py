@@ -235,6 +235,20 @@ def test_a_record_whose_target_is_none_is_not_exported(dtn, tmp_path, options):
     assert err.count("\n") == 1
 
 
+def test_of_a_bucket_the_record_that_is_faster_by_the_element_is_exported(dtn, tmp_path, monkeypatch):
+    from test_records import record
+
+    from dtn_tvm import records
+
+    short, long = ({"batch": 1, "heads": 2, "n": n, "d": 16} for n in (260, 500))
+    slow, fast = record(1.0e-3, sizes=short), record(1.1e-3, sizes=long, options={"engine": "another"})
+    records.add(tmp_path / "records.jsonl", [slow, fast])
+    exported = []
+    monkeypatch.setattr("dtn_tvm.export.export", lambda found, folder: exported.extend(found) or [])
+    assert dtn("records", "export", "records.jsonl")[0] == 0
+    assert exported == [fast]
+
+
 def test_the_list_says_which_lines_are_none(dtn, tmp_path):
     (tmp_path / "records.jsonl").write_text("not json\n")
     status, out, err = dtn("records", "list", "records.jsonl")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import socket
+import struct
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -102,7 +103,7 @@ def find_server(hello: Job) -> Any:
     deadline = time.monotonic() + TRACKER
     while True:
         try:
-            socket.create_connection((host, port), TRACKER).close()  # TVM itself would try again for a minute
+            _greet(host, port)
             tracker = rpc.connect_tracker(host, port)
             found = tracker.summary()
         except (OSError, RuntimeError) as error:
@@ -116,6 +117,17 @@ def find_server(hello: Job) -> Any:
             )
         tracker.close()
         time.sleep(0.3)
+
+
+def _greet(host: str, port: int) -> None:
+    """Raise OSError where no tracker answers: TVM would try again for a minute, or wait for a word that never comes."""
+    from tvm.rpc import base
+
+    word = struct.pack("<i", base.RPC_TRACKER_MAGIC)
+    with socket.create_connection((host, port), TRACKER) as connection:
+        connection.sendall(word)
+        if base.recvall(connection, len(word)) != word:
+            raise OSError("something else does")
 
 
 class RemoteRunner(Runner):

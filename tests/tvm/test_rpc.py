@@ -13,7 +13,7 @@ import time
 import families
 import pytest
 
-from dtn_tvm import rpc_server
+from dtn_tvm import rpc, rpc_server
 from dtn_tvm.candidates import Options
 from dtn_tvm.engines import TuneError
 from dtn_tvm.site import remote
@@ -105,6 +105,28 @@ def test_no_tracker_is_one_clear_error(offer, problem, tmp_path):
         pytest.raises(TuneError, match=r"no RPC tracker answers at 127\.0\.0\.1:9"),
     ):
         tune(problem, cpu, site, tmp_path / "records.jsonl", Options(family="families"))
+
+
+@pytest.mark.parametrize(("answer", "said"), [(b"", "timed out"), (b"HTTP/1.1 400", "something else does")])
+def test_what_is_no_tracker_is_not_waited_for(monkeypatch, answer, said):
+    monkeypatch.setattr(rpc, "TRACKER", 0.5)
+    with socket.create_server((HOST, 0)) as other:
+
+        def serve():
+            connection, _ = other.accept()
+            with connection:
+                connection.sendall(answer)
+                ended.wait(30)
+
+        ended = threading.Event()
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            with pytest.raises(RuntimeError, match=f"no RPC tracker answers at {HOST}:[0-9]+: {said}"):
+                rpc.find_server({"host": HOST, "port": other.getsockname()[1], "key": KEY})
+        finally:
+            ended.set()
+            thread.join()
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
 
 from dtn_core import layers
 
@@ -49,17 +50,32 @@ class _Ops:
         return x.astype(like.dtype)
 
     def reshape_last(self, x: jax.Array, count: int, shape: Sequence[int]) -> jax.Array:
-        return x.reshape(*x.shape[:-count], *shape)
+        leading = x.shape[:-count]
+        return jax.lax.reshape(x, (*leading, *shape), out_sharding=_sharded_as(x, len(leading), len(shape)))
 
     def constant(self, values: Sequence[float], like: jax.Array) -> jax.Array:
         wide = jnp.promote_types(jnp.finfo(like.dtype).dtype, jnp.float32)  # 0.999 is 1 in bfloat16
         return jnp.asarray(values, wide)
 
     def take(self, own: Layer, name: str, places: jax.Array) -> jax.Array:
-        return jnp.take(self.value(own, name), places, axis=0)
+        value, sharding = self.value(own, name), _sharded_as(places, places.ndim, 1)
+        if sharding is None:
+            return jnp.take(value, places, axis=0)
+        return value.at[places].get(mode="fill", out_sharding=sharding)
 
 
 _OPS = _Ops()
+
+
+def _sharded_as(x: jax.Array, leading: int, more: int) -> NamedSharding | None:
+    """Sharding of a value with the first ``leading`` axes of ``x`` and ``more`` that are whole on every device.
+
+    JAX asks for it where the axes of a mesh are explicit; None where ``x`` lies along none of them.
+    """
+    sharding = jax.typeof(x).sharding
+    if not any(sharding.spec):
+        return None
+    return NamedSharding(sharding.mesh, PartitionSpec(*sharding.spec[:leading], *[None] * more))
 
 
 class Layer(layers.Adapter, nnx.Module):
@@ -170,7 +186,11 @@ class Layer(layers.Adapter, nnx.Module):
         >>> [tuple(tensor.shape) for tensor in layer.init_state(3)]
         [(3, 2, 4, 4), (3, 2), (3, 2, 4, 4)]
         """
-        return self.resume(layers.no_tokens(self.definition, batch, self._zeros))[1]
+        tokens = layers.no_tokens(self.definition, batch, self._zeros)
+        if isinstance(batch, jax.Array) and batch.ndim == tokens.ndim:  # zeros vary along the axes of a mesh as it does
+            own = (-1,) if self.definition.reads_integers else (-2, -1)
+            tokens += jnp.expand_dims(jnp.where(False, (batch == 0).any(own), False), own)
+        return self.resume(tokens)[1]
 
     def step(self, x: jax.Array, state: Any) -> tuple[jax.Array, Any]:
         """One more token: its value ``[..., embed]`` and the state after it, at a cost that does not grow.

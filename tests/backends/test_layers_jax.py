@@ -127,3 +127,47 @@ def test_starts_of_packed_sequences_are_static_in_jit():
     close(run(own, tokens, (0, 3, 9)), own(tokens, cu_seqlens=jnp.array([0, 3, 9])))
     with pytest.raises(ValueError, match="cu_seqlens is traced"):
         nnx.jit(lambda own, tokens, starts: own(tokens, cu_seqlens=starts))(own, tokens, jnp.array([0, 3, 9]))
+
+
+class TestAMesh:
+    @pytest.fixture
+    def explicit(self):
+        return jax.make_mesh((1,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
+
+    def along(self, mesh, array):
+        return jax.device_put(array, jax.NamedSharding(mesh, jax.P("x")))
+
+    def test_tokens_of_explicit_sharding(self, explicit):
+        own = dtn.DeepTensorLM(vocab_size=16, embed_dim=8, num_heads=2, depth=1, seed=0)
+        tokens = jnp.arange(8).reshape(2, 4)
+        with jax.set_mesh(explicit):
+            found = own(self.along(explicit, tokens))
+        assert jax.typeof(found).sharding.spec[0] == "x"
+        close(found, own(tokens))
+
+    def test_images_of_explicit_sharding(self, explicit):
+        own = model()
+        with jax.set_mesh(explicit):
+            found = own(self.along(explicit, IMAGES))
+        assert jax.typeof(found).sharding.spec[0] == "x"
+        close(found, own(IMAGES))
+
+    @pytest.mark.parametrize("kind", ["Auto", "Explicit"])
+    def test_a_state_for_an_input_is_carried_in_a_loop(self, kind):
+        mesh = jax.make_mesh((1,), ("x",), axis_types=(jax.sharding.AxisType[kind],))
+        own = dtn.DeepTensorBlock(embed_dim=8, num_heads=2, mask="causal", decay=0.9, seed=0)
+        x = jax.random.normal(jax.random.key(0), (2, 5, 8))
+
+        def run(x):
+            def step(state, token):
+                y, state = own.step(token, state)
+                return state, y
+
+            return jnp.moveaxis(jax.lax.scan(step, own.init_state(x), jnp.moveaxis(x, 1, 0))[1], 0, 1)
+
+        with jax.set_mesh(mesh):
+            given = self.along(mesh, x)
+            parallel = jax.shard_map(run, in_specs=jax.P("x"), out_specs=jax.P("x"))
+            found = [parallel(given), run(given)]
+        for each in found:
+            close(each, own(x))

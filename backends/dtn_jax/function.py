@@ -70,17 +70,30 @@ class JaxFunction(Function):
 
     def convert(self, tensors: Sequence[Any], names: Sequence[str] = ()) -> tuple[Any, ...]:
         """Arguments as JAX arrays."""
-        return tuple(tensor if hasattr(tensor, "dtype") else jnp.asarray(tensor) for tensor in tensors)
+        return tuple(map(self._array, names or self.signature.tensors, tensors))
+
+    def _array(self, name: str, tensor: Any) -> Any:
+        """The argument ``name`` as a JAX array."""
+        if hasattr(tensor, "dtype"):
+            return tensor
+        try:
+            return jnp.asarray(tensor)
+        except (TypeError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            kind = type(tensor).__name__
+            raise TypeError(f"{self.__name__}: {name} is a {kind}, expected an array: {reason}") from error
 
     def cast_scalar(self, value: Any, tensors: Sequence[Any]) -> Any:
         """A tensor of scalars in the dtype computed in."""
         return jnp.asarray(value, jnp.result_type(*tensors, jnp.float32))
 
     def is_complex(self, names: Sequence[str], arrays: Sequence[Any]) -> bool:
-        """Whether any array is complex; refuses integers and booleans."""
+        """Whether any array is complex; refuses integers, booleans and floats too short for JAX to promote."""
         for name, array in zip(names, arrays, strict=True):
             if not jnp.issubdtype(array.dtype, jnp.inexact):
                 raise TypeError(f"{self.__name__}: {name} has dtype {array.dtype}; expected floating or complex")
+            if jnp.finfo(array.dtype).bits < 16:
+                raise TypeError(f"{self.__name__}: {name} has dtype {array.dtype}; expected at least 16 bits")
         return any(jnp.issubdtype(array.dtype, jnp.complexfloating) for array in arrays)
 
     def foreign_kernels(self, operator: Operator, layout: str, implementation: str | None) -> Kernels | None:

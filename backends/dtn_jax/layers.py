@@ -97,8 +97,8 @@ class Layer(layers.Adapter, nnx.Module):
     Raises
     ------
     ValueError
-        If both ``seed`` and ``rngs`` are given, or if ``rngs`` holds no value yet (inside ``jit`` or
-        ``eval_shape``, where ``seed`` works).
+        If both ``seed`` and ``rngs`` are given, if ``rngs`` holds no value yet (inside ``jit`` or ``eval_shape``, where
+        ``seed`` works), or for a type that is neither floating nor complex.
     """
 
     natives: ClassVar[dict[type[layers.Definition], type[Any]]] = {}
@@ -114,8 +114,8 @@ class Layer(layers.Adapter, nnx.Module):
         **hyperparameters: Any,
     ) -> None:
         self.definition = self.definition_type(*args, **hyperparameters)
-        self.dtype = dtype
-        self.param_dtype = param_dtype
+        self.dtype = _inexact("dtype", dtype)
+        self.param_dtype = _inexact("param_dtype", param_dtype)
         start = layers.Seed.of(_seed(seed, rngs))
         for name, parameter in self.definition.parameters().items():
             value = start.draw(name, parameter.shape, parameter.initialiser)
@@ -220,6 +220,17 @@ class Layer(layers.Adapter, nnx.Module):
 
     def _zeros(self, shape: tuple[int, ...]) -> jax.Array:
         return jnp.zeros(shape, jnp.int32 if self.definition.reads_integers else self.dtype or self.param_dtype)
+
+
+def _inexact(argument: str, dtype: Any) -> Any:
+    """A type to compute in, as it was given."""
+    try:
+        inexact = dtype is None or jnp.issubdtype(jnp.dtype(dtype), jnp.inexact)
+    except TypeError:  # the name of no type
+        inexact = False
+    if not inexact:
+        raise ValueError(f"{argument}: got {dtype!r}, expected a floating or complex type")
+    return dtype
 
 
 def _seed(seed: int | layers.Seed | None, rngs: nnx.Rngs | None) -> int | layers.Seed | None:

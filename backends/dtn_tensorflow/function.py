@@ -96,7 +96,16 @@ class TensorFlowFunction(Function):
 
     def convert(self, tensors: Sequence[Any], names: Sequence[str] = ()) -> tuple[Any, ...]:
         """Arguments as tensors."""
-        return tuple(tf.convert_to_tensor(tensor) for tensor in tensors)
+        return tuple(map(self._tensor, names or self.signature.tensors, tensors))
+
+    def _tensor(self, name: str, tensor: Any) -> tf.Tensor:
+        """The argument ``name`` as a tensor."""
+        try:
+            return tf.convert_to_tensor(tensor)
+        except (TypeError, ValueError) as error:
+            reason = str(error).partition("\n")[0]
+            kind = type(tensor).__name__
+            raise TypeError(f"{self.__name__}: {name} is a {kind}, expected a tensor: {reason}") from error
 
     def cast_scalar(self, value: Any, tensors: Sequence[Any]) -> Any:
         """A tensor of scalars in the dtype computed in."""

@@ -358,6 +358,16 @@ class TestDtypes:
             backend.dtn.tensor_attention(ones, whole, ones)
 
     @pytest.mark.parametrize(
+        ("value", "kind"), [(None, "NoneType"), (object(), "object"), ([[1.0], [1.0, 2.0]], "list")]
+    )
+    def test_what_is_no_tensor_is_refused_by_name(self, backend, value, kind):
+        if backend.name == "numpy":
+            pytest.skip("NumPy makes an array of anything")
+        ones = backend.array(np.ones((N, D)))
+        with pytest.raises(TypeError, match=f"tensor_attention: k (is a {kind}, expected|has dtype object)"):
+            backend.dtn.tensor_attention(ones, value, ones)
+
+    @pytest.mark.parametrize(
         "knobs",
         [{}, {"normalize": "row"}, {"normalize": "diag"}, {"order": 1}, {"order": 3, "normalize": None}],
         ids=str,

@@ -255,3 +255,9 @@ class TestMeshes:
         mesh = jax.make_mesh((1,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
         with jax.set_mesh(mesh):
             assert close(gradient(jax.device_put(x, jax.NamedSharding(mesh, P("x")))), expected)
+
+
+def test_floats_of_eight_bits_are_refused_by_name(tensors):
+    q, k, v = tensors
+    with pytest.raises(TypeError, match="tensor_attention: k has dtype float8_e4m3fn; expected at least 16 bits"):
+        dtn.tensor_attention(q, k.astype(jnp.float8_e4m3fn), v)

@@ -107,6 +107,13 @@ def test_dtype_is_the_type_of_the_computation_and_param_dtype_of_the_parameters(
     assert (half(IMAGES).dtype, half.head.weight.dtype) == (jnp.float32, jnp.bfloat16)
 
 
+@pytest.mark.parametrize("argument", ["dtype", "param_dtype"])
+@pytest.mark.parametrize("dtype", ["int32", bool, "flaot32"])
+def test_a_type_that_is_neither_floating_nor_complex_is_refused_by_name(argument, dtype):
+    with pytest.raises(ValueError, match=f"{argument}: got .*, expected a floating or complex type"):
+        model(**{argument: dtype})
+
+
 def test_trains_with_an_nnx_optimizer():
     own = model()
     optimizer = nnx.Optimizer(own, optax.adam(1e-2), wrt=nnx.Param)

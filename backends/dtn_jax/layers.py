@@ -58,6 +58,8 @@ class _Ops:
         return jnp.asarray(values, wide)
 
     def take(self, own: Layer, name: str, places: jax.Array) -> jax.Array:
+        if not jnp.issubdtype(places.dtype, jnp.integer):
+            raise TypeError(f"{type(own).__name__}: tokens have dtype {places.dtype}, expected integers")
         value, sharding = self.value(own, name), _sharded_as(places, places.ndim, 1)
         if sharding is None:
             return jnp.take(value, places, axis=0)

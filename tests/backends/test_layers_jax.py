@@ -114,6 +114,13 @@ def test_a_type_that_is_neither_floating_nor_complex_is_refused_by_name(argument
         model(**{argument: dtype})
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bool"])
+def test_tokens_that_are_no_integers_are_refused(dtype):
+    own = dtn.DeepTensorLM(vocab_size=16, embed_dim=8, num_heads=2, depth=1, seed=0)
+    with pytest.raises(TypeError, match=f"Embedding: tokens have dtype {dtype}, expected integers"):
+        own(jnp.ones(4, dtype))
+
+
 def test_trains_with_an_nnx_optimizer():
     own = model()
     optimizer = nnx.Optimizer(own, optax.adam(1e-2), wrt=nnx.Param)

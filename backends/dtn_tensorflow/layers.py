@@ -361,8 +361,8 @@ class DeepTensorClassifier(Layer, keras.Model):
     definition_type = layers.DeepTensorClassifier
 
 
-_COMPILED: weakref.WeakKeyDictionary[Layer, tuple[list[Any], Any]] = weakref.WeakKeyDictionary()
-"""The weights that a graph was traced with, and advance, by model."""
+_COMPILED: weakref.WeakKeyDictionary[Layer, tuple[list[Any], dict[tuple[int, ...], Any]]] = weakref.WeakKeyDictionary()
+"""The weights that graphs were traced with, and advance for each shape of tokens, by model."""
 
 
 @keras.saving.register_keras_serializable(package="dtn_tensorflow")
@@ -392,19 +392,22 @@ class DeepTensorLM(layers.LanguageModel, Layer, keras.Model):
 
     def advancer(self) -> layers.Advance:
         weights = self.weights
-        traced, compiled = _COMPILED.get(self, ([], None))
-        if compiled is None or list(map(id, traced)) != list(map(id, weights)):  # layers may have been exchanged
-            own = weakref.ref(self)
+        traced, graphs = _COMPILED.get(self, ([], {}))
+        if list(map(id, traced)) != list(map(id, weights)):  # layers may have been exchanged
+            graphs = {}
+            _COMPILED[self] = weights, graphs
+        own = weakref.ref(self)
 
-            def last(tokens: tf.Tensor, state: Any) -> tuple[tf.Tensor, Any]:
-                logits, state = own().resume(tokens, state)
-                return logits[..., -1, :], state
-
-            compiled = tf.function(last, autograph=False)
-            _COMPILED[self] = weights, compiled
+        def last(tokens: tf.Tensor, state: Any) -> tuple[tf.Tensor, Any]:
+            logits, state = own().resume(tokens, state)
+            return logits[..., -1, :], state
 
         def advance(tokens: layers.Tokens, state: Any) -> tuple[np.ndarray[Any, Any], Any]:
-            logits, state = compiled(tf.constant(tokens), state)
+            given = tf.constant(tokens), state
+            if (graph := graphs.get(tokens.shape)) is None:
+                # not called as a function, which warns of the few lengths that a prompt is read in
+                graph = graphs[tokens.shape] = tf.function(last, autograph=False).get_concrete_function(*given)
+            logits, state = graph(*given)
             return logits.numpy(), state
 
         return advance

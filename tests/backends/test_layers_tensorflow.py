@@ -283,3 +283,15 @@ class TestPackedSequences:
         layer, x = dtn.TensorAttention(8, 2, seed=0), np.ones((2, 9, 8), np.float32)
         with pytest.raises(ValueError, match="cu_seqlens is traced"):
             tf.function(lambda x, starts: layer(x, cu_seqlens=starts))(x, tf.constant([0, 3, 9]))
+
+
+def test_a_prompt_of_any_length_is_read_without_a_warning_of_retracing(caplog):
+    own = dtn.DeepTensorLM(vocab_size=16, embed_dim=8, num_heads=2, depth=1, seed=0)
+    logger = tf.get_logger()
+    logger.addHandler(caplog.handler)
+    try:
+        for _ in range(2):
+            own.generate(np.arange(127) % 16, max_new_tokens=1)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert not caplog.records

@@ -12,6 +12,7 @@ from dtn_codegen.function import Function
 from dtn_codegen.implementations import Kernels
 from dtn_codegen.kernel_calls import as_kernels
 from dtn_codegen.tensorflow import TARGET
+from dtn_core.errors import ShapeError
 
 from .kernels import call
 
@@ -101,11 +102,14 @@ class TensorFlowFunction(Function):
     def _tensor(self, name: str, tensor: Any) -> tf.Tensor:
         """The argument ``name`` as a tensor."""
         try:
-            return tf.convert_to_tensor(tensor)
+            found = tf.convert_to_tensor(tensor)
         except (TypeError, ValueError) as error:
             reason = str(error).partition("\n")[0]
             kind = type(tensor).__name__
             raise TypeError(f"{self.__name__}: {name} is a {kind}, expected a tensor: {reason}") from error
+        if found.shape.rank is None:
+            raise ShapeError(f"{self.__name__}: {name} has axes that are not known, say how many with tf.ensure_shape")
+        return found
 
     def cast_scalar(self, value: Any, tensors: Sequence[Any]) -> Any:
         """A tensor of scalars in the dtype computed in."""

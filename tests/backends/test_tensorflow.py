@@ -233,6 +233,19 @@ def test_tensors_that_are_not_dense_are_refused_by_name(tensors, make):
         dtn.tensor_attention(q, k, v, padding_mask=make(q[..., 0]))
 
 
+def test_a_tensor_of_unknown_rank_is_refused_by_name(tensors):
+    q, k, v = tensors
+
+    def run(q):
+        return dtn.tensor_attention(q, k, v)
+
+    traced = tf.function(run, input_signature=[tf.TensorSpec(None, q.dtype)])
+    with pytest.raises(
+        ShapeError, match="tensor_attention: q has axes that are not known, say how many with tf.ensure_shape"
+    ):
+        traced(q)
+
+
 def test_a_saved_model(tensors, tmp_path):
     class Model(tf.Module):
         @tf.function(input_signature=[unknown(None, None, 3)] * 3)

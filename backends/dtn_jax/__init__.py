@@ -11,10 +11,8 @@ import importlib
 from typing import Any
 
 import dtn_core
-from dtn_codegen import examples
-from dtn_codegen.documentation import documented
+from dtn_codegen.documentation import published
 from dtn_codegen.functional import Functional
-from dtn_core import operators
 from dtn_core.extras import needs
 
 with needs("jax", "jax"):
@@ -36,23 +34,7 @@ Gradients, compiled:
 (2, 4, 100, 16)
 """
 
-_functional = Functional(JaxFunction)
-compile = documented(_functional.compile, __name__, examples.COMPILE.format(setup=_SETUP))
-tensor_attention = documented(
-    _functional.tensor_attention,
-    __name__,
-    examples.ATTENTION.format(setup=_SETUP) + _GRADIENTS,
-    notes=_NOTES,
-    operator=operators.tensor_attention,
-)
-tensor_interaction = documented(
-    _functional.tensor_interaction,
-    __name__,
-    examples.INTERACTION.format(setup=_SETUP),
-    notes=_NOTES,
-    operator=operators.tensor_interaction,
-    like=_functional.tensor_attention,
-)
+compile, tensor_attention, tensor_interaction = published(Functional(JaxFunction), __name__, _SETUP, _NOTES, _GRADIENTS)
 
 _LAYERS = (
     "DeepTensorBlock",

@@ -10,10 +10,8 @@
 from typing import Any
 
 import dtn_core
-from dtn_codegen import examples
-from dtn_codegen.documentation import documented
+from dtn_codegen.documentation import published
 from dtn_codegen.functional import Functional
-from dtn_core import operators
 
 from .function import NumpyFunction
 
@@ -25,23 +23,7 @@ _NOTES = """\
 The result has the promoted dtype of q, k and v, which may be whatever ``numpy.asarray`` takes; sums are taken in
 float32 at least. There are no gradients in NumPy."""
 
-_functional = Functional(NumpyFunction)
-compile = documented(_functional.compile, __name__, examples.COMPILE.format(setup=_SETUP))
-tensor_attention = documented(
-    _functional.tensor_attention,
-    __name__,
-    examples.ATTENTION.format(setup=_SETUP),
-    notes=_NOTES,
-    operator=operators.tensor_attention,
-)
-tensor_interaction = documented(
-    _functional.tensor_interaction,
-    __name__,
-    examples.INTERACTION.format(setup=_SETUP),
-    notes=_NOTES,
-    operator=operators.tensor_interaction,
-    like=_functional.tensor_attention,
-)
+compile, tensor_attention, tensor_interaction = published(Functional(NumpyFunction), __name__, _SETUP, _NOTES)
 
 __all__ = ["NumpyFunction", "compile", "tensor_attention", "tensor_interaction"]
 

@@ -13,6 +13,11 @@ from itertools import groupby
 from types import FunctionType, MethodType
 from typing import Any, NamedTuple, TypeVar, cast
 
+from dtn_core import operators
+
+from . import examples
+from .functional import Functional
+
 Public = TypeVar("Public", bound=Callable[..., Any])
 
 _SECTION = re.compile(r"^(\w[\w ]*)\n-+\n", re.MULTILINE)
@@ -78,6 +83,45 @@ def documented(
         parts = [text, notes.strip(), f"Examples\n--------\n{example.strip()}"]
         copy.__doc__ = "\n\n".join(part for part in parts if part)
     return cast(Public, MethodType(copy, method.__self__))
+
+
+def published(
+    functional: Functional, package: str, setup: str, notes: str, gradients: str = ""
+) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
+    """``compile``, ``tensor_attention`` and ``tensor_interaction`` of a package.
+
+    Parameters
+    ----------
+    functional : Functional
+        Whose methods they are.
+    package : str
+    setup : str
+        The lines of an example that import the package as ``dtn`` and make q, k and v, as :mod:`.examples` says.
+    notes : str
+        What holds in its framework.
+    gradients : str
+        An example of gradients, where there are any.
+
+    Examples
+    --------
+    >>> import dtn_numpy
+    >>> dtn_numpy.tensor_attention.__doc__.partition(",")[0]
+    'Tensor Attention ``T(q'
+    """
+    attention = examples.ATTENTION.format(setup=setup) + gradients
+    interaction = examples.INTERACTION.format(setup=setup)
+    return (
+        documented(functional.compile, package, examples.COMPILE.format(setup=setup)),
+        documented(functional.tensor_attention, package, attention, notes=notes, operator=operators.tensor_attention),
+        documented(
+            functional.tensor_interaction,
+            package,
+            interaction,
+            notes=notes,
+            operator=operators.tensor_interaction,
+            like=functional.tensor_attention,
+        ),
+    )
 
 
 def _written_out(text: str, operator: str, like: str) -> str:

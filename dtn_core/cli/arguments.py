@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from ..operators import Operator
 
 _SIZE = re.compile(r"\s*([A-Za-z_]\w*)\s*=\s*(\d+)\s*", re.ASCII)
-_TIME = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|h|)", re.ASCII)
+_NUMBER = r"(\d+(?:\.\d+)?)"
+_TIME = re.compile(rf"{_NUMBER}|(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s)?", re.ASCII)
 _ADDRESS = re.compile(r"\[?([^\s\[\]]+)\]?:(\d{1,5})", re.ASCII)
 MAX_SIZE = 10**15
 MAX_SECONDS = 10**7
@@ -207,7 +208,7 @@ def backends(text: str | None, modules: Sequence[str]) -> list[Backend]:
 
 
 def seconds(text: str, option: str) -> float:
-    """A time from ``"90"``, ``"90s"``, ``"10m"`` or ``"1h"``.
+    """A time from ``"90"``, ``"90s"``, ``"10m"`` or ``"1h30m"``.
 
     Raises
     ------
@@ -216,13 +217,15 @@ def seconds(text: str, option: str) -> float:
 
     Examples
     --------
-    >>> seconds("10m", "--time-budget")
-    600.0
+    >>> seconds("10m", "--time-budget"), seconds("1h30m", "--time-budget")
+    (600.0, 5400.0)
     """
-    match = _TIME.fullmatch(text.strip())
-    if match is None or not 0 < float(match[1]) <= MAX_SECONDS:
-        raise typer.BadParameter(f"{text!r} is not a time, as in 90s, 10m, 1h", param_hint=option)
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+    match = _TIME.fullmatch("".join(text.split()))
+    parts = (0.0,) if match is None else (float(part or 0) for part in match.groups())
+    found = sum(part * unit for part, unit in zip(parts, (1, 3600, 60, 1), strict=False))
+    if not 0 < found <= MAX_SECONDS:
+        raise typer.BadParameter(f"{text!r} is not a time, as in 90s, 10m, 1h30m", param_hint=option)
+    return found
 
 
 def limit(help: str, least: float) -> Any:

@@ -44,7 +44,7 @@ def run(
     direction: Direction = "forward",
     trials: Annotated[int, typer.Option(min=1, max=100_000, metavar="N", help="Candidates measured at most.")] = 64,
     time_budget: Annotated[
-        str | None, typer.Option(metavar="TIME", help="As in 90s, 10m, 1h; by default until all are measured.")
+        str | None, typer.Option(metavar="TIME", help="As in 90s, 10m, 1h30m; by default until all are measured.")
     ] = None,
     timeout: Annotated[float, arguments.limit("For one candidate.", 1)] = 60,
     engine: Annotated[

@@ -323,10 +323,12 @@ def _native_gradient(
         return [x.contiguous() for x in pulled_back(entry, tensors, cotangents)]
     with torch.enable_grad():
         leaves = [x if again and x.requires_grad else x.detach().requires_grad_() for x in tensors]
+        pairs = zip(entry.native(*leaves), cotangents, strict=True)
+        differentiable = [(y, cotangent) for y, cotangent in pairs if y.requires_grad]  # not what only counts tokens
         found = torch.autograd.grad(
-            entry.native(*leaves),
+            [y for y, _ in differentiable],
             leaves,
-            list(cotangents),
+            [cotangent for _, cotangent in differentiable],
             create_graph=again,
             allow_unused=True,
             materialize_grads=True,

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, Phase, assume, given, seed, settings  # noqa
 import dtn_torch as dtn  # noqa: E402
 from dtn_core.interpret import interpret  # noqa: E402
 from dtn_core.printer import to_notation  # noqa: E402
-from oracle.cases import cases  # noqa: E402
+from oracle.cases import case, cases  # noqa: E402
 from oracle.rounding import Rounding, as_tuple, largest  # noqa: E402
 
 FEW = 40
@@ -33,6 +33,62 @@ def gradients(outputs, weights, leaves):
     total = sum((y * weight).sum() for y, weight in zip(outputs, weights, strict=True))
     found = torch.autograd.grad(total, leaves, allow_unused=True)
     return [torch.zeros_like(x) if d is None else d for x, d in zip(leaves, found, strict=True)]
+
+
+FOUND = {
+    "a result that no token is read for": case(
+        """
+        f(x[n,d]) -> o[n], p[d]:
+            o[t] = one[t:n] * d
+            p[a] = x[i,a]""",
+        {"n": 33, "d": 9},
+    ),
+    "a gradient that is the same for every token": case(
+        """
+        f(x[n,d], z[n,e]) -> o[e]:
+            s = x[i,a] * x[i,a] + x[j,b]
+            o[c] = s * z[t,c]""",
+        {"n": 33, "d": 9, "e": 2},
+    ),
+    "a sum over one of two features that are selected by": case(
+        """
+        f(x[n,d]) -> o[n]:
+            o[t] = select(x[t,a], x[t,b]) * x[t,a]""",
+        {"n": 33, "d": 9},
+    ),
+    "an argument that nothing reads": case(
+        """
+        f(x[n,d], z[n,e], m[d,e], lam) -> o[n]:
+            o[t] = x[t,a] * z[i,c] * n   where i <= t decay 0.9""",
+        {"n": 33, "d": 9, "e": 2},
+    ),
+    "an argument that nothing reads, a token at a time": case(
+        """
+        f(x[n,d], z[n,e], m[d,e]) -> o[n,d]:
+            o[t,a] = select(x[t,a], x[t,b]) * select(x[t,a], x[t,b]) * select(x[i,a], x[i,b])   where i <= t""",
+        {"n": 33, "d": 9, "e": 2},
+    ),
+    "nothing but the length before the chunks": case(
+        """
+        f(x[n,d], z[n,e]) -> o[n,e]:
+            o[t,c] = x[t,a] * x[i,a] * z[i,c] * tanh(n)   where i <= t""",
+        {"n": 70, "d": 9, "e": 2},
+    ),
+    "weights before the chunks that are tested alone": case(
+        """
+        f(x[n,d], u[d]) -> o[n,d]:
+            m[a] = relu(u[a])
+            o[t,a] = select(m[a], x[i,a])   where i <= t""",
+        {"n": 70, "d": 9},
+    ),
+    "a result without a gradient beside one that has one": case(
+        """
+        f(x[n,d], z[n,e], w[n]) -> o[n], p[n]:
+            p[t] = one[t:n] * silu(sqrt(n)) / step(w[i])   where i <= t decay 0.5
+            o[t] = one[t:n] * x[i,a] * e   where i <= t""",
+        {"n": 33, "d": 9, "e": 2},
+    ),
+}
 
 
 class Held:
@@ -89,6 +145,11 @@ class Held:
 
     def said(self, name, got, expected):
         return f"{name}\n{to_notation(self.program)}\n{dict(self.case.sizes)}, seed={self.case.seed}\n{got}\n{expected}"
+
+
+@pytest.mark.parametrize("found", FOUND.values(), ids=FOUND)
+def test_what_was_wrong_agrees(found):
+    Held(found, Counter()).check()
 
 
 def test_a_kernel_agrees_with_the_interpreter_or_is_refused(request):

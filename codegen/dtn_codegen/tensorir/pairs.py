@@ -12,6 +12,7 @@ from dataclasses import replace
 from dtn_core.errors import CompileError
 from dtn_core.ir.build import pruned
 from dtn_core.ir.nodes import (
+    ONES,
     Index,
     Param,
     Program,
@@ -202,7 +203,7 @@ class _Pairs:
 
     def pair(self, left: Read, found: list[Read]) -> tuple[Index, Index] | None:
         """The two indices of a statement that are to be one, in the order of a tensor that cannot be turned."""
-        candidates = [read for read in found if len(read.indices) > self.rank]
+        candidates = [read for read in found if len(read.indices) > self.rank and read.tensor != ONES]
         fixed = [r for r in candidates if r is left or not self.can_turn(r.tensor)]
         tokens = [r for r in candidates if self.axes[r.tensor][0] == self.axis]
         for read in (*fixed, *candidates):

@@ -35,19 +35,21 @@ def whole_backward(
     before = chunked.before
     if before is None or chunked.after is not None:
         raise CompileError(f"{definition.name} sums causal results over the whole sequence; its gradient has no kernel")
-    ignored = masks(before)
-    inputs = [param.name for param in before.tensors if param.name not in ignored]
-    chunk = _separated(many_tokens(chunked), before, {name for name in wrt if name not in inputs})
+    ignored, causal = masks(before), many_tokens(chunked)
+    known = {*causal.gradients, *(output.name for output in definition.outputs)}
+    summed = tuple(output for output in before.outputs if output.name in known)  # others are tested alone
+    inputs = [param.name for param in before.tensors if summed and param.name not in ignored]
+    chunk = _separated(causal, before, {name for name in wrt if name not in inputs})
     if unread := [name for name in wrt if name not in (*inputs, *chunk.gradients)]:
         raise CompileError(f"{definition.name}: the gradient by {unread[0]} has no kernel")
-    vjp = gradient_of(before, inputs)
+    vjp = gradient_of(replace(before, outputs=summed), inputs) if inputs else None  # None: sizes alone
     given = [Param(chunk.cotangents.get(o.name, f"d_{o.name}"), o.axes) for o in definition.outputs]
     outputs = [Param(f"d_{p.name}", p.axes) for p in definition.params if p.name in wrt]
     states = chunked.stream.states if resumed else ()
     first = [before_first(state) for state in states]
     given += [Param(f"d_{after_last(state).name}", state.axes) for state in states]
     program = replace(before, name=f"{definition.name}_vjp", params=(*definition.params, *first, *given))
-    made = _Wholes(program, chunked.stream, chunk, outputs, split=split, resumed=resumed).whole(vjp, inputs)
+    made = _Wholes(program, chunked.stream, chunk, outputs, split=split, resumed=resumed).whole(vjp, inputs, summed)
     return replace(made, outputs=(*made.outputs, *(Param(f"d_{param.name}", param.axes) for param in first)))
 
 
@@ -78,16 +80,20 @@ class _Wholes(Staged):
         self.causal = {name: chunk.gradients[name] for name in read if name in chunk.gradients}
         self.elsewhere = {f"d_{name}" for name, gradient in self.causal.items() if gradient == f"d_{name}"}
 
-    def whole(self, vjp: Program, inputs: Sequence[str]) -> TileProgram:
-        """The program; ``vjp`` is the gradient of the sums by ``inputs``."""
+    def whole(self, vjp: Program | None, inputs: Sequence[str], summed: Sequence[Param]) -> TileProgram:
+        """The program; ``vjp`` is the gradient of those that are ``summed`` by ``inputs``."""
         for statement in self.program.statements:
             self.place(statement)
         last = max(self.stages[output.name] for output in self.program.outputs)
         parts = self.chunk.program
         self.axes = {p.name: p.axes for p in parts.params} | {s.name: s.axes for s in parts.statements} | self.axes
         self.axes |= weight_axes(self.stream.weights, self.axis)
+        wanted = {output.name for output in summed} if vjp is not None else set()
+        unwanted = {output.name for output in self.program.outputs} - wanted
+        self.causal = {name: gradient for name, gradient in self.causal.items() if name not in unwanted}
         self.stages.update(dict.fromkeys(self.causal.values(), last + 1))
-        self.place_gradient(vjp, inputs)
+        if vjp is not None:
+            self.place_gradient(vjp, inputs, summed)
         along = [name for name in self.causal.values() if self.axis in self.axes[name]]
         totals = [name for name in self.causal.values() if self.axis not in self.axes[name]]
         tokens = {output.name for output in self.program.outputs if self.axis in output.axes}
@@ -113,9 +119,8 @@ class _Wholes(Staged):
             pairs=self.chunk.pairs,
         )
 
-    def place_gradient(self, vjp: Program, inputs: Sequence[str]) -> None:
+    def place_gradient(self, vjp: Program, inputs: Sequence[str], summed: Sequence[Param]) -> None:
         """The statements of the gradient of the sums, and what adds it to that of the causal part."""
-        summed = self.program.outputs
         cotangents = [param.name for param in vjp.params[-len(summed) :]]
         names = {given: self.cotangent(output) for given, output in zip(cotangents, summed, strict=True)}
         known = set(self.program.statements)
@@ -132,11 +137,10 @@ class _Wholes(Staged):
         """The name of the cotangent of what is computed before: of its reads by the causal part, and as a result."""
         given = f"d_{output.name}"
         read = self.causal.get(output.name)
-        if given not in {param.name for param in self.params}:
-            assert read is not None, "what is computed before is read, or a result"
-            return read
         if read is None:
             return given
+        if given not in {param.name for param in self.params}:
+            return read
         indices = next(s.indices for s in self.program.statements if s.name == output.name)
         both = Statement(f"{read}_and_given", indices, sum_of(Read(read, indices), Read(given, indices)))
         self.place(both)

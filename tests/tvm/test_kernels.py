@@ -49,6 +49,9 @@ MIXED = as_operator(
     p[t,c] = q[t,a] * m[a,c]
     o[t,c] = q[t,a] * g[a] * k[i,a] * v[i,c]   where i <= t"""
 )
+MEAN = Operator(
+    pad(parse("mean(q[n,d], k[n,d], v[n,e]) -> o[n,e]: o[t,c] = q[t,a] * k[i,a] * v[i,c] / n where i <= t"))
+)
 TOTALS = as_operator(
     """totals(x[n,d], y[n,e]) -> u[n,e], m[d,e], s:
     m[a,c] = x[i,a] * y[i,c]
@@ -93,6 +96,7 @@ FORWARD = {
     "own operator": GATED,
     "a function of weights": WEIGHED,
     "results with and without order": MIXED,
+    "divided by the length, padded": MEAN,
     "expm": tensor_attention(activation="expm"),
     "expm, row, residual": tensor_attention(activation="expm", normalize="row", residual=0.5),
     "expm, not normalised": tensor_attention(activation="expm", normalize=None, scale=0.1),
@@ -111,6 +115,7 @@ BACKWARD = {
     for name in (
         "order 1", "order 2", "order 3", "asymmetric", "trace, decay, residual", "row", "interaction, causal",
         "unmasked, trace", "own operator", "a function of weights", "results with and without order", "expm", "two simplicial",
+        "divided by the length, padded",
         "a pair of states that decay",
         "hadamard", "hadamard, diag, decay",
         "tril", "tril, order 3, row", "tril, expm, diag", "tril, hadamard", "tril, padded",

@@ -201,7 +201,7 @@ def _tensor(number: Any, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.as_tensor(number, dtype=_wide(tensors), device=tensors[0].device)
 
 
-def _constant(function: Callable[..., bool]) -> Callable[..., bool]:
+def constant(function: Callable[..., bool]) -> Callable[..., bool]:
     """``torch.compiler.assume_constant_result``, which would import the compiler: twice the time of ``import torch``.
 
     Plain Python while tracing: the passes run, they are not traced.
@@ -210,13 +210,13 @@ def _constant(function: Callable[..., bool]) -> Callable[..., bool]:
     return function
 
 
-@_constant
+@constant
 def _enter(function: TorchFunction, padded: bool, resumed: bool, chunk: int | None) -> bool:
     function.enter(Variant(padded, resumed, chunk))
     return True
 
 
-@_constant
+@constant
 def _enter_packed(
     function: TorchFunction, complex_input: bool, resumed: bool, return_state: bool, chunk: int | None
 ) -> bool:
@@ -231,7 +231,7 @@ def _enter_packed(
     return True
 
 
-@_constant
+@constant
 def _prepare(function: TorchFunction, padded: bool, complex_input: bool, alone: bool) -> bool:
     """Compile for these arguments; whether as an operation of its own, which has no rule under ``torch.func``."""
     form = function.choose(function.forms.candidates(padded, complex_input), None)
@@ -268,7 +268,7 @@ class TorchFunctional(Functional):
         self.prepared: dict[tuple[Any, ...], Function] = {}
 
 
-@_constant
+@constant
 def _prepare_catalogue(
     functional: TorchFunctional,
     name: str,

@@ -16,6 +16,8 @@ from dtn_codegen.kernel_shapes import KernelShapes
 from dtn_codegen.plans import remember
 from dtn_core.ir.nodes import Param
 
+from .function import constant
+
 MAX_REMEMBERED = 1024
 Shape = tuple[Any, ...]
 Found = TypeVar("Found")
@@ -72,6 +74,12 @@ class Entry:
 
         return _remembered(self.known_sizes, tuple([tensor.shape for tensor in tensors]), found)
 
+    def lacks_gradient(self, tensors: Sequence[torch.Tensor]) -> bool:
+        """Whether there is no kernel of the gradient for such arguments."""
+        first = self.tensor(tensors)
+        why = self.kernels.why_no_gradient(self.sizes(tensors).axes, dtype_name(first), _device(first))
+        return bool(why)
+
     def places(self, leading: Shape, sizes: Mapping[str, Any]) -> Places:
         """The shapes of a call at these leading axes and sizes of the operator's axes."""
 
@@ -110,7 +118,7 @@ def run(tensors: Sequence[torch.Tensor], name: str) -> list[torch.Tensor]:
     like, sizes = entry.tensor(tensors), entry.sizes(tensors)
     results = entry.empty(like, sizes)
     given = [_written_out(x) for x in tensors]
-    entry.kernels.forward(sizes.axes, dtype_name(like), device_name(like), given, results)
+    entry.kernels.forward(sizes.axes, dtype_name(like), _device(like), given, results)
     return results
 
 
@@ -158,7 +166,7 @@ def run_gradient(tensors: Sequence[torch.Tensor], cotangents: Sequence[torch.Ten
     like = entry.tensor(tensors)
     given = [_written_out(x) for x in (*tensors, *cotangents)]
     wanted = [results[gradient] for gradient in kernels.gradients]
-    kernels.backward(entry.sizes(tensors).axes, dtype_name(like), device_name(like), given, wanted)
+    kernels.backward(entry.sizes(tensors).axes, dtype_name(like), _device(like), given, wanted)
     return list(results.values())
 
 
@@ -239,19 +247,17 @@ def _is_differentiated_in_a_graph() -> bool:
     return torch.compiler.is_compiling() and _has_level_of_gradients()
 
 
+@constant
 def _has_level_of_gradients() -> bool:
     levels = torch._C._functorch.get_interpreter_stack() or ()
     return any(level.key() == torch._C._functorch.TransformType.Grad for level in levels)
 
 
-_has_level_of_gradients._dynamo_marked_constant = True  # type: ignore[attr-defined]  # as in ``function.py``
-
-
-def device_name(tensor: torch.Tensor) -> str:
+def _device(tensor: torch.Tensor) -> str:
     """The name that kernels are chosen by."""
     if not (tensor.is_cpu or tensor.is_cuda):
         raise ValueError(f"implementation='tvm' has no kernels for {tensor.device}; implementation='native' has")
-    return "cpu" if tensor.is_cpu else torch.cuda.get_device_name(tensor.device)
+    return "cpu" if tensor.is_cpu else torch.cuda.get__device(tensor.device)
 
 
 # ---------------------------------------------------------------------------------------------------- derivatives
@@ -267,12 +273,9 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 def _backward(ctx: Any, cotangents: Sequence[torch.Tensor]) -> tuple[Any, None]:
     entry, tensors = ENTRIES[ctx.entry], list(ctx.saved_tensors)
-    first = entry.tensor(tensors)
-    sizes, dtype = entry.sizes(tensors).axes, dtype_name(first)
-    batched = any(
-        map(torch._C._functorch.is_legacy_batchedtensor, cotangents)
-    )  # ``is_grads_batched``: asks for no rule
-    if batched or ctx.scalars or entry.kernels.why_no_gradient(sizes, dtype, device_name(first)):
+    # what ``is_grads_batched`` maps over asks for no rule
+    batched = any(map(torch._C._functorch.is_legacy_batchedtensor, cotangents))
+    if batched or ctx.scalars or entry.lacks_gradient(tensors):
         return _native_gradient(entry, tensors, cotangents, again=torch.is_grad_enabled()), None
     cotangents = [x.contiguous() for x in cotangents]
     every = (*tensors, *cotangents)

@@ -10,9 +10,7 @@ from typing import Any
 
 import torch
 
-from dtn_codegen.dtypes import dtype_name
-
-from .kernels import ENTRIES, device_name, fold, kernel, kernel_gradient, pulled_back, unfold
+from .kernels import ENTRIES, fold, kernel, kernel_gradient, pulled_back, unfold
 
 Tensors = tuple[torch.Tensor, ...]
 
@@ -34,9 +32,7 @@ class Transformed(torch.autograd.Function):
         entry, tensors = ENTRIES[ctx.name], ctx.saved_tensors
         wanted = zip(entry.kernels.inputs, ctx.needs_input_grad[1:], strict=True)
         scalars = any(needed and entry.shapes.is_scalar(param) for param, needed in wanted)
-        first = entry.tensor(tensors)
-        sizes = entry.sizes(tensors).axes
-        if scalars or entry.kernels.why_no_gradient(sizes, dtype_name(first), device_name(first)):
+        if scalars or entry.lacks_gradient(tensors):
             return None, *pulled_back(entry, tensors, cotangents)
         return None, *TransformedGradient.apply(ctx.name, *tensors, *cotangents)
 

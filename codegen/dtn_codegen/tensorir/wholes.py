@@ -39,17 +39,18 @@ def whole_backward(
     known = {*causal.gradients, *(output.name for output in definition.outputs)}
     summed = tuple(output for output in before.outputs if output.name in known)  # others are tested alone
     inputs = [param.name for param in before.tensors if summed and param.name not in ignored]
+    summed = summed if inputs else ()  # else they are of sizes alone
     chunk = _separated(causal, before, {name for name in wrt if name not in inputs})
     if unread := [name for name in wrt if name not in (*inputs, *chunk.gradients)]:
         raise CompileError(f"{definition.name}: the gradient by {unread[0]} has no kernel")
-    vjp = gradient_of(replace(before, outputs=summed), inputs) if inputs else None  # None: sizes alone
     given = [Param(chunk.cotangents.get(o.name, f"d_{o.name}"), o.axes) for o in definition.outputs]
     outputs = [Param(f"d_{p.name}", p.axes) for p in definition.params if p.name in wrt]
     states = chunked.stream.states if resumed else ()
     first = [before_first(state) for state in states]
     given += [Param(f"d_{after_last(state).name}", state.axes) for state in states]
     program = replace(before, name=f"{definition.name}_vjp", params=(*definition.params, *first, *given))
-    made = _Wholes(program, chunked.stream, chunk, outputs, split=split, resumed=resumed).whole(vjp, inputs, summed)
+    wholes = _Wholes(program, chunked.stream, chunk, summed, outputs, split=split, resumed=resumed)
+    made = wholes.whole(inputs, gradient_of(replace(before, outputs=summed), inputs) if summed else None)
     return replace(made, outputs=(*made.outputs, *(Param(f"d_{param.name}", param.axes) for param in first)))
 
 
@@ -70,30 +71,37 @@ class _Wholes(Staged):
     """Walks of sums over the whole, then those of the causal part, then those of the gradient of the sums."""
 
     def __init__(
-        self, before: Program, stream: Stream, chunk: Chunk, outputs: Sequence[Param], *, split: bool, resumed: bool
+        self,
+        before: Program,
+        stream: Stream,
+        chunk: Chunk,
+        summed: Sequence[Param],
+        outputs: Sequence[Param],
+        *,
+        split: bool,
+        resumed: bool,
     ) -> None:
         super().__init__(before, stream.axis, before.params, outputs, split=split)
         self.resumed = resumed
         self.stream = stream
         self.chunk = chunk
-        read = [param.name for param in (*stream.tokens, *stream.constants)]
+        self.summed = summed
+        others = {output.name for output in before.outputs} - {output.name for output in summed}
+        read = [param.name for param in (*stream.tokens, *stream.constants) if param.name not in others]
         self.causal = {name: chunk.gradients[name] for name in read if name in chunk.gradients}
         self.elsewhere = {f"d_{name}" for name, gradient in self.causal.items() if gradient == f"d_{name}"}
 
-    def whole(self, vjp: Program | None, inputs: Sequence[str], summed: Sequence[Param]) -> TileProgram:
-        """The program; ``vjp`` is the gradient of those that are ``summed`` by ``inputs``."""
+    def whole(self, inputs: Sequence[str], vjp: Program | None) -> TileProgram:
+        """The program; ``vjp`` is the gradient of what is summed by ``inputs``, if anything is."""
         for statement in self.program.statements:
             self.place(statement)
         last = max(self.stages[output.name] for output in self.program.outputs)
         parts = self.chunk.program
         self.axes = {p.name: p.axes for p in parts.params} | {s.name: s.axes for s in parts.statements} | self.axes
         self.axes |= weight_axes(self.stream.weights, self.axis)
-        wanted = {output.name for output in summed} if vjp is not None else set()
-        unwanted = {output.name for output in self.program.outputs} - wanted
-        self.causal = {name: gradient for name, gradient in self.causal.items() if name not in unwanted}
         self.stages.update(dict.fromkeys(self.causal.values(), last + 1))
         if vjp is not None:
-            self.place_gradient(vjp, inputs, summed)
+            self.place_gradient(vjp, inputs)
         along = [name for name in self.causal.values() if self.axis in self.axes[name]]
         totals = [name for name in self.causal.values() if self.axis not in self.axes[name]]
         tokens = {output.name for output in self.program.outputs if self.axis in output.axes}
@@ -119,10 +127,10 @@ class _Wholes(Staged):
             pairs=self.chunk.pairs,
         )
 
-    def place_gradient(self, vjp: Program, inputs: Sequence[str], summed: Sequence[Param]) -> None:
+    def place_gradient(self, vjp: Program, inputs: Sequence[str]) -> None:
         """The statements of the gradient of the sums, and what adds it to that of the causal part."""
-        cotangents = [param.name for param in vjp.params[-len(summed) :]]
-        names = {given: self.cotangent(output) for given, output in zip(cotangents, summed, strict=True)}
+        cotangents = [param.name for param in vjp.params[-len(self.summed) :]]
+        names = {given: self.cotangent(output) for given, output in zip(cotangents, self.summed, strict=True)}
         known = set(self.program.statements)
         new = [statement for statement in vjp.statements if statement not in known]
         names |= {statement.name: f"{statement.name}_before" for statement in new}

@@ -8,6 +8,7 @@ from fractions import Fraction
 from .ir.functions import FUNCTIONS, MATRIX_FUNCTIONS
 from .ir.nodes import (
     MINUS_ONE,
+    SIGNS,
     ZERO,
     Apply,
     Expr,
@@ -19,6 +20,7 @@ from .ir.nodes import (
     Program,
     Read,
     Relation,
+    Sign,
     Statement,
     Sum,
     factors_of,
@@ -141,18 +143,23 @@ class OperatorBuilder:
         name: str,
         indices: Sequence[str],
         value: Expression,
-        order: Sequence[tuple[str, str]] = (),
+        order: Sequence[tuple[str, str] | tuple[str, Sign, str]] = (),
         decay: Expression | float | None = None,
     ) -> Tensor:
-        """Append ``name[indices] = value where lower <= upper, …``; ``order`` lists (lower, upper) pairs.
+        """Append ``name[indices] = value where lower <= upper, …``.
+
+        ``order`` lists (lower, upper) pairs, or (lower, sign, upper) with the sign ``"<="``, ``"<"`` or ``"=="``.
 
         Raises
         ------
         ValueError
-            If an index of ``indices`` or ``order`` is not in ``value``.
+            If an index of ``indices`` or ``order`` is not in ``value``, or a sign is none.
         """
         ranges = {index.name: index for index in indices_of(value.expr)}
-        for lower, upper in order:
+        signed = [(pair[0], pair[1] if len(pair) == 3 else "<=", pair[-1]) for pair in order]
+        for lower, sign, upper in signed:
+            if sign not in SIGNS:
+                raise ValueError(f"{name}: the sign of an order is one of {', '.join(SIGNS)}, got {sign!r}")
             known = ranges.get(lower) or ranges.get(upper)
             if known is None:
                 raise ValueError(f"{name}: neither {lower} nor {upper} is an index of the value")
@@ -164,7 +171,10 @@ class OperatorBuilder:
         weight = None if decay is None else Expression.of(decay).expr
         if not isinstance(weight, Number | Read | None):
             raise ValueError(f"{name}: decay is a number or a scalar parameter, got {weight}")
-        relations = tuple(Relation(ranges[lower], ranges[upper], weight) for lower, upper in order)
+        relations = tuple(
+            Relation(ranges[lower], ranges[upper], None if sign == "==" else weight, sign)
+            for lower, sign, upper in signed
+        )
         left = tuple(ranges[index] for index in indices)
         self.statements.append(Statement(name, left, value.expr, relations))
         return Tensor(name, tuple(index.axis for index in left))

@@ -13,11 +13,11 @@ SQUARE = "indices and axes are put in brackets [ ]"
 COMMENT = "a comment begins with #"
 SIGNS = ("+", "-", "*", "/")
 
-_ORDER = "indices are ordered by <= and =="
+_ORDER = "indices are ordered by <=, < and =="
 _CHARACTERS = {
     "=>": "write ->",
     ">=": f"{_ORDER}; write t >= i as i <= t",
-    **dict.fromkeys("<>", f"{_ORDER}; i <= t has i == t too, whose terms a statement of their own can subtract"),
+    ">": f"{_ORDER}; write t > i as i < t",
     "!=": _ORDER,
     "^": POWER,
     "@": "a product of matrices is written with indices, q[i,a] * k[j,a]",

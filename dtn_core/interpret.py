@@ -251,7 +251,7 @@ class Interpreter:
         """1, or the power of the decay, where a relation holds, else 0; and its indices."""
         size = self.sizes[relation.upper.axis]
         gap = np.arange(size)[:, None] - np.arange(size)[None, :]  # upper - lower
-        holds = gap == 0 if relation.equal else gap >= 0
+        holds = {"<=": gap >= 0, "<": gap > 0, "==": gap == 0}[relation.sign]
         if relation.decay is None:
             weight: Array = holds.astype(object if self.exact else float)
         else:

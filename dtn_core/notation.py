@@ -7,7 +7,7 @@ starts with ``where`` continues the statement above it)::
     param     = NAME ["[" AXIS {"," AXIS} "]"]              a scalar when it has no brackets
     output    = NAME ["[" AXIS {"," AXIS} "]"]
     statement = NAME ["[" INDEX {"," INDEX} "]"] "=" sum ["where" chain {"," chain}]
-    chain     = INDEX relop INDEX {relop INDEX} ["decay" (NAME | NUMBER)]      relop = "<=" | "=="
+    chain     = INDEX relop INDEX {relop INDEX} ["decay" (NAME | NUMBER)]      relop = "<=" | "<" | "=="
     sum       = ["-"] term {("+" | "-") term}
     term      = factor {("*" | "/") factor}
     factor    = NUMBER | "-" factor | "(" sum ")" | FUNCTION "(" sum ")" | NAME ["[" INDEX {"," INDEX} "]"]
@@ -27,6 +27,7 @@ from .ir.functions import FUNCTIONS, MATRIX_FUNCTIONS
 from .ir.nodes import (
     MINUS_ONE,
     ONES,
+    SIGNS,
     ZERO,
     Apply,
     Expr,
@@ -39,6 +40,7 @@ from .ir.nodes import (
     Program,
     Read,
     Relation,
+    Sign,
     Statement,
     Sum,
     factors_of,
@@ -49,8 +51,7 @@ from .ir.nodes import (
     sum_of,
     terms_of,
 )
-from .ir.order import cycle
-from .ir.verify import cycle_message, verify
+from .ir.verify import contradiction, verify
 from .lexer import Cursor, Token
 
 MAX_DEPTH = 40
@@ -224,11 +225,12 @@ class _Parser(Cursor):
         relations: list[Relation] = []
         while True:
             words = [self.expect_name("an index")]
-            operators: list[bool] = []
-            while self.here.text in ("<=", "=="):
-                operators.append(self.take().text == "==")
+            signs: list[Sign] = []
+            while found := next((sign for sign in SIGNS if sign == self.here.text), None):
+                signs.append(found)
+                self.take()
                 words.append(self.expect_name("an index"))
-            if not operators:
+            if not signs:
                 hint = "; indices that are equal are written i == j" if self.here.text == "=" else ""
                 self.fail(f"expected '<=' after index {words[0].text}, got {self.shown(self.here)}{hint}", self.here)
             decay = self.decay() if self.accept("decay") else None
@@ -242,13 +244,13 @@ class _Parser(Cursor):
                 self.fail(f"unknown index {word.text}; {hint}", word)
             axis = self.ranges[known[0].text]
             chain = [self.index(word, axis) for word in words]
-            for lower, upper, equal in zip(chain, chain[1:], operators, strict=False):
+            for lower, upper, sign in zip(chain, chain[1:], signs, strict=False):
                 if lower == upper:
                     self.fail(f"index {lower.name} is ordered with itself", words[0])
-                relations.append(Relation(lower, upper, None if equal else decay, equal))
-            found = cycle(relations)
-            if found:
-                self.fail(cycle_message(tuple(index.name for index in found)), words[0])
+                relations.append(Relation(lower, upper, None if sign == "==" else decay, sign))
+            wrong = contradiction(relations)
+            if wrong:
+                self.fail(wrong, words[0])
             if self.accept(","):
                 continue
             return relations

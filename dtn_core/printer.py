@@ -79,8 +79,7 @@ def _brackets(indices: tuple[Index, ...]) -> str:
 
 
 def _relation(relation: Relation) -> str:
-    text = f"{relation.lower.name} {'==' if relation.equal else '<='} {relation.upper.name}"
-    return text + (f" decay {_factor(relation.decay)}" if relation.decay is not None else "")
+    return str(relation) + (f" decay {_factor(relation.decay)}" if relation.decay is not None else "")
 
 
 def _term(term: Expr) -> tuple[str, bool]:

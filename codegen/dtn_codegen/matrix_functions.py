@@ -49,7 +49,7 @@ def eye(writer: Expressions, size: str) -> ast.expr:
     """The identity matrix of one size."""
     shape = ast.Tuple([ast.Name(size, ast.Load())] * 2, ast.Load())
     ones = fill(writer.target.ones, _shape=shape, _like=writer.like)
-    return fill(writer.target.triu, _x=fill(writer.target.tril, _x=ones))
+    return fill(writer.target.triu[0], _x=fill(writer.target.tril[0], _x=ones))
 
 
 def concat(writer: Expressions, blocks: Sequence[ast.expr], axis: int) -> ast.expr:

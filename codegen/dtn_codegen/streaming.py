@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from dtn_core.ir.nodes import Param, Program
 from dtn_core.passes.pipeline import Lowered
@@ -120,10 +120,19 @@ class ChunkedModule(Module):
     def part(self, program: Program) -> list[ast.stmt]:
         expressions = self.whole_parts[program.name]
         steps = self.steps(program, expressions)
-        self.expressions.lifted.update(expressions.lifted)
+        arguments = [param.name for param in self.program.params]
+        computed = [name for name in expressions.lifted if name not in arguments]  # by an earlier part
+        self.expressions.lifted.update((name, None) for name in expressions.lifted if name in arguments)
         self.expressions.loose.update(expressions.loose)
         self.expressions.sizes.update(expressions.sizes)
-        return steps
+        return [*self.as_arrays(computed, expressions), *steps]
+
+    def as_arrays(self, names: Iterable[str], expressions: Expressions) -> list[ast.stmt]:
+        """Scalars as arrays."""
+        return [
+            assign(self.name(name), fill(self.target.scalar, _x=self.name(name), _like=expressions.like))
+            for name in names
+        ]
 
     def early(self) -> list[ast.stmt]:
         """What is computed before one token, which reads none."""
@@ -132,10 +141,7 @@ class ChunkedModule(Module):
             return []
         expressions = self.whole_parts[before.name]
         steps = self.steps(before, expressions)
-        scalars = [
-            assign(self.name(name), fill(self.target.scalar, _x=self.name(name), _like=expressions.like))
-            for name in expressions.lifted
-        ]
+        scalars = self.as_arrays(expressions.lifted, expressions)
         sizes = [assign(self.name(axis), self.size_of(axis, before)) for axis in expressions.sizes]
         dtype = [] if self.widen or "wide" not in names_in([*scalars, *steps]) else [self.given_dtype()]
         return [*dtype, *scalars, *sizes, *steps]

@@ -93,10 +93,12 @@ class Target:
         Whether a long inner product is quicker elementwise and summed, with a temporary, than as an einsum.
     elementwise_in_turns : bool
         Whether that of the tokens that are computed at once is, whose temporary is little beside the sequence.
-    tril_over, triu_over : str
-        Triangles of a ``_x`` that nothing reads again, in its own memory; empty where there is no such thing.
-    tril, triu, ones, zeros_like, flip, gaps : str
-        Triangles of ``_x``; ones of ``_shape``; ``_x`` turned round along ``_i``; ``_gaps``: a vector 0 … ``_n`` − 1.
+    tril, triu : tuple[str, str]
+        Triangles of ``_x``, with the diagonal and without.
+    tril_over, triu_over : tuple[str, str]
+        Those of a ``_x`` that nothing reads again, in its own memory; empty where there is no such thing.
+    ones, zeros_like, flip, gaps : str
+        Ones of ``_shape``; ``_x`` turned round along ``_i``; ``_gaps``: a vector 0 … ``_n`` − 1.
     size : str
         Size of axis ``_i`` of ``_x``, for shapes.
     extent, per_extent : str
@@ -140,8 +142,8 @@ class Target:
     einsum: str
     total: str
     concat: str
-    tril: str
-    triu: str
+    tril: tuple[str, str]
+    triu: tuple[str, str]
     ones: str
     zeros_like: str
     flip: str
@@ -157,8 +159,8 @@ class Target:
     placed: str = ""
     new_axis: str = ""
     flatten: str = ""
-    tril_over: str = ""
-    triu_over: str = ""
+    tril_over: tuple[str, str] = ("", "")
+    triu_over: tuple[str, str] = ("", "")
     shape: str = "_x.shape"
     scalar_shape: str = "getattr(_x, 'shape', ())"
     power: str = "_x"

@@ -121,6 +121,12 @@ def _expm(x):
     return tf.while_loop(more, square, start, maximum_iterations=SQUARINGS)[1]
 '''.replace("SQUARINGS", "64")
 
+_OFF_DIAGONAL = '''
+def _off_diagonal(x):
+    """Square matrices `x` with zeros on the diagonal."""
+    return tf.linalg.set_diag(x, tf.zeros_like(tf.linalg.diag_part(x)))
+'''
+
 _COSTS = Costs(among=2_000_000, at_once=2**18)
 
 _AT_ONCE = '''
@@ -340,8 +346,8 @@ TARGET = Target(
     einsum="_einsum(_spec)",
     total="tf.reduce_sum(_x, axis=_axes)",
     concat="tf.concat(_blocks, axis=_axis)",
-    tril="tf.linalg.band_part(_x, -1, 0)",
-    triu="tf.linalg.band_part(_x, 0, -1)",
+    tril=("tf.linalg.band_part(_x, -1, 0)", "_off_diagonal(tf.linalg.band_part(_x, -1, 0))"),
+    triu=("tf.linalg.band_part(_x, 0, -1)", "_off_diagonal(tf.linalg.band_part(_x, 0, -1))"),
     ones="tf.ones(_shape, wide)",
     zeros_like="tf.zeros_like(_x)",
     flip="tf.reverse(_x, [_i])",
@@ -371,6 +377,7 @@ TARGET = Target(
         "_einsum": _EINSUM,
         "_decayed": _DECAYED,
         "_scan": _SCAN,
+        "_off_diagonal": _OFF_DIAGONAL,
         "_at_once": _AT_ONCE,
         "_spans": _SPANS,
         "_cut": _CUT,

@@ -22,15 +22,15 @@ def _own():
 '''
 
 _LOWER = '''
-def _lower(x):
-    """`x` with zeros above the diagonal, written over `x` where that may be."""
-    return x.tril_() if _own() else x.tril()
+def _lower(x, diagonal=0):
+    """`x` with zeros above a diagonal, written over `x` where that may be."""
+    return x.tril_(diagonal) if _own() else x.tril(diagonal)
 '''
 
 _UPPER = '''
-def _upper(x):
-    """`x` with zeros below the diagonal, written over `x` where that may be."""
-    return x.triu_() if _own() else x.triu()
+def _upper(x, diagonal=0):
+    """`x` with zeros below a diagonal, written over `x` where that may be."""
+    return x.triu_(diagonal) if _own() else x.triu(diagonal)
 '''
 
 _TIMES = '''
@@ -370,10 +370,10 @@ TARGET = Target(
     einsum="torch.einsum(_spec)",
     total="_x.sum(_axes)",
     concat="torch.cat(_blocks, dim=_axis)",
-    tril="torch.tril(_x)",
-    triu="torch.triu(_x)",
-    tril_over="_lower(_x)",
-    triu_over="_upper(_x)",
+    tril=("torch.tril(_x)", "torch.tril(_x, -1)"),
+    triu=("torch.triu(_x)", "torch.triu(_x, 1)"),
+    tril_over=("_lower(_x)", "_lower(_x, -1)"),
+    triu_over=("_upper(_x)", "_upper(_x, 1)"),
     ones="torch.ones(_shape, dtype=wide, device=_like.device)",
     zeros_like="torch.zeros_like(_x)",
     flip="_x.flip(_i)",

@@ -22,14 +22,12 @@ def masked(writer: Expressions, value: ast.expr, own: tuple[Index, ...], order: 
             pair = tuple(index for index in own if index in (relation.lower, relation.upper))
             value = ast.BinOp(value, ast.Mult(), writer.aligned(masks(writer, (relation,), pair), pair, own))
             continue
-        plain = relation.decay is None and not relation.equal
+        target, strict = writer.target, relation.strict
         if own[-2:] == (relation.upper, relation.lower) and not relation.equal:
-            value = fill(writer.over(value, writer.target.tril_over, writer.target.tril), _x=value)
+            value = fill(writer.over(value, target.tril_over[strict], target.tril[strict]), _x=value)
         elif own[-2:] == (relation.lower, relation.upper) and not relation.equal:
-            value = fill(writer.over(value, writer.target.triu_over, writer.target.triu), _x=value)
+            value = fill(writer.over(value, target.triu_over[strict], target.triu[strict]), _x=value)
         else:
-            plain = False
-        if not plain:
             pair = tuple(index for index in own if index in (relation.lower, relation.upper))
             mask = writer.aligned(masks(writer, (relation,), pair), pair, own)
             value = ast.BinOp(value, ast.Mult(), mask)
@@ -44,9 +42,10 @@ def masks(writer: Expressions, order: tuple[Relation, ...], out: tuple[Index, ..
     size = writer.extent(relation.upper.axis)
     ones = fill(writer.target.ones, _shape=ast.Tuple([size, size], ast.Load()), _like=writer.like)
     lower = out == (relation.upper, relation.lower)
-    triangle = fill(writer.target.tril if lower else writer.target.triu, _x=ones)
+    template, other = (writer.target.tril, writer.target.triu)[:: 1 if lower else -1]
+    triangle = fill(writer.use(template[relation.strict]), _x=ones)
     if relation.equal:
-        return fill(writer.target.tril, _x=triangle) if not lower else fill(writer.target.triu, _x=triangle)
+        return fill(other[0], _x=triangle)
     if relation.decay is None:
         return triangle
     writer.used["_decayed"] = None

@@ -33,6 +33,8 @@ WRITTEN = (
     "forgetting(k[n,d], v[n,e], g) -> o[n,e]: o[t,c] = k[t,a] * k[j,a] * v[j,c] where j <= t decay g",
     "moments(x[n,d]) -> y[n,d], s[d]: s[a] = x[i,a] * conj(x[i,a]); y[i,a] = x[i,a] * s[a]",
     "repeated(x[n,d]) -> y[n,d]: y[t,c] = x[t,a] * x[i,a] * x[i,b] * x[j,b] * x[j,c] where j <= i <= t",
+    """past(q[n,d], k[n,d], v[n,e], g) -> o[n,e]:
+    o[t,c] = q[t,a] * conj(k[i,a]) * k[i,b] * conj(q[j,b]) * v[j,c] where j <= i < t decay g""",
     """mixer(x[n,d], w[d,e], u[e,d]) -> y[n,d]:
     h[i,c] = x[i,a] * w[a,c]; g[i,c] = gelu(h[i,c]); y[i,b] = x[i,b] + g[i,c] * u[c,b]""",
 )

@@ -126,7 +126,7 @@ def canonical_key(
         found += [i for r in order for i in (r.lower, r.upper) if i not in found]
         found += [i for i in indices if i not in found]
         places = {index: place for place, index in enumerate(found)}
-        relations = sorted(f"{places[r.lower]}{'==' if r.equal else '<='}{places[r.upper]}{r.decay}" for r in order)
+        relations = sorted(f"{places[r.lower]}{r.sign}{places[r.upper]}{r.decay}" for r in order)
         left = sorted(places[index] for index in indices)
         axes = [index.axis for index in found]
         text = f"{left}{axes}{relations}{_shown(shown, places)}"

@@ -11,7 +11,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import wraps
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, Literal, TypeVar, dataclass_transform, get_args
+
+Sign = Literal["<=", "<", "=="]
+"""How two indices of one axis are ordered."""
+SIGNS: tuple[Sign, ...] = get_args(Sign)
 
 _Class = TypeVar("_Class", bound=type)
 _Node = TypeVar("_Node")
@@ -118,12 +122,25 @@ Expr = Number | Extent | Read | Apply | Product | Sum | MatrixFunction
 
 @node
 class Relation:
-    """``lower <= upper`` (or ``==``), weighted ``decay ** (upper - lower)`` when there is a decay."""
+    """``lower <= upper`` (or ``<`` or ``==``), weighted ``decay ** (upper - lower)`` when there is a decay."""
 
     lower: Index
     upper: Index
     decay: Number | Read | None = None
-    equal: bool = False
+    sign: Sign = "<="
+
+    @property
+    def equal(self) -> bool:
+        """Whether it says that both are one index."""
+        return self.sign == "=="
+
+    @property
+    def strict(self) -> bool:
+        """Whether it excludes that both are one index."""
+        return self.sign == "<"
+
+    def __str__(self) -> str:
+        return f"{self.lower.name} {self.sign} {self.upper.name}"
 
 
 @node

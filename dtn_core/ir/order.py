@@ -9,40 +9,66 @@ from ..errors import VerificationError
 from .nodes import Index, Relation
 
 
-def cycle(relations: Iterable[Relation]) -> tuple[Index, ...] | None:
-    """Indices of a cycle of ``<=`` relations, or None; an equality is written ``==``, never as a cycle."""
-    above: dict[Index, list[Index]] = {}
+def cycle(relations: Iterable[Relation]) -> tuple[Relation, ...] | None:
+    """Relations ``<=`` and ``<`` that lead back to where they begin, or None; an equality is no cycle."""
+    above: dict[Index, list[Relation]] = {}
     for relation in relations:
         if not relation.equal:
-            above.setdefault(relation.lower, []).append(relation.upper)
+            above.setdefault(relation.lower, []).append(relation)
     done: set[Index] = set()
     for start in above:
-        path: dict[Index, None] = {}  # the indices being visited, in order
-        stack = [(start, False)]
+        path: dict[Index, Relation | None] = {}  # the indices being visited, in order, and what led to each
+        stack: list[tuple[Index, Relation | None, bool]] = [(start, None, False)]
         while stack:
-            current, leaving = stack.pop()
+            current, by, leaving = stack.pop()
             if leaving:
                 path.pop(current)
                 done.add(current)
             elif current in path:
-                found = tuple(path)
-                return found[found.index(current) :]
+                indices = tuple(path)
+                ways = [path[index] for index in indices[indices.index(current) + 1 :]]
+                return tuple(way for way in (*ways, by) if way is not None)
             elif current not in done:
-                path[current] = None
-                stack.append((current, True))
-                stack.extend((following, False) for following in above.get(current, ()))
+                path[current] = by
+                stack.append((current, by, True))
+                stack.extend((way.upper, way, False) for way in above.get(current, ()))
     return None
+
+
+def nothing_holds(order: Iterable[Relation]) -> bool:
+    """Whether no indices fulfil the relations: one that is strict lies on a cycle."""
+    relations = tuple(order)
+    return any(r.strict and (r.lower == r.upper or on_cycle(r, relations)) for r in relations)
+
+
+def on_cycle(relation: Relation, order: Iterable[Relation]) -> bool:
+    """Whether ``order``, equalities both ways, leads from the upper index of one of its relations back to the lower."""
+    above: dict[Index, set[Index]] = {}
+    for other in order:
+        above.setdefault(other.lower, set()).add(other.upper)
+        if other.equal:
+            above.setdefault(other.upper, set()).add(other.lower)
+    seen, stack = {relation.upper}, [relation.upper]
+    while stack:
+        for following in above.get(stack.pop(), ()):
+            if following == relation.lower:
+                return True
+            if following not in seen:
+                seen.add(following)
+                stack.append(following)
+    return False
 
 
 def restrict(relations: tuple[Relation, ...], indices: Iterable[Index]) -> tuple[Relation, ...]:
     """The order that ``relations`` imply between ``indices`` alone.
 
-    An index a term does not carry is eliminated: ``i <= j <= t`` without j is ``i <= t``.
+    An index a term does not carry is eliminated: ``i <= j <= t`` without j is ``i <= t``, ``i < j <= t`` is ``i < t``.
 
     Raises
     ------
     VerificationError
-        If an eliminated index joins two different decays, so that no single weight is implied.
+        If an eliminated index joins two different decays, so that no single weight is implied, or lies strictly
+        between two others, which says that they are two apart.
     """
     kept = set(indices)
     rest = list(relations)
@@ -67,7 +93,13 @@ def restrict(relations: tuple[Relation, ...], indices: Iterable[Index]) -> tuple
                         f"a term without index {missing.name} is ordered through it with two different decays; "
                         f"order {first.lower.name} and {second.upper.name} directly"
                     )
-                implied.append(Relation(first.lower, second.upper, first.decay))
+                if first.strict and second.strict:
+                    raise VerificationError(
+                        f"a term without index {missing.name} is ordered through it by {first} and {second}, "
+                        f"so {first.lower.name} and {second.upper.name} are two apart; order those two directly"
+                    )
+                sign = second.sign if second.strict else first.sign
+                implied.append(Relation(first.lower, second.upper, first.decay, sign))
         rest = _once([r for r in rest if missing not in (r.lower, r.upper)] + implied)
     return tuple(_once(rest))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from .nodes import (
     ONES,
+    ZERO,
     Apply,
     Expr,
     Extent,
@@ -19,7 +20,7 @@ from .nodes import (
     factors_of,
     product,
 )
-from .order import restrict
+from .order import nothing_holds, on_cycle, restrict
 
 
 @dataclass(frozen=True)
@@ -73,12 +74,14 @@ class Term:
         return Term(self.coefficient, factors, order)
 
     def simplified(self, out: Iterable[Index]) -> Term:
-        """Merge equal indices, drop order that says nothing.
+        """Merge equal indices, drop order that says nothing; 0 where no indices fulfil the order.
 
         Indices on a cycle of ``<=`` are equal (``T[x,x]`` of a causal T makes such cycles); those on the left stay
         apart and are ordered by ``==``.
         """
         kept = tuple(out)
+        if nothing_holds(self.order):
+            return Term((ZERO,), (Factor(Read(ONES, kept), resolved=True),) if kept else ())
         term = replace(self, order=tuple(r for r in self.order if r.lower != r.upper))
         while True:
             pair = _equal_pair(term.order, kept)
@@ -88,7 +91,7 @@ class Term:
             term = term.rename({drop: keep})
             term = replace(term, order=tuple(r for r in term.order if r.lower != r.upper))
         carried = {*term.indices(), *kept}
-        order = tuple(replace(r, decay=None, equal=True) if _are_equal(r, term.order) else r for r in term.order)
+        order = tuple(replace(r, decay=None, sign="==") if on_cycle(r, term.order) else r for r in term.order)
         return replace(term, order=restrict(order, carried))
 
     def without_ones(self, out: Iterable[Index]) -> Term:
@@ -118,29 +121,11 @@ class Term:
 def _equal_pair(order: tuple[Relation, ...], out: tuple[Index, ...]) -> tuple[Index, Index] | None:
     """Two indices that must be equal, the second one not an output; or None."""
     for relation in order:
-        if _are_equal(relation, order):
+        if on_cycle(relation, order):
             for keep, drop in ((relation.upper, relation.lower), (relation.lower, relation.upper)):
                 if drop not in out:
                     return keep, drop
     return None
-
-
-def _are_equal(relation: Relation, order: tuple[Relation, ...]) -> bool:
-    """Whether ``order`` puts both indices of one of its relations on a cycle."""
-    above: dict[Index, set[Index]] = {}
-    for other in order:
-        above.setdefault(other.lower, set()).add(other.upper)
-        if other.equal:
-            above.setdefault(other.upper, set()).add(other.lower)
-    seen, stack = {relation.upper}, [relation.upper]
-    while stack:
-        for following in above.get(stack.pop(), ()):
-            if following == relation.lower:
-                return True
-            if following not in seen:
-                seen.add(following)
-                stack.append(following)
-    return False
 
 
 def multiply(left: Term, right: Term) -> Term:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from ..errors import VerificationError
 from .functions import FUNCTIONS, MATRIX_FUNCTIONS
@@ -15,12 +15,13 @@ from .nodes import (
     Extent,
     MatrixFunction,
     Program,
+    Relation,
     Statement,
     all_indices,
     children,
     statement_reads,
 )
-from .order import cycle
+from .order import cycle, nothing_holds
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 RESERVED = {"where", ONES, *FUNCTIONS, *MATRIX_FUNCTIONS}
@@ -104,9 +105,9 @@ def _verify_statement(statement: Statement, known: dict[str, tuple[str, ...]], a
                 f"{relation.lower.name} over {relation.lower.axis} and {relation.upper.name} over "
                 f"{relation.upper.axis} are ordered; order needs one axis"
             )
-    found = cycle(statement.order)
-    if found:
-        raise VerificationError(cycle_message(tuple(index.name for index in found)))
+    wrong = contradiction(statement.order)
+    if wrong:
+        raise VerificationError(wrong)
     _verify_expression(statement.value, axes, top=True)
     if isinstance(statement.value, MatrixFunction):
         if statement.order:
@@ -116,10 +117,16 @@ def _verify_statement(statement: Statement, known: dict[str, tuple[str, ...]], a
                 raise VerificationError(f"index {index.name} of {statement.value.function} is not on the left")
 
 
-def cycle_message(names: tuple[str, ...]) -> str:
-    """What to say of an order cycle, here and in the parser."""
-    chain = " <= ".join((*names, names[0]))
-    return f"the order has a cycle, {chain}; indices that are equal are written {names[0]} == {names[-1]}"
+def contradiction(order: Sequence[Relation]) -> str:
+    """What is wrong with relations that lead round in a circle or that no indices fulfil; else nothing."""
+    found = cycle(order)
+    if found is None:
+        return f"no indices fulfil {', '.join(map(str, order))}" if nothing_holds(order) else ""
+    first, last = found[0].lower.name, found[-1].lower.name
+    chain = first + "".join(f" {relation.sign} {relation.upper.name}" for relation in found)
+    if nothing_holds(found):
+        return f"the order has a cycle, {chain}, which no indices fulfil"
+    return f"the order has a cycle, {chain}; indices that are equal are written {first} == {last}"
 
 
 def _verify_expression(expr: Expr, axes: set[str], *, top: bool = False) -> None:

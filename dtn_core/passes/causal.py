@@ -242,17 +242,18 @@ def _reduced(order: tuple[Relation, ...]) -> list[Relation]:
     """The relations without those that chains of others imply."""
 
     def implied(edge: Relation) -> bool:
-        paths: list[tuple[Index, bool]] = [(edge.lower, True)]
-        seen = set()
+        paths = [(edge.lower, not edge.strict)]  # and whether that says as much as the edge
+        seen = set(paths)
         while paths:
-            current, same = paths.pop()
+            current, enough = paths.pop()
             for other in order:
-                if other is edge or other.equal or other.lower != current or (other.upper, same) in seen:
+                found = (other.upper, enough or other.strict)
+                if other is edge or other.equal or other.lower != current or found in seen:
                     continue
-                if other.upper == edge.upper:
+                if found == (edge.upper, True):
                     return edge.decay is None
-                seen.add((other.upper, same))
-                paths.append((other.upper, same))
+                seen.add(found)
+                paths.append(found)
         return False
 
     kept = list(order)

@@ -26,7 +26,6 @@ from ..errors import CompileError
 from ..ir.build import fresh_index
 from ..ir.functions import FUNCTIONS
 from ..ir.nodes import (
-    MINUS_ONE,
     ONES,
     ZERO,
     Apply,
@@ -163,7 +162,7 @@ class _Reverse:
         for index in read.indices:
             if index in left:  # a diagonal: the cotangent lives on the diagonal only
                 twin = fresh_index(f"{index.name}_{len(left)}", index.axis, taken)
-                extra.append(Relation(index, twin, equal=True))
+                extra.append(Relation(index, twin, sign="=="))
                 left.append(twin)
             else:
                 left.append(index)
@@ -299,26 +298,19 @@ class _Reverse:
                     self.cotangents.setdefault(cell.tensor, []).append((cell.indices, made))
 
     def decay(self, statement: Statement, term: Expr, bar: Read, place: int) -> None:
-        """``d g^k = k g^k / g``, with k + 1 the number of tokens s between: ``i <= s <= t``."""
+        """``d g^k = k g^k / g``, with k the number of tokens s between: ``i < s <= t``."""
         order = restrict(statement.order, {*indices_of(term), *statement.indices})
         relation = order[place]
         assert isinstance(relation.decay, Read)
         between = fresh_index(f"{relation.upper.name}_between", relation.upper.axis, set(self.indices))
         split = (
-            Relation(relation.lower, between, relation.decay),
+            Relation(relation.lower, between, relation.decay, "<"),
             Relation(between, relation.upper, relation.decay),
         )
         whole = product(bar, *(self.conjugate(factor) for factor in factors_of(term)))
-        more = self.define(
-            "d_decay_more",
-            (),
-            product(whole, _one((between,))),
-            (*order[:place], *split, *order[place + 1 :]),
-        )
-        less = self.define("d_decay_less", (), whole, order)
-        inverse = reciprocal(relation.decay)
-        value = sum_of(product(more, inverse), product(MINUS_ONE, less, inverse))
-        made = self.define(f"d_{relation.decay.tensor}_part", (), value)
+        counted = product(whole, _one((between,)))
+        powers = self.define("d_powers", (), counted, (*order[:place], *split, *order[place + 1 :]))
+        made = self.define(f"d_{relation.decay.tensor}_part", (), product(powers, reciprocal(relation.decay)))
         self.cotangents.setdefault(relation.decay.tensor, []).append(((), made))
 
 

@@ -104,7 +104,7 @@ def _rewrite(builder: Builder, statement: Statement, term: Term, bond: Index) ->
     spread = product(_value(left), phi, _value(right, {bond: other}))
     correction = builder.define(f"{name}_low", (row, column), spread)
     identity = builder.define(
-        f"{name}_eye", (row, column), Read(ONES, (row, column)), (Relation(row, column, equal=True),)
+        f"{name}_eye", (row, column), Read(ONES, (row, column)), (Relation(row, column, sign="=="),)
     )
     builder.statements.append(Statement(name, statement.indices, sum_of(identity, correction)))
 

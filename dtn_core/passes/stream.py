@@ -12,6 +12,8 @@ the recurrent step, the state takes the token in first and is then read, without
 
     State' = γ · State + key · value,  X = query · State'
 
+A strict order, ``i < p``, leaves the diagonal out of the first sum, and reads γ · State in the last.
+
 Full sums over the sequence (``mask="tril"``) and what has no tokens are computed before.
 """
 
@@ -35,6 +37,7 @@ from ..ir.nodes import (
     Product,
     Program,
     Read,
+    Relation,
     Statement,
     Sum,
     all_indices,
@@ -336,8 +339,7 @@ class _Splitter:
         weights = self.weights_of(relation.decay)
         name = statement.name
         read = self.state_of(name, leaf, features, at_leaf, relation.decay, weights)
-        after = next(Read(s.after, read.indices) for s in self.states if s.name == read.tensor)
-        taken_in = product(*term.coefficient, *(f.expression() for f in rest), after)
+        taken_in = product(*term.coefficient, *(f.expression() for f in rest), *self.at_token(read, relation))
         self.recurrent.append(self.at_one_token(Statement(name, statement.indices, taken_in)))
         self.made.append(replace(statement, name=self.fresh(f"{name}_within")))
         earlier = [*term.coefficient, *(f.expression() for f in rest), read]
@@ -352,6 +354,12 @@ class _Splitter:
         else:
             outer = read
         self.made.append(Statement(name, statement.indices, sum_of(inner, outer)))
+
+    def at_token(self, state: Read, relation: Relation) -> tuple[Expr, ...]:
+        """What one token reads of a state: with itself, or where the order is strict, as it was before."""
+        if relation.strict:
+            return (state,) if relation.decay is None else (relation.decay, state)
+        return (next(Read(s.after, state.indices) for s in self.states if s.name == state.tensor),)
 
     def state_of(
         self,

@@ -281,6 +281,49 @@ FOUND = {
             o[t,a] = x[t,b] * x[t_between,b] * x[t_between,a]   where t_between <= t decay g""",
         {"n": 9, "d": 2},
     ),
+    "a scalar that is computed before the chunks and read after them": case(
+        """
+        f(x[n,d]) -> t1, t0[n,d,d]:
+            t0[t,a,b] = x[t,a] * x[i,a] * x[j,a] * x[t,a] + x[t,a] * x[i,b] * conj(d)   where i <= t, j <= t
+            t1 = conj(d) * conj(t0[i,a,a])""",
+        {"n": 5, "d": 2},
+        complex=True,
+    ),
+    "a strict order that decays": case(
+        """
+        f(x[n,d], z[n,e], g) -> o[n,e]:
+            o[t,c] = x[t,a] * x[i,a] * z[i,c]   where i < t decay g""",
+        {"n": 9, "d": 2, "e": 3},
+    ),
+    "strict orders in a chain and in a pair": case(
+        """
+        f(x[n,d], z[n,e], g) -> o[n,e], p[n,e], s[n]:
+            o[t,c] = x[t,a] * x[i,a] * x[i,b] * x[j,b] * z[j,c]   where j < i <= t decay g
+            p[t,c] = x[t,a] * x[i,a] * x[j,a] * z[j,c]   where j < i < t, j <= t
+            s[t] = x[i,a] * z[j,c]   where i < t, j <= t""",
+        {"n": 9, "d": 2, "e": 3},
+    ),
+    "a strict order that runs backwards": case(
+        """
+        f(x[n,d], z[n,e], g) -> o[n,e]:
+            o[t,c] = x[t,a] * x[i,a] * z[i,c]   where t < i decay g""",
+        {"n": 9, "d": 2, "e": 3},
+    ),
+    "the diagonal and the trace of a strict triangle": case(
+        """
+        f(x[n,d], z[n,e]) -> o[n,e], r, s[n]:
+            T[i,j] = x[i,a] * x[j,a]   where j < i
+            r = T[i,i]
+            s[i] = T[i,i] + x[i,a]
+            o[t,c] = T[t,i] * z[i,c] + r * s[t] * z[t,c]""",
+        {"n": 9, "d": 2, "e": 3},
+    ),
+    "an index strictly between two that a term has": case(
+        """
+        f(x[n,d]) -> o[n,d]:
+            o[t,a] = x[i,b] * x[j,b] * x[t,a] + x[t,a] * x[i,b]   where i < j <= t""",
+        {"n": 9, "d": 2},
+    ),
     "an index of the name of a bond": case(
         """
         f(x[n,d], m[d,d]) -> o[n,d]:

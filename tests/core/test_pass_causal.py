@@ -17,6 +17,7 @@ TREES = {
     "two branches": "f(q[n,d], k[n,d], v[n,e]) -> o[n,e]: o[t,c] = q[t,a]*k[i,a]*k[j,a]*v[i,c]*v[j,c] where i <= t, j <= t",
     "branches with decays of their own": "f(q[n,d], k[n,d], v[n,e]) -> o[n,e]: o[t,c] = q[t,a]*k[i,a]*k[j,a]*v[i,c] where i <= t decay 0.5, j <= t decay 0.25",
     "a relation that the chain implies": "f(q[n,d], k[n,d], v[n,e]) -> o[n,e]: o[t,c] = q[t,a]*k[i,a]*q[i,b]*k[j,b]*v[j,c] where j <= i <= t, j <= t",
+    "strict relations": "f(q[n,d], k[n,d], v[n,e]) -> o[n,e]: o[t,c] = q[t,a]*k[i,a]*q[i,b]*k[j,b]*v[j,c] where j < i <= t decay 0.5, j < t",
     "a token that nothing carries but the order": "f(x[n,d]) -> o[n,d]: o[t,a] = x[t,a]*one[i:n] where i <= t decay 0.5",
     "a tensor squared at the token, and a weight": "f(x[n,d], m[d]) -> o[n]: o[t] = x[t,a]*x[t,a]*x[i,a]*m[a] where i <= t",
     "a weight squared": "f(x[n,d], m[d]) -> o[n]: o[t] = x[t,a]*x[i,a]*m[a]*m[a] where i <= t",
@@ -35,6 +36,15 @@ def test_a_tree_keeps_its_value(rng, text):
 def test_a_decay_around_a_chain_is_not_taken_for_implied(rng):
     where = "j <= i <= t, j <= t decay 0.5"
     program = parse(f"f(q[n,d], k[n,d], v[n,e]) -> o[n,e]: o[t,c] = q[t,a]*k[i,a]*q[i,b]*k[j,b]*v[j,c] where {where}")
+    made, reasons = causal(flatten(program, complex_input=False))
+    assert "is not a tree" in reasons["o"]
+    assert_same_value(program, made, rng, SIZES)
+
+
+def test_a_strict_relation_is_not_implied_by_a_chain_that_is_not(rng):
+    program = parse(
+        "f(q[n,d], k[n,d], v[n,e]) -> o[n,e]: o[t,c] = q[t,a]*k[i,a]*k[j,a]*v[j,c] where j <= i <= t, j < t"
+    )
     made, reasons = causal(flatten(program, complex_input=False))
     assert "is not a tree" in reasons["o"]
     assert_same_value(program, made, rng, SIZES)

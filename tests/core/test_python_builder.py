@@ -48,6 +48,16 @@ def test_an_order_with_decay():
     )
 
 
+def test_signs_of_an_order():
+    b = OperatorBuilder("f")
+    x, y = b.tensor("x", "n"), b.tensor("y", "n")
+    b.assign(
+        "o", ("t",), x("i") * x("j") * y("l"), order=[("i", "<", "t"), ("j", "<=", "t"), ("l", "==", "t")], decay=0.9
+    )
+    text = "f(x[n], y[n]) -> o[n]: o[t] = x[i]*x[j]*y[l] where i < t decay 0.9, j <= t decay 0.9, l == t"
+    assert b.program("o") == parse(text)
+
+
 def test_an_index_that_only_the_order_has():
     b = OperatorBuilder("prefix")
     x = b.tensor("x", "n")
@@ -110,6 +120,12 @@ class TestRefusals:
         x = b.tensor("x", "n")
         with pytest.raises(ValueError, match="output index j appears nowhere on the right"):
             b.assign("y", ("j",), x("i"))
+
+    def test_an_order_by_what_is_no_sign(self):
+        b = OperatorBuilder("f")
+        x = b.tensor("x", "n")
+        with pytest.raises(ValueError, match="the sign of an order is one of <=, <, ==, got '>'"):
+            b.assign("y", ("t",), x("i"), order=[("i", ">", "t")])
 
     def test_an_order_of_unknown_indices(self):
         b = OperatorBuilder("f")

@@ -124,12 +124,23 @@ def test_an_order_has_no_cycle():
     broken("the order has a cycle", Statement("y", (I,), Read("x", (J,)), order))
 
 
+def test_an_order_that_nothing_fulfils():
+    broken(
+        "a cycle, i < j <= i, which no indices fulfil",
+        Statement("y", (I,), X, (Relation(I, J, sign="<"), Relation(J, I))),
+    )
+    broken(
+        "no indices fulfil i == j, i < j",
+        Statement("y", (I,), X, (Relation(I, J, sign="=="), Relation(I, J, sign="<"))),
+    )
+
+
 def test_an_index_is_not_ordered_with_itself():
     broken("the order has a cycle", Statement("y", (I,), X, (Relation(I, I),)))
 
 
 def test_equality_both_ways_is_no_cycle():
-    right = program(Statement("y", (I,), Read("x", (J,)), (Relation(I, J, equal=True), Relation(J, I, equal=True))))
+    right = program(Statement("y", (I,), Read("x", (J,)), (Relation(I, J, sign="=="), Relation(J, I, sign="=="))))
     assert verify(right) is right
 
 

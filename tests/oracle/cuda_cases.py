@@ -122,6 +122,17 @@ PAIR = Operator(
     {"g": 0.9},
 )
 
+PAST = Operator(
+    parse("""past(q[n,d], k[n,d], v[n,e], g) -> o[n,e]:
+    o[t,c] = q[t,a] * k[i,a] * k[i,b] * q[j,b] * v[j,c]   where j < i <= t decay g"""),
+    {"g": 0.9},
+)
+PAST_PAIR = Operator(
+    parse("""past(q[n,d], k[n,d], l[n,d], v[n,e], w[n,e], g) -> o[n,e]:
+    o[t,c] = q[t,a] * k[i,a] * l[j,a] * v[i,c] * w[j,c]   where i < t decay g, j <= t decay g"""),
+    {"g": 0.9},
+)
+
 NUMBERS = as_operator(
     """numbers(q[n,d], k[n,d], v[n,e]) -> o[n], m[n,e]:
     o[t]   = q[t,a] * k[j,a] * v[j,c]   where j <= t
@@ -202,6 +213,9 @@ CASES: dict[str, Case] = {
     "gradient of two simplicial, resumed, float32": Case(
         catalogue["two_simplicial"].build(), "float32", 20, 16, 16, CudaSchedule(16), "backward", resumed=True
     ),
+    "strict order, decay": Case(PAST, "float32", 100, 32, 32),
+    "strict order, float16": Case(PAST, "float16", 150, 64, 64),
+    "strict order in a pair of states": Case(PAST_PAIR, "float16", 20, 16, 16, free=True),
     "a pair of states, decay of each head": Case(PAIR, "float16", 20, 16, 16, free=True),
     "a number a token": Case(NUMBERS, "float32", 40, 16, 16, CudaSchedule(chunk=16)),
     "numbers, a token at a time": Case(NUMBERS_OF_A_PAIR, "float32", 20, 16, 16),
@@ -248,6 +262,7 @@ CASES: dict[str, Case] = {
     "interaction, causal": Case(
         tensor_interaction(mask="causal", normalize="trace", decay=0.9), "float32", 40, 16, 16, CudaSchedule(chunk=16)
     ),
+    "gradient, strict order, decay": Case(PAST, "float32", 70, 32, 32, CudaSchedule(chunk=16, stages=1), "backward"),
     "gradient, float16": Case(causal(), "float16", 150, 64, 64, CudaSchedule(warps=8, stages=1), "backward"),
     "gradient, bfloat16": Case(causal(), "bfloat16", 100, 32, 32, CudaSchedule(chunk=32), "backward"),
     "gradient, resumed, decay, split": Case(

@@ -1,7 +1,7 @@
 """Programs at random, for property tests: every construct of the notation, any nesting of names.
 
 Half of the programs are written as by somebody who wants a causal operator (each token index hangs below the
-output's in a tree of ``<=``), the others are as wild as the verifier lets them be.
+output's in a tree of ``<=`` and ``<``), the others are as wild as the verifier lets them be.
 """
 
 from __future__ import annotations
@@ -149,13 +149,14 @@ def _tree(draw, tokens, decays, *, wild):
     for place, token in enumerate(tokens[1:], 1):
         parent = tokens[draw(st.integers(0, place - 1))]
         decay = draw(st.sampled_from([None, *decays])) if mixed else one
+        sign = draw(st.sampled_from(["<=", "<=", "<"]))
         if not wild:
-            order.append(Relation(token, parent, decay))
+            order.append(Relation(token, parent, decay, sign))
             continue
         for other in {parent, tokens[draw(st.integers(0, place - 1))]} if draw(st.booleans()) else {parent}:
             kind = draw(st.sampled_from(["below", "below", "above", "equal"]))
             lower, upper = (other, token) if kind == "above" else (token, other)
-            order.append(Relation(lower, upper, None if kind == "equal" else decay, kind == "equal"))
+            order.append(Relation(lower, upper, None, "==") if kind == "equal" else Relation(lower, upper, decay, sign))
     return tuple(sorted(order, key=repr))
 
 

@@ -25,6 +25,7 @@ from dtn_tvm import kernels, targets, threads
 from dtn_tvm.kernels import Problem
 from dtn_tvm.problem import tile_program
 from oracle.by_rows import BOTH_SIDES, BOTH_WAYS, ELEMENTS, SOFTMAX
+from oracle.cuda_cases import PAST, PAST_PAIR
 from oracle.resumed import resumed
 
 CPU = targets.target("cpu")
@@ -69,6 +70,14 @@ DECAYED_PAIR = Operator(
 )
 
 
+PAST_SCORES = as_operator(
+    """past(q[n,d], k[n,d], v[n,e]) -> o[n,e]:
+    s[i,j] = q[i,a] * k[j,a]
+    x[i,j] = exp(s[i,j])
+    o[t,c] = x[t,j] * v[j,c]   where j < t"""
+)
+
+
 def causal(**knobs):
     return tensor_attention(mask="causal", **knobs)
 
@@ -102,6 +111,9 @@ FORWARD = {
     "expm, not normalised": tensor_attention(activation="expm", normalize=None, scale=0.1),
     "two simplicial": TWO_SIMPLICIAL,
     "a pair of states that decay": DECAYED_PAIR,
+    "strict order": PAST,
+    "strict order in a pair": PAST_PAIR,
+    "strict order of n×n matrices": PAST_SCORES,
     "hadamard": causal(product="hadamard", normalize=None),
     "hadamard, diag, decay": causal(product="hadamard", normalize="diag", decay=0.9),
     "hadamard, row, padded": Operator(pad(causal(product="hadamard", normalize="row").program)),
@@ -116,7 +128,7 @@ BACKWARD = {
         "order 1", "order 2", "order 3", "asymmetric", "trace, decay, residual", "row", "interaction, causal",
         "unmasked, trace", "own operator", "a function of weights", "results with and without order", "expm", "two simplicial",
         "divided by the length, padded",
-        "a pair of states that decay",
+        "a pair of states that decay", "strict order", "strict order in a pair", "strict order of n×n matrices",
         "hadamard", "hadamard, diag, decay",
         "tril", "tril, order 3, row", "tril, expm, diag", "tril, hadamard", "tril, padded",
     )

@@ -199,7 +199,8 @@ class Buffers:
                 between = self.before(step.order.upper) - self.before(step.order.lower)
             if step.order.decay is not None:
                 value = value * self.power(step.order.decay, low, high, between)
-            value = T.Select(low <= between + high, value, T.float32(0))
+            holds = low < between + high if step.order.strict else low <= between + high
+            value = T.Select(holds, value, T.float32(0))
         for index in step.indices:
             if self.padding.must_mask(step, index):
                 ends = {self.program.axis: self.tokens, self.program.rows: self.row_tokens}

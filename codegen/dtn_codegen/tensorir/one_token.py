@@ -1,8 +1,8 @@
 """A chunk of one token, which has no token axis: for operators that tie tokens by more than two axes.
 
-Inside a chunk of many tokens a product of two states is a tensor over a token and the axes of both; at one token it is
-a matrix.  Every sum over the tokens of the chunk has one term, every order holds, and the powers of a decay are the
-decay itself and 1.
+Inside a chunk of many tokens a product of two states is a tensor over a token and the axes of both; at one token it
+is a matrix. Every sum over the tokens of the chunk has one term, every order but a strict one holds, and the powers
+of a decay are the decay itself and 1.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dtn_core.errors import CompileError
 from dtn_core.ir.nodes import (
     ONE,
     ONES,
+    ZERO,
     Apply,
     Expr,
     Extent,
@@ -63,6 +64,8 @@ def one_token(stream: Stream) -> Program:
 def _without(statement: Statement, axis: str, powers: Mapping[str, Expr]) -> Statement:
     indices = tuple(index for index in statement.indices if index.axis != axis)
     order = tuple(relation for relation in statement.order if relation.upper.axis != axis)
+    if any(relation.strict for relation in statement.order if relation not in order):  # no token is before itself
+        return Statement(statement.name, indices, product(ZERO, *([Read(ONES, indices)] if indices else [])), order)
     return Statement(statement.name, indices, _value(statement.value, axis, powers), order)
 
 

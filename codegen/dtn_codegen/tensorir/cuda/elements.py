@@ -180,4 +180,4 @@ class Values:
         lower, upper = (at.indices[i] + self.origins.get(i.axis, 0) for i in (relation.lower, relation.upper))
         if relation.decay is not None:
             value = value * self.power(relation.decay, upper - lower)
-        return tir.Select(lower <= upper, value, real(0))
+        return tir.Select(lower < upper if relation.strict else lower <= upper, value, real(0))

@@ -225,7 +225,10 @@ def form_of(form: Lowered) -> str:
     states = ", ".join("×".join(state.axes) or "1" for state in form.chunked.stream.states)
     chunk, group = form.chunked.axes
     walk = f"those of {group} tokens at once" if form.chunked.parallel else "one after another"
-    way = ", from the last to the first" if form.chunked.stream.mirrored else ""
+    stream = form.chunked.stream
+    turned = {new for new, _ in stream.mirrored}
+    both = any(param.name not in turned for param in stream.results)
+    way = f", {'both ways' if both else 'from the last to the first'}" if turned else ""
     return f"chunks of {chunk} tokens{way}, {walk}; states {states}"
 
 

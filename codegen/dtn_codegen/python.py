@@ -326,17 +326,23 @@ class Module:
         self.uses_wide = "wide" in names
         return [*self.prologue(), *statements, ast.Return(value)]
 
-    def partial(self, parts: Sequence[Program], full: Iterable[str] = ()) -> list[Param]:
+    def partial(
+        self, parts: Sequence[Program], full: Iterable[str] = (), same: Mapping[str, str] | None = None
+    ) -> list[Param]:
         """Results that are not computed from all arguments, and so need not have all their leading axes.
 
-        ``parts`` is what is computed, in order; ``full`` has all leading axes whatever it is computed from.
+        ``parts`` is what is computed, in order; ``full`` has all leading axes whatever it is computed from; ``same``
+        are other names of what is computed.
         """
         everything = frozenset(param.name for param in self.program.params)
         sources = {name: frozenset([name]) for name in everything} | dict.fromkeys(full, everything)
+
+        def known(name: str) -> frozenset[str]:
+            return sources.get(name) or sources.get((same or {}).get(name, name), frozenset())
+
         for statement in (statement for part in parts for statement in part.statements):
-            read = [sources.get(read.tensor, frozenset()) for read in statement_reads(statement)]
-            sources[statement.name] = frozenset[str]().union(*read)
-        return [output for output in self.program.outputs if sources[output.name] != everything]
+            sources[statement.name] = frozenset[str]().union(*(known(r.tensor) for r in statement_reads(statement)))
+        return [output for output in self.program.outputs if known(output.name) != everything]
 
     def spread(self, results: Sequence[Param]) -> list[ast.stmt]:
         """``o = zeros((*batch, …)) + o`` for results that may have too few leading axes."""

@@ -49,6 +49,7 @@ class ChunkedModule(Module):
         self.form = form
         self.chunked = form.chunked
         self.stream = form.chunked.stream
+        self.mirrored = dict(self.stream.mirrored)
         self.chunks = Chunks(self)
         self.whole_parts = {
             part.name: Expressions(target, part, complex_input=form.complex_input) for part in self.chunked.wholes
@@ -59,7 +60,8 @@ class ChunkedModule(Module):
         """Results that need not have all leading axes, as states have."""
         chunked = self.chunked
         parts = [part for part in (chunked.before, chunked.chunk, chunked.after) if part is not None]
-        return self.partial(parts, [state.name for state in self.stream.states])
+        outside = {**self.mirrored, **{old: new for new, old in self.stream.mirrored}}
+        return self.partial(parts, [state.name for state in self.stream.states], outside)
 
     @property
     def recomputes(self) -> bool:
@@ -104,8 +106,8 @@ class ChunkedModule(Module):
             statements += self.part(before)
         statements += self.start()
         statements.append(self.scan_call())
-        if self.stream.mirrored:
-            statements += [assign(self.name(result.name), self.turned(result)) for result in self.stream.results]
+        made = [param for param in self.stream.results if param.name in self.mirrored]
+        statements += [assign(self.name(self.mirrored[p.name]), self.turned(p, self.name(p.name))) for p in made]
         if after is not None:
             statements += self.part(after)
         statements += self.spread(self.narrow)
@@ -185,7 +187,7 @@ class ChunkedModule(Module):
             [
                 ast.Name(SIZE, ast.Load()),
                 ast.Name("states", ast.Load()),
-                ast.Tuple([self.turned(p) for p in self.stream.tokens], ast.Load()),
+                ast.Tuple([self.token(p) for p in self.stream.tokens], ast.Load()),
                 _tuple([self.name(p.name) for p in self.stream.constants]),
             ],
             [],
@@ -194,13 +196,16 @@ class ChunkedModule(Module):
         target = ast.Tuple([ast.Name("states", ast.Store()), ast.List(names, ast.Store())], ast.Store())
         return ast.Assign([target], call)
 
-    def turned(self, param: Param) -> ast.expr:
-        """A tensor along the tokens in the order in which chunks come, or back in its own."""
-        value = ast.Name(self.name(param.name), ast.Load())
-        if not self.stream.mirrored:
-            return value
+    def token(self, param: Param) -> ast.expr:
+        """A tensor along the tokens in the order in which chunks come."""
+        if param.name in self.mirrored:
+            return self.turned(param, self.name(self.mirrored[param.name]))
+        return ast.Name(self.name(param.name), ast.Load())
+
+    def turned(self, param: Param, name: str) -> ast.expr:
+        """``name``, a tensor like ``param``, from the last token to the first."""
         place = param.axes.index(self.stream.axis) - len(param.axes)
-        return fill(self.target.flip, _x=value, _i=ast.Constant(place))
+        return fill(self.target.flip, _x=name, _i=ast.Constant(place))
 
     def run(self, *, reverse: bool) -> ast.FunctionDef:
         """``_run``: the chunks of a sequence, one after another; ``_run_vjp``: its gradient, in the other direction."""

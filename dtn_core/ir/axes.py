@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .nodes import Program
+from .nodes import Program, Statement, all_indices
 
 
 def sequence_axes(program: Program) -> tuple[str, ...]:
@@ -25,3 +25,10 @@ def sequence_axes(program: Program) -> tuple[str, ...]:
     if first and first[0] in leading:
         ordered.add(first[0])
     return tuple(axis for axis in program.axes if axis in ordered)
+
+
+def sums_over(statement: Statement, axis: str) -> bool:
+    """Whether a statement sums over ``axis`` without an order."""
+    ordered = {index for relation in statement.order for index in (relation.lower, relation.upper)}
+    summed = set(all_indices(statement)) - set(statement.indices) - ordered
+    return any(index.axis == axis for index in summed)

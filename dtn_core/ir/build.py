@@ -36,6 +36,14 @@ def fresh_index(hint: str, axis: str, taken: set[str]) -> Index:
     return Index(name, axis)
 
 
+def fresh_name(hint: str, taken: set[str]) -> str:
+    """A name of a tensor, ``hint`` if that is free, that is not ``taken``; from now on it is."""
+    names = itertools.chain([hint], (f"{hint}_{number}" for number in itertools.count(2)))
+    name = next(name for name in names if name not in taken)
+    taken.add(name)
+    return name
+
+
 class Builder:
     """Collects statements; a statement equal to an earlier one up to index names is not repeated."""
 
@@ -48,10 +56,7 @@ class Builder:
 
     def fresh(self, hint: str) -> str:
         """A name not used yet, ``hint`` itself when it is free."""
-        names = itertools.chain([hint], (f"{hint}_{number}" for number in itertools.count(2)))
-        name = next(name for name in names if name not in self.taken)
-        self.taken.add(name)
-        return name
+        return fresh_name(hint, self.taken)
 
     def define(self, hint: str, indices: Sequence[Index], value: Expr, order: tuple[Relation, ...] = ()) -> Read:
         """Assign ``value`` to a tensor over ``indices`` and return its read (of an equal one, if there is)."""

@@ -7,7 +7,7 @@ over its few tokens; and what the earlier tokens add, read from a state without 
     State' = γ^C · State + Added,  Added = Σ_i γ^(C−1−i) key[i] · value[i]
 
 so no power of γ is ever larger than 1.  What runs backwards, ``where t <= i``, is the same of the tokens from the last
-to the first.  One chunk of all tokens is the dense form.  For a single token,
+to the first (see ``mirror``).  One chunk of all tokens is the dense form.  For a single token,
 the recurrent step, the state takes the token in first and is then read, without a token axis anywhere::
 
     State' = γ · State + key · value,  X = query · State'
@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import CompileError
+from ..ir.axes import sums_over
 from ..ir.build import canonical_key
 from ..ir.nodes import (
     ONE,
@@ -40,7 +41,6 @@ from ..ir.nodes import (
     Relation,
     Statement,
     Sum,
-    all_indices,
     children,
     map_reads,
     product,
@@ -49,6 +49,7 @@ from ..ir.nodes import (
 )
 from ..ir.terms import Factor, Term, single_term
 from ..ir.verify import verify
+from .mirror import mirror
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,9 @@ class Stream:
     weights : tuple[Weights, ...]
     tokens, constants, results : tuple[Param, ...]
         Parameters sliced along ``axis``, passed whole, and outputs along ``axis``.
-    mirrored : bool
-        Whether the chunks are of the tokens from the last to the first.
+    mirrored : tuple[tuple[str, str], ...]
+        The tokens and results that are turned round, from the last to the first, each with what is turned: an argument
+        or a tensor that is computed before, or a result under its own name.
     """
 
     axis: str
@@ -113,7 +115,7 @@ class Stream:
     tokens: tuple[Param, ...]
     constants: tuple[Param, ...]
     results: tuple[Param, ...]
-    mirrored: bool = False
+    mirrored: tuple[tuple[str, str], ...] = ()
 
     @property
     def resumable(self) -> bool:
@@ -140,9 +142,10 @@ class _Splitter:
         if len(axes) != 1:
             raise CompileError(f"{program.name}: {len(axes)} axes are ordered; chunks run along one")
         self.axis = axes.pop()
-        self.mirrored = self.backwards()
-        if self.mirrored:
-            self.program = program = replace(program, statements=tuple(map(_mirrored, program.statements)))
+        mirrored = mirror(program, self.axis)
+        self.program = program = mirrored.program
+        self.mirrored = mirrored.names
+        self.shapes = mirrored.axes
         self.statements = {s.name: s for s in program.statements}
         self.states: list[State] = []
         self.weights: dict[Number | Read, Weights] = {}
@@ -150,20 +153,7 @@ class _Splitter:
         self.updates: list[Statement] = []
         self.recurrent: list[Statement] = []  # of one token
         self.known: dict[tuple[object, Number | Read | None], tuple[str, tuple[int, ...]]] = {}
-        self.taken = {p.name for p in program.params} | set(self.statements) | set(program.axes)
-
-    def backwards(self) -> bool:
-        """Whether every order runs from the last token to the first."""
-        ways: dict[bool, str] = {}
-        for statement in self.program.statements:
-            for relation in statement.order:
-                ways.setdefault(relation.lower in statement.indices, statement.name)
-        if len(ways) > 1:
-            raise CompileError(
-                f"{self.program.name}: {ways[True]} runs backwards and {ways[False]} forwards; chunks run one way, "
-                "so write them as two operators"
-            )
-        return True in ways
+        self.taken = set(self.shapes) | set(program.axes)
 
     def run(self) -> Stream:
         before, inside, after = self.sorted()
@@ -175,7 +165,7 @@ class _Splitter:
                 self.made.append(statement)
                 self.recurrent.append(self.at_one_token(statement))
         self.made += self.updates
-        shapes = {p.name: p.axes for p in self.program.params} | {n: s.axes for n, s in self.statements.items()}
+        shapes = self.shapes
         names = {s.name for s in inside}
         internal = names | {s.name for s in self.states}
         weight_names = {name for w in self.weights.values() for name in (w.rise, w.fall)}
@@ -188,7 +178,7 @@ class _Splitter:
         constants = [p for p in inputs if self.axis not in p.axes]
         constants += [Param(name) for name in dict.fromkeys(decays) if name not in {p.name for p in constants}]
         wanted = {r.tensor for s in after for r in statement_reads(s)} | {o.name for o in self.program.outputs}
-        results = tuple(Param(s.name, s.axes) for s in inside if s.name in wanted)
+        results = tuple(Param(s.name, s.axes) for s in inside if self.mirrored.get(s.name, s.name) in wanted)
         if not tokens or any(self.axis not in p.axes for p in results):
             raise CompileError(f"{self.program.name}: a result of the chunks has no axis {self.axis}")
         weighted = [
@@ -211,7 +201,7 @@ class _Splitter:
             tokens,
             tuple(constants),
             results,
-            self.mirrored,
+            tuple((p.name, self.mirrored[p.name]) for p in (*tokens, *results) if p.name in self.mirrored),
         )
 
     def token(self, tokens: Sequence[Param], constants: Sequence[Param], results: Sequence[Param]) -> Program | None:
@@ -236,23 +226,23 @@ class _Splitter:
 
     def sorted(self) -> tuple[list[Statement], list[Statement], list[Statement]]:
         """Statements that come before the chunks, inside them, and after them."""
-        causal: set[str] = set()
-        late: set[str] = set()
-        early: set[str] = set()
+        causal = {old for new, old in self.mirrored.items() if new in self.statements}  # what is turned back
+        late = set(causal)
+        early = {*self.mirrored.values()} - causal  # read whole, to be turned round
         for statement in self.program.statements:
             sources = {r.tensor for r in statement_reads(statement)}
             if sum(axis == self.axis for axis in statement.axes) > 1:
                 raise CompileError(f"{self.program.name}: {statement.name} has two axes {self.axis}")
             if statement.order or sources & causal:
                 causal.add(statement.name)
-            if sources & late or (sources & causal and self.sums_all(statement)):
+            if sources & late or (sources & causal and sums_over(statement, self.axis)):
                 late.add(statement.name)
                 if statement.order:
                     raise CompileError(f"{self.program.name}: {statement.name} is causal in a sum of the whole")
         for statement in reversed(self.program.statements):
             if statement.name in causal:
                 continue
-            if self.sums_all(statement) or statement.name in early or self.axis not in statement.axes:
+            if sums_over(statement, self.axis) or statement.name in early or self.axis not in statement.axes:
                 early.add(statement.name)
                 early.update(r.tensor for r in statement_reads(statement))
         before = [s for s in self.program.statements if s.name in early]
@@ -260,23 +250,17 @@ class _Splitter:
         inside = [s for s in self.program.statements if s.name not in early and s.name not in late]
         return before, inside, after
 
-    def sums_all(self, statement: Statement) -> bool:
-        """Whether the statement sums over the axis without an order."""
-        ordered = {i for r in statement.order for i in (r.lower, r.upper)}
-        summed = set(all_indices(statement)) - set(statement.indices) - ordered
-        return any(index.axis == self.axis for index in summed)
-
     def part(self, suffix: str, statements: list[Statement], readers: list[Statement]) -> Program | None:
         if not statements:
             return None
         needed = dict.fromkeys(r.tensor for s in statements for r in statement_reads(s))
         own = {s.name for s in statements}
-        shapes = {p.name: p.axes for p in self.program.params} | {n: s.axes for n, s in self.statements.items()}
-        inputs = [Param(name, shapes[name]) for name in needed if name not in own and name in shapes]
+        inputs = [Param(name, self.shapes[name]) for name in needed if name not in own and name in self.shapes]
         params = (*inputs, *self.carriers(statements, inputs))
         if not any(param.axes for param in params):  # a tensor says what arrays are like
             params = (*self.program.tensors[:1], *params)
         used = {r.tensor for s in readers for r in statement_reads(s)} | {o.name for o in self.program.outputs}
+        used |= {old for new, old in self.mirrored.items() if new in used}
         outputs = tuple(Param(s.name, s.axes) for s in statements if s.name in used)
         return verify(Program(f"{self.program.name}_{suffix}", params, outputs, tuple(statements)))
 
@@ -301,6 +285,7 @@ class _Splitter:
         inside = [replace(statement, value=sized(statement.value)) for statement in inside]
         added = [Statement(read.tensor, (), size) for size, read in names.items()]
         self.statements.update({statement.name: statement for statement in (*added, *inside)})
+        self.shapes.update({statement.name: statement.axes for statement in added})
         return [*added, *before], inside
 
     def carriers(self, statements: list[Statement], inputs: list[Param]) -> list[Param]:
@@ -395,15 +380,6 @@ class _Splitter:
         if decay not in self.weights:
             self.weights[decay] = Weights(decay, self.fresh("rise"), self.fresh("fall"), self.fresh("whole"))
         return self.weights[decay]
-
-
-def _mirrored(statement: Statement) -> Statement:
-    """``statement`` of the tokens from the last to the first."""
-    order = tuple(
-        relation if relation.equal else replace(relation, lower=relation.upper, upper=relation.lower)
-        for relation in statement.order
-    )
-    return replace(statement, order=order)
 
 
 def _without(axis: str, expr: Expr) -> Expr:

@@ -250,6 +250,32 @@ FOUND = {
             s[c] = o[t,c]""",
         {"n": 9, "d": 2, "e": 3},
     ),
+    "order both ways": case(
+        """
+        f(x[n,d], z[n,e], g) -> o[n,e], p[n,e]:
+            u[t,c] = x[t,a] * x[i,a] * z[i,c]   where i <= t decay g
+            w[t,c] = x[t,a] * x[i,a] * z[i,c]   where t < i decay g
+            o[t,c] = u[t,c] + w[t,c]
+            p[t,c] = x[t,a] * x[i,a] * x[t,b] * x[j,b] * z[j,c]   where i <= t <= j""",
+        {"n": 9, "d": 2, "e": 3},
+    ),
+    "order both ways, a function of tokens, and sums of the whole before and after": case(
+        """
+        f(x[n,d], z[n,e]) -> o[n,e], p[n,e], s[e]:
+            y[i,a] = exp(x[i,a])
+            r = y[i,a]
+            p[t,c] = x[t,a] * y[i,a] * z[i,c] / r   where i <= t
+            o[t,c] = x[t,a] * y[i,a] * y[i,b] * x[j,b] * z[j,c]   where t < i <= j
+            s[c] = o[t,c] * p[t,c]""",
+        {"n": 9, "d": 2, "e": 3},
+    ),
+    "a sum backwards of what was summed forwards": case(
+        """
+        f(x[n,d], z[n,e]) -> o[n,e]:
+            y[t,c] = x[t,a] * x[i,a] * z[i,c]   where i <= t
+            o[t,c] = x[t,a] * x[i,a] * y[i,c]   where t <= i""",
+        {"n": 9, "d": 2, "e": 3},
+    ),
     "exponentials of a product and of its transpose": case(
         """
         f(x[n,d], z[n,d]) -> o[n,d]:

@@ -91,7 +91,8 @@ def test_what_runs_backwards_is_chunks_of_the_tokens_from_the_last_to_the_first(
     assert chunked.stream.mirrored
     assert not chunked.stream.resumable
     tensors = {p.name: rng.standard_normal([SIZES[axis] for axis in p.axes]) for p in program.tensors}
-    given = {name: x[::-1] for name, x in tensors.items()}
+    turned = dict(chunked.stream.mirrored)
+    given = {p.name: tensors[turned[p.name]][::-1] for p in chunked.stream.tokens}
     given |= {s.name: np.zeros([SIZES[axis] for axis in s.axes]) for s in chunked.stream.states}
     for weights in chunked.stream.weights:
         given |= {weights.rise: 0.5 ** np.arange(1, N + 1), weights.fall: 0.5 ** np.arange(N)[::-1]}
@@ -99,9 +100,20 @@ def test_what_runs_backwards_is_chunks_of_the_tokens_from_the_last_to_the_first(
     np.testing.assert_allclose(found[::-1], interpret(program, *tensors.values()), rtol=1e-9)
 
 
-def test_what_runs_both_ways_says_so():
+def test_what_runs_both_ways_is_one_walk_over_tokens_as_they_are_and_turned_round():
     program = parse("f(q[n,d], k[n,d]) -> o[n]: o[t] = q[t,a]*k[i,a]*q[t,b]*k[j,b] where i <= t <= j")
-    with pytest.raises(CompileError, match="runs backwards and o.* forwards; chunks run one way"):
+    stream = lower_chunked(program).chunked.stream
+    assert {p.name for p in stream.tokens} == {"k", "k_mirrored"}
+    turned = dict(stream.mirrored)
+    assert turned.pop("k_mirrored") == "k"
+    assert turned.keys() < {p.name for p in stream.results}
+
+
+def test_a_sum_of_one_way_in_the_other_says_so():
+    program = parse(
+        "f(q[n,d], k[n,d]) -> o[n]: s[t] = q[t,a]*k[i,a] where i <= t; o[t] = s[i]*q[i,a]*k[t,a] where t <= i"
+    )
+    with pytest.raises(CompileError, match="sums what runs one way in the other; chunks run one way at a time"):
         lower_chunked(program)
 
 

@@ -152,9 +152,9 @@ FAULTS = (
     Fault("pieces of what is computed from all tokens first", "dtn_core.passes.stream",
           "any(self.axis in param.axes for param in early)", "False", ("tests/core/test_pass_stream.py",)),
     Fault("what runs backwards not turned back", "dtn_codegen.streaming",
-          "if not self.stream.mirrored:", "if True:", (FOUND,)),
+          "if param.name in self.mirrored:", "if False:", (FOUND,)),
     Fault("leading axes that only some arguments have", "dtn_codegen.python",
-          "if sources[output.name] != everything", "if False", (FOUND,)),
+          "if known(output.name) != everything", "if False", (FOUND,)),
     Fault("leading axes of the first argument alone", "dtn_codegen.torch",
           "next((size for size in column if size != 1), 1)", "column[0]", (FOUND,), "torch"),
     # ------------------------------------------------------------------ tile programs

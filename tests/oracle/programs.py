@@ -114,7 +114,7 @@ def _wild(draw, name, known, words):
 
 @st.composite
 def _causal(draw, name, known, words):
-    """Terms over tokens that hang below the output's, or over the output's token alone."""
+    """Terms over tokens that are ordered with the output's, most often below it, or over the output's token alone."""
     root = Index("t", "n")
     others = [name for name in words.names["n"] if name != "t"]
     tokens = [root, *(Index(name, "n") for name in others[: draw(st.sampled_from([0, 1, 1, 1, 2, 2, 3]))])]
@@ -142,16 +142,18 @@ def _causal(draw, name, known, words):
 
 @st.composite
 def _tree(draw, tokens, decays, *, wild):
-    """Each token but the first is ordered with one before it; a wild one in any direction, or more than one."""
+    """Each token but the first is ordered with one of those before; a wild one in any direction, or more than one."""
     one = draw(st.sampled_from([None, None, *decays]))
     mixed = draw(st.integers(0, 4)) == 0
+    ways = draw(st.sampled_from([[False]] * 4 + [[True], [True, False]]))  # whether what is summed comes after
     order = []
     for place, token in enumerate(tokens[1:], 1):
         parent = tokens[draw(st.integers(0, place - 1))]
         decay = draw(st.sampled_from([None, *decays])) if mixed else one
         sign = draw(st.sampled_from(["<=", "<=", "<"]))
         if not wild:
-            order.append(Relation(token, parent, decay, sign))
+            lower, upper = (parent, token) if draw(st.sampled_from(ways)) else (token, parent)
+            order.append(Relation(lower, upper, decay, sign))
             continue
         for other in {parent, tokens[draw(st.integers(0, place - 1))]} if draw(st.booleans()) else {parent}:
             kind = draw(st.sampled_from(["below", "below", "above", "equal"]))

@@ -38,6 +38,14 @@ def _erf(x):
     return np.reshape([math.erf(y) for y in np.ravel(x).tolist()], np.shape(x)).astype(x.dtype)
 '''
 
+_SIGMOID = '''
+def _sigmoid(x):
+    """`1 / (1 + exp(-x))`, of which no part overflows, with all digits where it is small."""
+    negative = np.real(x) < 0
+    power = np.exp(np.where(negative, x, -x))
+    return np.where(negative, power, 1) / (1 + power)
+'''
+
 _AT_ONCE = '''
 def _at_once(x, length, size):
     """How many chunks to compute at once: as many as a cache holds."""
@@ -99,8 +107,8 @@ TARGET = Target(
         "log": "np.log(_x)",
         "sqrt": "np.sqrt(_x)",
         "tanh": "np.tanh(_x)",
-        "sigmoid": "0.5 + 0.5 * np.tanh(0.5 * _x)",
-        "silu": "_x * (0.5 + 0.5 * np.tanh(0.5 * _x))",
+        "sigmoid": "_sigmoid(_x)",
+        "silu": "_x * _sigmoid(_x)",
         "relu": "np.maximum(_x, 0)",
         "gelu": "0.5 * _x * (1 + _erf(0.7071067811865476 * _x))",
         "erf": "_erf(_x)",
@@ -141,6 +149,7 @@ TARGET = Target(
     prelude={
         "_expm": _EXPM,
         "_erf": _ERF,
+        "_sigmoid": _SIGMOID,
         "_decayed": _DECAYED,
         "_at_once": _AT_ONCE,
         "_pasts": _PASTS,

@@ -196,6 +196,16 @@ def test_large_arguments_do_not_overflow(backend):
     assert backend.numpy(u).tolist() == [0, 1e4]
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_small_sigmoid_has_all_digits(backend, dtype):
+    x = np.array([-80, -30, -1, 0, 30], dtype)
+    found = backend.dtn.compile("f(x[n]) -> s[n], l[n]: s[i] = sigmoid(x[i]); l[i] = log(s[i])")(backend.array(x))
+    expected = 1 / (1 + np.exp(-x.astype(float)))
+    eps = np.finfo(dtype).eps
+    np.testing.assert_allclose(backend.numpy(found[0]), expected, rtol=1e3 * eps)
+    np.testing.assert_allclose(backend.numpy(found[1]), np.log(expected), rtol=1e3 * eps, atol=eps)
+
+
 def test_arguments_by_name_in_any_order(backend, rng):
     text = "f(x[n,d], w[d,e], g) -> y[n,e]: y[i,c] = g * x[i,a] * w[a,c]"
     x, w = rng.normal(size=(5, 3)), rng.normal(size=(3, 2))

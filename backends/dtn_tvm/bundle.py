@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
+import sysconfig
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -112,6 +113,7 @@ def _manifest(entries: list[dict[str, Any]], target: Target, options: Options, f
         "bundle": digest.hexdigest()[:16],
         "target": target.described,
         "threads": target.threads if target.kind == "cpu" else None,
+        "platform": sysconfig.get_platform(),
         "versions": toolchain(),
         "options": {"engine": "grid", "family": options.family, "seed": options.seed},
         "problems": entries,

@@ -50,6 +50,7 @@ class RemoteDevice:
         self._empty = tvm.runtime.empty
         self.name = str(self._device.device_name or f"processor of RPC server {key}, {hello['threads']} threads")
         self.compute_version = str(self._device.compute_version or "")
+        self.flags: list[str] = []  # the server does not say
 
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
         return self._empty(shape, dtype, self._device)

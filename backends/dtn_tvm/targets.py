@@ -18,6 +18,7 @@ from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import Any, Literal
 
+from .instructions import listed
 from .threads import count
 
 DeviceKind = Literal["cpu", "cuda"]
@@ -108,6 +109,19 @@ class Target:
         found = ((lanes, count) for feature, lanes, count in _VECTORS if target_has_features(feature, made))
         return next(found, (4, 16))
 
+    @cached_property
+    def flags(self) -> list[str]:
+        """What ``/proc/cpuinfo`` has to name where its kernels run (CPU).
+
+        Examples
+        --------
+        >>> target('{"kind": "llvm", "mcpu": "nehalem"}').flags
+        ['popcnt', 'ssse3', 'pni', 'sse4_1', 'sse4_2']
+        """
+        from tvm.target.codegen import llvm_get_cpu_features
+
+        return listed(map(str, llvm_get_cpu_features(self.tvm))) if self.kind == "cpu" else []
+
     @property
     def key(self) -> str:
         """What records of this device are filed under.
@@ -144,7 +158,7 @@ class Target:
     @property
     def described(self) -> dict[str, Any]:
         """What a machine needs to know on which there is nothing of this library, besides :meth:`to_json`."""
-        about = {"key": self.key, "kind": self.kind, "arch": self.arch, "device": self.device}
+        about = {"key": self.key, "kind": self.kind, "arch": self.arch, "device": self.device, "flags": self.flags}
         return {**self.to_json(), **about}
 
     def __eq__(self, other: object) -> bool:

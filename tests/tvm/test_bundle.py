@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import time
 import zipfile
 from dataclasses import replace
@@ -18,6 +19,7 @@ from dtn_tvm.bundle import build, import_results
 from dtn_tvm.candidates import Candidates, Options
 from dtn_tvm.engines import TuneError
 from dtn_tvm.measuring import bundle as onsite
+from dtn_tvm.measuring.device import instructions
 from dtn_tvm.measuring.fit import misfit
 from dtn_tvm.measuring.process import StartError
 from dtn_tvm.record import toolchain
@@ -68,6 +70,18 @@ def edited(path, change):
     found = json.loads(path.read_text())
     change(found)
     path.write_text(json.dumps(found))
+    return path
+
+
+def rebuilt(path, change):
+    """A bundle whose manifest was changed."""
+    with zipfile.ZipFile(path) as archive:
+        files = {name: archive.read(name) for name in archive.namelist()}
+    manifest = json.loads(files["manifest.json"])
+    change(manifest)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in {**files, "manifest.json": json.dumps(manifest).encode()}.items():
+            archive.writestr(name, data)
     return path
 
 
@@ -143,7 +157,7 @@ class TestBundle:
         path = tmp_path / "bundle.zip"
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("manifest.json", json.dumps({"format": onsite.FORMAT, "bundle": "x", "target": {}}))
-        with pytest.raises(onsite.BundleError, match="manifest lacks threads, versions, options, problems"):
+        with pytest.raises(onsite.BundleError, match="manifest lacks threads, platform, versions, options, problems"):
             onsite.measure(path, tmp_path / "results.json", 1)
 
     @pytest.mark.parametrize(("part", "value"), [("problems", []), ("problems", 5), ("target", {}), ("versions", {})])
@@ -164,7 +178,7 @@ class TestBundle:
         path = tmp_path / "bundle.zip"
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("manifest.json", json.dumps({"format": 99}))
-        with pytest.raises(onsite.BundleError, match=r"another version \(format 99, expected 1\).*python bundle.zip"):
+        with pytest.raises(onsite.BundleError, match=r"another version \(format 99, expected 2\).*python bundle.zip"):
             onsite.measure(path, tmp_path / "results.json", 1)
 
     def test_another_zip_file_is_none(self, tmp_path):
@@ -208,7 +222,7 @@ class TestBundle:
 
 
 class TestDevice:
-    H200 = {"name": "nvidia/h200", "device": "H200", "arch": "sm_90a"}
+    H200 = {"name": "nvidia/h200", "device": "H200", "arch": "sm_90a", "flags": []}
 
     def test_the_one_it_is_for(self):
         assert not misfit(self.H200, {"name": "NVIDIA H200", "compute_version": "9.0"})
@@ -233,6 +247,46 @@ class TestDevice:
         anything = {**self.H200, "device": ""}
         said = f"for sm_90a, the device is NVIDIA X with compute capability {version}"
         assert misfit(anything, {"name": "NVIDIA X", "compute_version": version}) == said
+
+    def test_a_processor_without_what_kernels_use_is_refused(self):
+        level4 = target('{"kind": "llvm", "mcpu": "x86-64-v4"}').described
+        here = {"name": "a processor", "compute_version": "", "flags": ["fpu", *level4["flags"]]}
+        assert not misfit(level4, here)
+        assert not misfit(level4, {**here, "flags": []})  # it does not say
+        here["flags"] = [flag for flag in here["flags"] if flag not in ("avx512f", "avx512vl")]
+        assert misfit(level4, here) == "for x86-64-v4, the device is a processor, which lacks avx512f, avx512vl"
+        found = misfit({**level4, "arch": ""}, here)
+        assert found == "for another processor, the device is a processor, which lacks avx512f, avx512vl"
+
+    def test_the_processor_here_has_what_its_kernels_use(self):
+        assert not misfit(target("cpu").described, {"name": "", "compute_version": "", "flags": instructions()})
+
+    def test_the_tuner_says_what_a_processor_lacks(self, problem, tmp_path):
+        class Site:
+            def ask(self, job, timeout):
+                return {"name": "a processor", "compute_version": "", "flags": ["avx"]}
+
+        with pytest.raises(StartError, match="for x86-64-v3, the device is a processor, which lacks avx2, fma"):
+            Candidates(problem, target('{"kind": "llvm", "mcpu": "x86-64-v3"}'), OPTIONS, tmp_path, None, Site())
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            (
+                lambda manifest: manifest["target"].update(arch="z80", flags=["avx", "undocumented"]),
+                r"is for z80, the device is .*, which lacks .*undocumented; dtn tune build makes one for another",
+            ),
+            (
+                lambda manifest: manifest.update(platform="linux-vax"),
+                f"is for linux-vax, this machine is {sysconfig.get_platform()}; build one on a machine of its kind",
+            ),
+        ],
+    )
+    def test_a_bundle_for_another_machine_measures_nothing(self, bundle, tmp_path, monkeypatch, change, said):
+        monkeypatch.setattr(onsite, "outcome", lambda *job: pytest.fail("a candidate is measured"))
+        with pytest.raises(onsite.BundleError, match=said):
+            onsite.measure(rebuilt(bundle, change), tmp_path / "results.json", 60)
+        assert not (tmp_path / "results.json").exists()
 
     def test_another_ffi_is_refused(self):
         with pytest.raises(

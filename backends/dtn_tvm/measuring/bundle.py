@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import sysconfig
 import tempfile
 import time
 import zipfile
@@ -23,12 +24,13 @@ from .form import NONE, fault
 from .outcome import outcome
 from .process import Child, CrashError, HangError, StartError, runner
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 _MANIFEST = {
     "bundle": str,
-    "target": {"name": str, "options": dict, "key": str, "kind": str, "arch": str, "device": str},
+    "target": {"name": str, "options": dict, "key": str, "kind": str, "arch": str, "device": str, "flags": list},
     "threads": (int, NONE),
+    "platform": str,
     "versions": {"tvm_ffi": str},
     "options": dict,
     "problems": [{"problem": dict, "recipe": dict, "check": dict, "candidates": [{"schedule": dict, "library": str}]}],
@@ -108,6 +110,7 @@ def measure(
     """
     deadline = time.monotonic() + budget
     manifest = read_manifest(path)
+    _check_platform(manifest["platform"])
     check_runtime(manifest["versions"])
     target = manifest["target"]
     with tempfile.TemporaryDirectory(prefix="dtn-bundle-") as name:
@@ -119,7 +122,7 @@ def measure(
             device = _ask(child, {"job": "device"})
             unlike = misfit(target, device)
             if unlike:
-                raise BundleError(f"the bundle is {unlike}")
+                raise BundleError(f"the bundle is {unlike}; dtn tune build makes one for another --target")
             found = _begun(results, manifest, device["name"])
             _write(results, found)  # a place that cannot be written to is said before anything is measured
             order = list(_order(manifest["problems"]))
@@ -137,6 +140,13 @@ def measure(
                 watch({"done": len(found["measured"]), "total": len(order), "last": found["measured"][key]})
     _write(results, found)
     return found
+
+
+def _check_platform(needed: str) -> None:
+    """Refuse a machine that cannot load the bundle's libraries."""
+    here = sysconfig.get_platform()
+    if here != needed:
+        raise BundleError(f"the bundle is for {needed}, this machine is {here}; build one on a machine of its kind")
 
 
 def check_runtime(versions: Mapping[str, str]) -> None:

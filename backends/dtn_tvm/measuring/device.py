@@ -97,6 +97,11 @@ class Device:
         """``"9.0"`` for a card; empty for a processor."""
         return "" if self.kind == "cpu" else str(self._attribute(_COMPUTE_VERSION))
 
+    @property
+    def flags(self) -> list[str]:
+        """The instruction sets of a processor, where it lists them; none for a card."""
+        return instructions() if self.kind == "cpu" else []
+
     def empty(self, shape: tuple[int, ...], dtype: str) -> Any:
         """A tensor with anything in it."""
         return self._allocate(self._ffi.Shape(shape), self._ffi.dtype(dtype), self._handle, None)
@@ -166,9 +171,17 @@ def decode(data: np.ndarray, dtype: str) -> np.ndarray:
 
 def processor() -> str:
     """The processor's name."""
+    return _listed("model name") or platform.processor() or platform.machine()
+
+
+def instructions() -> list[str]:
+    """The instruction sets that Linux lists of the processor; none where it lists none."""
+    return (_listed("flags") or _listed("Features")).split()
+
+
+def _listed(what: str) -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == what), "")

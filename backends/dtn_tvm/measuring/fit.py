@@ -24,17 +24,28 @@ def misfit(target: Mapping[str, Any], device: Mapping[str, Any]) -> str:
     Parameters
     ----------
     target : Mapping
-        ``name``; ``device``, the model that it stands for, empty for any; and ``arch``, its instruction set.
+        ``name``; ``device``, the model that it stands for, empty for any; ``arch``, its instruction set; and ``flags``,
+        which a processor has to have.
     device : Mapping
-        ``name`` and ``compute_version``, as the job ``device`` is answered.
+        ``name``, ``compute_version`` and ``flags``, as the job ``device`` is answered.
+
+    Examples
+    --------
+    >>> level4 = {"name": "json", "device": "", "arch": "x86-64-v4", "flags": ["avx2", "avx512f"]}
+    >>> misfit(level4, {"name": "a processor", "compute_version": "", "flags": ["avx2"]})
+    'for x86-64-v4, the device is a processor, which lacks avx512f'
     """
     if target["device"] and not is_named(target["device"], device["name"]):
         return f"for {target['name']}, the device is {device['name']}"
+    if device.get("flags"):  # a processor that says what it has
+        lacking = [flag for flag in target["flags"] if flag not in device["flags"]]
+        wanted = target["arch"] or "another processor"
+        return f"for {wanted}, the device is {device['name']}, which lacks {', '.join(lacking)}" if lacking else ""
     arch = re.fullmatch(r"sm_(\d+)(\d)([a-z]?)", target["arch"])
     if arch is None or not device["compute_version"]:
         return ""
     major, minor = (int(part) for part in device["compute_version"].split(".")[:2])
-    wanted = int(arch[1]), int(arch[2])
-    if major == wanted[0] and (minor == wanted[1] or (minor > wanted[1] and not arch[3])):
+    least = int(arch[1]), int(arch[2])
+    if major == least[0] and (minor == least[1] or (minor > least[1] and not arch[3])):
         return ""
     return f"for {target['arch']}, the device is {device['name']} with compute capability {device['compute_version']}"

@@ -70,7 +70,7 @@ class Runner:
         match job["job"]:
             case "device":
                 device = self.device()
-                return {"name": device.name, "compute_version": device.compute_version}
+                return {"name": device.name, "compute_version": device.compute_version, "flags": device.flags}
             case "ceilings":
                 return self.device().ceilings(job["ceiling"], Path(job["folder"]))
             case "prepare":

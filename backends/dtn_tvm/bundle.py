@@ -23,6 +23,7 @@ from .builder import builder
 from .candidates import FAMILY, Options, build_ceiling, built, record_of
 from .engines import TuneError, new_search
 from .measuring import bundle as onsite
+from .measuring import start
 from .measuring.device import CUDA_RUNTIME, RUNTIMES
 from .measuring.fit import is_named
 from .recipe import from_json, recipes, to_json
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
 LIMIT = 60 << 20
 """Bytes of a bundle: what still goes through a mail gateway."""
 
-_MAIN = '"""Measures this bundle: see --help."""\n\nfrom measuring.command import main\n\nraise SystemExit(main())\n'
+_FIRST = b"# coding: damaged-bundle--copy-it-again\n"
+"""What stands before the zip file: Python reads a file whose end is missing as its source, and says this word."""
 
 
 def build(
@@ -124,8 +126,9 @@ def _pack(path: Path, folder: Path, manifest: Mapping[str, Any], target: Target)
     measuring = Path(onsite.__file__).parent
     try:
         with replaced(path) as beside:
-            with zipfile.ZipFile(beside, "w", zipfile.ZIP_DEFLATED) as archive:
-                archive.writestr("__main__.py", _MAIN)
+            beside.write_bytes(_FIRST)
+            with zipfile.ZipFile(beside, "a", zipfile.ZIP_DEFLATED) as archive:
+                archive.write(start.__file__, "__main__.py")
                 archive.writestr(onsite.MANIFEST, json.dumps(manifest, indent=1))
                 for file in sorted(measuring.glob("*.py")):
                     archive.write(file, f"measuring/{file.name}")

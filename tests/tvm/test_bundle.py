@@ -1,5 +1,6 @@
 """The way of a bundle: compiled here, measured by a Python that has no Apache TVM, filed here."""
 
+import errno
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import sysconfig
 import time
 import zipfile
 from dataclasses import replace
+from importlib.metadata import metadata
 
 import families
 import pytest
@@ -19,10 +21,12 @@ from dtn_tvm.bundle import build, import_results
 from dtn_tvm.candidates import Candidates, Options
 from dtn_tvm.engines import TuneError
 from dtn_tvm.measuring import bundle as onsite
+from dtn_tvm.measuring import start
 from dtn_tvm.measuring.device import instructions
 from dtn_tvm.measuring.fit import misfit
-from dtn_tvm.measuring.process import StartError
+from dtn_tvm.measuring.process import Child, StartError
 from dtn_tvm.record import toolchain
+from dtn_tvm.site import local
 from dtn_tvm.targets import target
 
 OPTIONS = Options(family="families", trials=8, ceilings=False)
@@ -85,6 +89,18 @@ def rebuilt(path, change):
     return path
 
 
+def run(bundle, folder):
+    """``python bundle.zip``."""
+    command = [sys.executable, str(bundle), "-o", "results.json", "--budget", "0"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def ask_device():
+    """What the runner calls the processor here."""
+    with local(target("cpu")) as child:
+        return child.ask({"job": "device"}, 60)["name"]
+
+
 def test_the_whole_way(bundle, bare, problem, tmp_path):
     def measure(budget):
         command = [str(bare), "-I", str(bundle), "-o", "results.json", "--budget", budget]
@@ -142,6 +158,77 @@ class TestBundle:
         bundle.write_bytes(data)
         with pytest.raises(onsite.BundleError, match="damaged|truncated"):
             onsite.measure(bundle, tmp_path / "results.json", 1)
+
+    @pytest.mark.parametrize("kept", [60, 5_000, -1])
+    def test_a_truncated_one_that_is_run_is_named_by_python(self, bundle, tmp_path, kept):
+        bundle.write_bytes(bundle.read_bytes()[:kept])
+        ended = run(bundle, tmp_path)
+        assert ended.returncode == 1
+        assert ended.stderr.endswith("damaged-bundle--copy-it-again\n")
+
+    @pytest.mark.parametrize("name", ["measuring/command.py", "measuring/bundle.py", "kernel_0_0.so"])
+    def test_a_damaged_one_that_is_run_says_which_file_is(self, bundle, tmp_path, name):
+        with zipfile.ZipFile(bundle) as archive:
+            found = archive.getinfo(name)
+        data = bytearray(bundle.read_bytes())
+        middle = found.header_offset + 30 + len(name) + found.compress_size // 2
+        data[middle : middle + 8] = bytes(byte ^ 0xFF for byte in data[middle : middle + 8])
+        bundle.write_bytes(data)
+        said = f"{bundle}: {name} in it is damaged; copy the bundle again"
+        ended = run(bundle, tmp_path)
+        assert (ended.returncode, ended.stderr) == (1, f"{said}\n")
+        with pytest.raises(onsite.BundleError, match=re.escape(said)):
+            onsite.read_manifest(bundle)
+        assert os.listdir(tmp_path) == [bundle.name]
+
+    def test_an_old_python_is_told_which_it_needs(self, monkeypatch):
+        monkeypatch.setattr(sys, "version_info", (3, 9, 18))
+        assert start.start() == "a bundle needs Python 3.11 or newer, this is Python 3.9"
+        assert metadata("deep-tensor-network")["Requires-Python"] == ">=3.11"
+
+    def test_a_missing_numpy_is_named(self, bundle, tmp_path, monkeypatch):
+        monkeypatch.setattr(onsite, "find_spec", lambda name: None)
+        with pytest.raises(onsite.BundleError, match="NumPy is missing: pip install numpy"):
+            onsite.measure(bundle, tmp_path / "results.json", 1)
+
+    def test_no_room_to_unpack_it_is_said(self, bundle, tmp_path, monkeypatch):
+        def full(*given):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr("zipfile.ZipFile.extractall", full)
+        with pytest.raises(onsite.BundleError, match="cannot be unpacked: No space left on device; TMPDIR says where"):
+            onsite.measure(bundle, tmp_path / "results.json", 1)
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "absent"))
+        with pytest.raises(
+            onsite.BundleError, match="cannot be unpacked: No such file or directory; TMPDIR says where"
+        ):
+            onsite.measure(bundle, tmp_path / "results.json", 1)
+        assert os.listdir(tmp_path) == [bundle.name]
+
+    def test_a_problem_that_cannot_be_checked_costs_the_others_nothing(self, bundle, tmp_path):
+        def add_a_huge_one(manifest):
+            (first,) = manifest["problems"]
+            huge = [{**tensor, "shape": [1, 2, 10**12, 16]} for tensor in first["check"]["inputs"]]
+            manifest["problems"].insert(0, {**first, "check": {**first["check"], "inputs": huge, "key": "huge"}})
+
+        measured = onsite.measure(rebuilt(bundle, add_a_huge_one), tmp_path / "results.json", 60)["measured"]
+        assert len(measured) == 6
+        for number in range(3):
+            assert measured[f"0/{number}"]["failure"] == "cannot be checked"
+            assert measured[f"0/{number}"]["detail"].startswith("MemoryError: x[1, 2, 1000000000000, 16], y")
+        assert measured["1/0"]["seconds"] > 0
+
+    def test_a_run_that_goes_on_computes_the_reference_in_its_own_time(self, bundle, results, monkeypatch):
+        asked, ask = [], Child.ask
+
+        def noted(child, job, timeout):
+            asked.append((job["job"], timeout))
+            return ask(child, job, timeout)
+
+        edited(results, lambda found: found.update(device=ask_device()))
+        monkeypatch.setattr(Child, "ask", noted)
+        onsite.measure(bundle, results, 60)
+        assert asked[-2:] == [("prepare", onsite.REFERENCE_TIMEOUT), ("measure", onsite.CANDIDATE_TIMEOUT)]
 
     def test_one_whose_manifest_is_damaged_is_refused(self, bundle, tmp_path):
         with zipfile.ZipFile(bundle) as archive:

@@ -12,9 +12,10 @@ import sysconfig
 import tempfile
 import time
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from importlib import metadata
+from importlib.util import find_spec
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,6 +24,7 @@ from .fit import misfit
 from .form import NONE, fault
 from .outcome import outcome
 from .process import Child, CrashError, HangError, StartError, runner
+from .start import damaged
 
 FORMAT = 2
 MANIFEST = "manifest.json"
@@ -57,16 +59,16 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-            if damaged is not None:
-                raise BundleError(f"{path}: {damaged} in it is damaged; copy the bundle again")
+            broken = damaged(archive)
+            if broken:
+                raise BundleError(f"{path}: {broken} in it is damaged; copy the bundle again")
             names = archive.namelist()
             if MANIFEST not in names:
                 raise BundleError(f"{path} is not a bundle of dtn tune build: there is no {MANIFEST} in it")
             manifest = json.loads(archive.read(MANIFEST))
     except OSError as error:
         raise BundleError(f"{path}: {error.strerror or error}") from None
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RecursionError) as error:
+    except (zipfile.BadZipFile, EOFError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} is truncated or not a bundle ({error}); copy it again") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         found = manifest.get("format") if isinstance(manifest, dict) else None
@@ -113,33 +115,46 @@ def measure(
     _check_platform(manifest["platform"])
     check_runtime(manifest["versions"])
     target = manifest["target"]
-    with tempfile.TemporaryDirectory(prefix="dtn-bundle-") as name:
-        folder = Path(name)
-        with zipfile.ZipFile(path) as archive:
-            archive.extractall(folder)
-        threads = manifest["threads"] or os.cpu_count() or 1
-        with runner(target["kind"], folder / "lib", threads) as child:
-            device = _ask(child, {"job": "device"})
-            unlike = misfit(target, device)
-            if unlike:
-                raise BundleError(f"the bundle is {unlike}; dtn tune build makes one for another --target")
-            found = _begun(results, manifest, device["name"])
-            _write(results, found)  # a place that cannot be written to is said before anything is measured
-            order = list(_order(manifest["problems"]))
-            found["ceilings"] = found["ceilings"] or _ask(
-                child, {"job": "ceilings", "ceiling": manifest["ceiling"], "folder": name}
-            )
-            for place, number in order:
-                key = f"{place}/{number}"
-                if key in found["measured"]:
-                    continue
-                if time.monotonic() >= deadline:
-                    break
-                found["measured"][key] = _candidate(child, folder, manifest["problems"][place], number, found, place)
-                _write(results, found)
-                watch({"done": len(found["measured"]), "total": len(order), "last": found["measured"][key]})
+    threads = manifest["threads"] or os.cpu_count() or 1
+    with _unpacked(path) as folder, runner(target["kind"], folder / "lib", threads) as child:
+        device = _ask(child, {"job": "device"})
+        unlike = misfit(target, device)
+        if unlike:
+            raise BundleError(f"the bundle is {unlike}; dtn tune build makes one for another --target")
+        found = _begun(results, manifest, device["name"])
+        _write(results, found)  # a place that cannot be written to is said before anything is measured
+        order = list(_order(manifest["problems"]))
+        found["ceilings"] = found["ceilings"] or _ask(
+            child, {"job": "ceilings", "ceiling": manifest["ceiling"], "folder": str(folder)}
+        )
+        unchecked: dict[int, dict[str, Any]] = {}
+        for place, number in order:
+            key, problem = f"{place}/{number}", manifest["problems"][place]
+            if key in found["measured"]:
+                continue
+            if time.monotonic() >= deadline:
+                break
+            if place not in unchecked:
+                unchecked[place] = _without_reference(child, folder, problem)
+            found["measured"][key] = unchecked[place] or _candidate(child, folder, problem, number, found, place)
+            _write(results, found)
+            watch({"done": len(found["measured"]), "total": len(order), "last": found["measured"][key]})
     _write(results, found)
     return found
+
+
+@contextmanager
+def _unpacked(path: Path) -> Iterator[Path]:
+    """A folder with what is in a bundle."""
+    with ExitStack() as stack:
+        try:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dtn-bundle-")))
+            with zipfile.ZipFile(path) as archive:
+                archive.extractall(folder)
+        except OSError as error:
+            said = error.strerror or error
+            raise BundleError(f"{path} cannot be unpacked: {said}; TMPDIR says where it is unpacked to") from None
+        yield folder
 
 
 def _check_platform(needed: str) -> None:
@@ -152,6 +167,8 @@ def _check_platform(needed: str) -> None:
 def check_runtime(versions: Mapping[str, str]) -> None:
     """Refuse an apache-tvm-ffi whose interface may be another than the one that the kernels were compiled for."""
     needed = versions["tvm_ffi"]
+    if find_spec("numpy") is None:
+        raise BundleError("NumPy is missing: pip install numpy")
     try:
         installed = metadata.version("apache-tvm-ffi")
     except metadata.PackageNotFoundError:
@@ -217,15 +234,23 @@ def _order(problems: list[Mapping[str, Any]]) -> Iterator[tuple[int, int]]:
         yield from ((place, number) for place, number in enumerate(row) if number is not None)
 
 
+def _without_reference(child: Child, folder: Path, problem: Mapping[str, Any]) -> dict[str, Any]:
+    """Compute what a problem's candidates are checked against; why that cannot be done here, or nothing."""
+    try:
+        answer = child.ask({"job": "prepare", "folder": str(folder), "recipe": problem["check"]}, REFERENCE_TIMEOUT)
+    except (CrashError, HangError) as error:
+        answer = {"error": str(error)}
+    except StartError as error:
+        raise BundleError(f"{error}; what was measured is kept, run again to go on") from None
+    return {"failure": "cannot be checked", "detail": answer["error"]} if "error" in answer else {}
+
+
 def _candidate(
     child: Child, folder: Path, problem: Mapping[str, Any], number: int, found: Mapping[str, Any], place: int
 ) -> dict[str, Any]:
     candidate = problem["candidates"][number]
     of_problem = [answer for key, answer in found["measured"].items() if key.startswith(f"{place}/")]
     times = [answer["seconds"] for answer in of_problem if "seconds" in answer]
-    if not of_problem:
-        job = {"job": "prepare", "folder": str(folder), "recipe": problem["check"]}
-        _ask(child, job, REFERENCE_TIMEOUT)
     job = {
         "job": "measure",
         "folder": str(folder),

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dtn_core.demo.atomic import replaced
+from dtn_core.errors import DtnError
 
 from . import records
 from .builder import builder
@@ -26,7 +27,7 @@ from .measuring import bundle as onsite
 from .measuring import start
 from .measuring.device import CUDA_RUNTIME, RUNTIMES
 from .measuring.fit import is_named
-from .recipe import from_json, recipes, to_json
+from .recipe import TOLERANCE, from_json, recipes, to_json
 from .record import Receipt, Record, toolchain
 from .record import from_json as record_from_json
 from .site import runtime_folder
@@ -191,8 +192,9 @@ def import_results(
     found = onsite.read_results(path)
     try:
         made, lacking = _records(path, found, importlib.import_module(family))
-    except (LookupError, TypeError, AttributeError, ValueError, ZeroDivisionError, RecursionError) as error:
-        raise onsite.BundleError(f"{path} is damaged: {type(error).__name__} {error}") from None
+    except (DtnError, LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError) as error:
+        said = (str(error).splitlines() or [""])[0]
+        raise onsite.BundleError(f"{path} is damaged: {type(error).__name__}: {said}; measure again") from None
     if not made:
         raise TuneError(f"{path}, {lacking[0]}")
     records.add(to, made)
@@ -212,15 +214,16 @@ def _records(path: Path, found: Mapping[str, Any], family: Any) -> tuple[list[Re
         raise onsite.BundleError(f"{path} was measured on {device}; the bundle is for {manifest['target']['name']}")
     made, lacking = [], []
     for place, entry in enumerate(manifest["problems"]):
-        problem = from_json(family, entry["problem"])
+        problem, tolerance = from_json(family, entry["problem"]), entry["check"]["tolerance"]
+        if tolerance != TOLERANCE[problem.dtype]:
+            allowed = dict(TOLERANCE[problem.dtype])
+            raise onsite.BundleError(f"{path} is damaged: the tolerance {tolerance} is {allowed} in {problem.dtype}")
         progress = Progress(len(entry["candidates"]), found["device"])
         best: tuple[float, int] | None = None
         for key, answer in found["measured"].items():
             if key.split("/")[0] != str(place):
                 continue
             number = int(key.split("/")[1])
-            if not 0 <= number < len(entry["candidates"]):
-                raise IndexError(f"candidate {key}")
             progress.done += 1
             if "failure" in answer:
                 progress.failures[answer["failure"]] += 1
@@ -235,16 +238,16 @@ def _records(path: Path, found: Mapping[str, Any], family: Any) -> tuple[list[Re
             device=found["device"],
             seconds=best[0],
             errors=answer["errors"],
-            tolerance=entry["check"]["tolerance"],
+            tolerance=tolerance,
             checked=entry["check"]["sizes"],
-            roofline=_roofline(problem, target, found["ceilings"], best[0]),
+            roofline=_roofline(problem, target, found["ceilings"] or {}, best[0]),
         )
         schedule = entry["candidates"][best[1]]["schedule"]
         record = record_of(problem, target, schedule, manifest["options"], receipt)
         try:
             made.append(record_from_json(record.to_json()))
         except ValueError as error:
-            raise onsite.BundleError(f"{path}: {error}") from None
+            raise onsite.BundleError(f"{path}, candidate {place}/{best[1]}: {error}; measure again") from None
     return made, lacking
 
 
@@ -255,7 +258,7 @@ def _versions(versions: Mapping[str, str]) -> str:
 def _roofline(problem: Problem, target: Target, measured: Mapping[str, float], seconds: float) -> float | None:
     documented = target.ceilings.flops if target.ceilings else {}
     flops = measured.get("flops") or documented.get(problem.dtype)
-    if flops is None:
+    if flops is None or "bandwidth" not in measured:
         return None
     ceilings = Ceilings(measured["bandwidth"], {problem.dtype: flops})
     return ceilings.seconds(problem.dtype, problem.flops_at(1), problem.bytes) / seconds

@@ -15,6 +15,7 @@ from dtn_codegen.tensorir.schedule import Schedule
 from dtn_core.errors import CompileError
 from dtn_core.ir.verify import NAME
 
+from .measuring.form import Number
 from .trace_schedule import KIND
 
 FORMAT = 1
@@ -173,7 +174,7 @@ def _receipt(found: Mapping[str, Any]) -> Receipt:
 
 
 def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return Number().fits(value)
 
 
 @lru_cache(maxsize=1)

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import re
 import shutil
@@ -307,6 +308,12 @@ class TestBundle:
             onsite.measure(bundle, results, 1)
         assert results.read_bytes() == before
 
+    def test_results_that_are_a_link_stay_one(self, bundle, tmp_path):
+        (tmp_path / "link.json").symlink_to(tmp_path / "results.json")
+        onsite.measure(bundle, tmp_path / "link.json", 0)
+        assert (tmp_path / "link.json").is_symlink()
+        assert onsite.read_results(tmp_path / "results.json")["measured"] == {}
+
 
 class TestDevice:
     H200 = {"name": "nvidia/h200", "device": "H200", "arch": "sm_90a", "flags": []}
@@ -436,6 +443,43 @@ class TestImport:
             (lambda found: found.update(measured=[]), "results.measured is of type list, expected dict"),
             (lambda found: found["measured"].update({"0/1": 7}), "candidate 0/1 is of type int"),
             (lambda found: found["measured"].update({"0/1": {"seconds": "fast"}}), "candidate 0/1 lacks errors"),
+            (
+                lambda found: found["measured"]["0/1"].update(seconds="fast"),
+                "candidate 0/1.seconds is 'fast', expected",
+            ),
+            (
+                lambda found: found["measured"]["0/1"].update(seconds=-1),
+                "candidate 0/1.seconds is -1, expected a finite",
+            ),
+            (
+                lambda found: found["measured"]["0/1"].update(seconds=0),
+                "seconds is 0, expected a finite number above 0",
+            ),
+            (lambda found: found["measured"]["0/1"].update(seconds=True), "seconds is True, expected a finite number"),
+            (lambda found: found["measured"]["0/1"].update(seconds=math.nan), "candidate 0/1.seconds is nan, expected"),
+            (lambda found: found["measured"]["0/1"].update(seconds=10**400), "candidate 0/1.seconds is 1000000"),
+            (lambda found: found["measured"]["0/1"].update(errors="small"), "0/1.errors is of type str, expected dict"),
+            (lambda found: found["measured"]["0/1"]["errors"].update(rms="1e-7"), "0/1.errors.rms is '1e-7', expected"),
+            (
+                lambda found: found["measured"]["0/1"]["errors"].update(row=-1),
+                "errors.row is -1, expected a finite number",
+            ),
+            (lambda found: found["measured"]["0/0"].pop("detail"), "candidate 0/0 lacks detail"),
+            (
+                lambda found: found["measured"].update({"0/17": {}}),
+                "results.measured has '0/17', and the bundle no such",
+            ),
+            (lambda found: found.update(ceilings={"bandwidth": "wide"}), "ceilings.bandwidth is 'wide', expected"),
+            (lambda found: found["ceilings"].update(flops=0), "ceilings.flops is 0, expected a finite number above 0"),
+            (lambda found: found.update(ceilings={}), "results.ceilings lacks bandwidth"),
+            (
+                lambda found: found["manifest"]["problems"][0]["problem"]["sizes"].update(n=1.5),
+                r"problems\[0\].problem.sizes.n is 1.5, expected an integer from 0 on",
+            ),
+            (
+                lambda found: found["manifest"]["problems"][0]["check"]["tolerance"].update(rms=None),
+                r"check.tolerance.rms is None, expected a finite number above 0",
+            ),
         ],
     )
     def test_a_part_that_is_not_what_it_should_be(self, bundle, results, to, change, said):
@@ -460,11 +504,40 @@ class TestImport:
         with pytest.raises(onsite.BundleError, match="schedule"):
             import_results(results, to, "families")
 
-    @pytest.mark.parametrize("key", ["0/17", "0/-1", "0/x", "nonsense"])
+    def test_more_than_results_can_be(self, bundle, results, to, monkeypatch):
+        monkeypatch.setattr(onsite, "LARGEST", 1000)
+        for use in (lambda: import_results(results, to, "families"), lambda: onsite.measure(bundle, results, 1)):
+            with pytest.raises(onsite.BundleError, match="has more than .* MiB: it does not hold the results"):
+                use()
+
+    def test_what_is_no_file(self, bundle, tmp_path, to):
+        os.mkfifo(tmp_path / "pipe")  # to read it would be to wait
+        for use in (lambda path: import_results(path, to, "families"), lambda path: onsite.measure(bundle, path, 1)):
+            with pytest.raises(onsite.BundleError, match="pipe is not a file"):
+                use(tmp_path / "pipe")
+            with pytest.raises(onsite.BundleError, match="is not a file"):
+                use(tmp_path)
+
+    def test_another_tolerance(self, results, to):
+        edited(results, lambda found: found["manifest"]["problems"][0]["check"]["tolerance"].update(rms=1.5))
+        with pytest.raises(
+            onsite.BundleError, match=r"the tolerance {'rms': 1.5, .*} is {'rms': 2e-05, .*} in float32"
+        ):
+            import_results(results, to, "families")
+
+    def test_a_definition_that_is_none_is_one_line(self, results, to):
+        edited(results, lambda found: found["manifest"]["problems"][0]["problem"].update(notation="x"))
+        with pytest.raises(
+            onsite.BundleError, match="is damaged: NotationError: x, line 1.*; measure again$"
+        ) as caught:
+            import_results(results, to, "families")
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("key", ["0/17", "0/-1", "0/x", "0/01", "1/0", "nonsense"])
     def test_a_candidate_that_there_is_not(self, results, to, key):
         fast = {"seconds": 1e-9, "errors": {"rms": 0.0, "row": 0.0}}
         edited(results, lambda found: found.update(measured={key: fast}))
-        with pytest.raises((onsite.BundleError, TuneError)):
+        with pytest.raises(onsite.BundleError, match=f"results.measured has '{key}', and the bundle no such candidate"):
             import_results(results, to, "families")
 
 
@@ -489,6 +562,12 @@ def test_a_problem_without_a_valid_candidate_costs_the_others_nothing(results, t
     assert records.read(to).records == (record,)
     (reason,) = left_out
     assert re.match(f"float32, b=1,h=2,n=4000,d=16: {why}", reason)
+
+
+def test_results_without_ceilings_make_a_record_without_a_roofline(results, tmp_path):
+    edited(results, lambda found: found.update(ceilings=None))
+    (record,) = import_results(results, tmp_path / "records.jsonl", "families")
+    assert record.receipt.roofline is None
 
 
 def test_exported_kernels_load_without_tvm(bare, tmp_path):

@@ -145,6 +145,8 @@ class TestAcceptance:
             ({"errors": {"rms": float("nan")}}, "does not say how far off"),
             ({"tolerance": {}}, "no conformance errors"),
             ({"seconds": 0}, "seconds are 0"),
+            ({"seconds": 10**400}, "seconds are 1000"),
+            ({"errors": {"rms": 10**400}}, "does not say how far off"),
             ({"device": None}, "'device' is not of type str"),
         ],
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import reprlib
 import sysconfig
 import tempfile
 import time
@@ -21,13 +22,17 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .fit import misfit
-from .form import NONE, fault
+from .form import NONE, POSITIVE, Each, Number, fault
 from .outcome import outcome
 from .process import Child, CrashError, HangError, StartError, runner
 from .start import damaged
 
 FORMAT = 2
 MANIFEST = "manifest.json"
+LARGEST = 64 << 20
+"""Bytes of a file of results: more than the manifest of the largest bundle, and what became of every candidate."""
+
+_SIZES = Each(Number(0, is_whole=True))
 _MANIFEST = {
     "bundle": str,
     "target": {"name": str, "options": dict, "key": str, "kind": str, "arch": str, "device": str, "flags": list},
@@ -35,11 +40,19 @@ _MANIFEST = {
     "platform": str,
     "versions": {"tvm_ffi": str},
     "options": dict,
-    "problems": [{"problem": dict, "recipe": dict, "check": dict, "candidates": [{"schedule": dict, "library": str}]}],
+    "problems": [
+        {
+            "problem": {"notation": str, "scalars": Each(Number()), "direction": str, "dtype": str, "sizes": _SIZES},
+            "recipe": dict,
+            "check": {"tolerance": Each(POSITIVE), "sizes": _SIZES},
+            "candidates": [{"schedule": dict, "library": str}],
+        }
+    ],
     "ceiling": (dict, NONE),
 }
 _RESULTS = {"bundle": str, "device": str, "ceilings": (dict, NONE), "measured": dict, "manifest": _MANIFEST}
-_MEASURED = {"seconds": (int, float), "errors": dict}
+_CEILINGS = {"bandwidth": POSITIVE}
+_MEASURED = {"seconds": POSITIVE, "errors": Each(Number(0))}
 _FAILED = {"failure": str, "detail": str}
 CANDIDATE_TIMEOUT = 60.0  # seconds
 REFERENCE_TIMEOUT = 600.0
@@ -115,13 +128,14 @@ def measure(
     _check_platform(manifest["platform"])
     check_runtime(manifest["versions"])
     target = manifest["target"]
+    earlier = _earlier(results, manifest)
     threads = manifest["threads"] or os.cpu_count() or 1
     with _unpacked(path) as folder, runner(target["kind"], folder / "lib", threads) as child:
         device = _ask(child, {"job": "device"})
         unlike = misfit(target, device)
         if unlike:
             raise BundleError(f"the bundle is {unlike}; dtn tune build makes one for another --target")
-        found = _begun(results, manifest, device["name"])
+        found = _begun(results, earlier, manifest, device["name"])
         _write(results, found)  # a place that cannot be written to is said before anything is measured
         order = list(_order(manifest["problems"]))
         found["ceilings"] = found["ceilings"] or _ask(
@@ -185,47 +199,61 @@ def read_results(path: Path) -> dict[str, Any]:
     Raises
     ------
     BundleError
-        If the file cannot be read, is none, or is damaged.
+        If the file cannot be read, is none, or is damaged: with the part of it that is not what it should be.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        if path.exists() and not path.is_file():
+            raise BundleError(f"{path} is not a file")
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)
+        if len(data) > LARGEST:
+            raise BundleError(f"{path} has more than {LARGEST >> 20} MiB: it does not hold the results of a bundle")
+        found = json.loads(data)
     except OSError as error:
         raise BundleError(f"{path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{path} is truncated or not JSON ({error})") from None
     if not isinstance(found, dict) or found.get("format") != FORMAT or not all(part in found for part in _RESULTS):
         raise BundleError(f"{path} does not hold the results of dtn tune measure in format {FORMAT}")
-    wrong = fault(found, _RESULTS, "results") or next(filter(None, map(_fault, found["measured"].items())), "")
+    wrong = next(filter(None, _faults(found)), "")
     if wrong:
         raise BundleError(f"{path} is damaged: {wrong}; measure again")
     return found
 
 
-def _fault(measured: tuple[str, Any]) -> str:
-    """What is wrong with what became of a candidate."""
-    key, answer = measured
-    failed = isinstance(answer, dict) and "failure" in answer
-    return fault(answer, _FAILED if failed else _MEASURED, f"candidate {key}")
+def _faults(found: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with results, or empty texts."""
+    yield fault(found, _RESULTS, "results")
+    if found["ceilings"] is not None:
+        yield fault(found["ceilings"], _CEILINGS, "results.ceilings")
+        yield fault(found["ceilings"], Each(POSITIVE), "results.ceilings")
+    known = {f"{place}/{number}" for place, number in _order(found["manifest"]["problems"])}
+    for key, answer in found["measured"].items():
+        if key not in known:
+            yield f"results.measured has {reprlib.repr(key)}, and the bundle no such candidate"
+        failed = isinstance(answer, dict) and "failure" in answer
+        yield fault(answer, _FAILED if failed else _MEASURED, f"candidate {key}")
 
 
-def _begun(path: Path, manifest: Mapping[str, Any], device: str) -> dict[str, Any]:
-    about = {key: value for key, value in manifest.items() if key != "format"}
-    fresh = {
+def _earlier(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """The results of an earlier run of the bundle, if there are any."""
+    found = read_results(path) if os.path.exists(path) else {}
+    if found and found["bundle"] != manifest["bundle"]:
+        raise BundleError(f"{path} holds the results of another bundle; give another file")
+    return found
+
+
+def _begun(path: Path, earlier: Mapping[str, Any], manifest: Mapping[str, Any], device: str) -> dict[str, Any]:
+    if earlier and earlier["device"] != device:
+        raise BundleError(f"{path} was measured on {earlier['device']}, the device here is {device}; give another file")
+    return {
         "format": FORMAT,
         "bundle": manifest["bundle"],
         "device": device,
-        "ceilings": None,
-        "measured": {},
-        "manifest": about,
+        "ceilings": earlier.get("ceilings"),
+        "measured": earlier.get("measured", {}),
+        "manifest": {key: value for key, value in manifest.items() if key != "format"},
     }
-    if not path.exists():
-        return fresh
-    found = read_results(path)
-    if found["bundle"] != manifest["bundle"]:
-        raise BundleError(f"{path} holds the results of another bundle; give another file")
-    if found["device"] != device:
-        raise BundleError(f"{path} was measured on {found['device']}, the device here is {device}; give another file")
-    return found
 
 
 def _order(problems: list[Mapping[str, Any]]) -> Iterator[tuple[int, int]]:
@@ -276,6 +304,7 @@ def _ask(child: Child, job: Mapping[str, Any], timeout: float = REFERENCE_TIMEOU
 
 
 def _write(path: Path, found: Mapping[str, Any]) -> None:
+    path = path.resolve()  # a link goes on pointing to the file
     beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         beside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from dtn_core.demo.atomic import replaced
@@ -30,6 +31,7 @@ from .measuring.fit import is_named
 from .recipe import TOLERANCE, from_json, recipes, to_json
 from .record import Receipt, Record, toolchain
 from .record import from_json as record_from_json
+from .search import Search
 from .site import runtime_folder
 from .targets import Ceilings, Target
 from .targets import from_json as target_from_json
@@ -52,6 +54,7 @@ def build(
     path: Path,
     options: Options,
     watch: Callable[[Progress], object] = lambda progress: None,
+    leave_out: Callable[[str], object] = lambda reason: None,
 ) -> Progress:
     """Compile candidates and write a bundle; the device need not be here.
 
@@ -65,21 +68,23 @@ def build(
     options : Options
     watch : callable
         Told after every candidate.
+    leave_out : callable
+        Told why, for every problem without a kernel, and of which no candidate can be checked or compiled.
 
     Raises
     ------
     TuneError
-        If no candidate of a problem can be compiled, or the bundle would be too large; nothing is written then.
+        If that is so for every problem, or the bundle would be too large; nothing is written then.
     """
     family = importlib.import_module(options.family)
-    searches = [new_search(family, problem, target) for problem in problems]
-    progress = Progress(sum(min(options.trials, len(search)) for search in searches), target.name)
     with tempfile.TemporaryDirectory(prefix="dtn-build-") as name, builder() as compiler:
         folder, entries = Path(name), []
-        for place, (problem, search) in enumerate(zip(problems, searches, strict=True)):
-            candidates, before = [], progress.done
+        prepared, lacking = _prepared(family, problems, target, options, folder)
+        progress = Progress(sum(min(options.trials, len(search)) for _, search, _ in prepared), target.name)
+        for problem, search, described in prepared:
+            candidates, alone = [], Progress(0, target.name)
             while len(candidates) < options.trials and (schedule := search.propose()) is not None:
-                library = f"kernel_{place}_{len(candidates)}.so"
+                library = f"kernel_{len(entries)}_{len(candidates)}.so"
                 job = {
                     "family": options.family,
                     "problem": to_json(problem),
@@ -94,17 +99,41 @@ def build(
                     progress.done += 1
                 else:
                     progress.add(failure)
+                    alone.add(failure)
                 watch(progress)
-            if not candidates:
-                progress.done -= before
-                raise TuneError(f"{records.shape(problem.sizes)}: {nothing_valid(progress)}")
-            timed, check = recipes(problem, folder, options.seed)
-            entries.append({"problem": to_json(problem), "recipe": timed, "check": check, "candidates": candidates})
+            if candidates:
+                entries.append({**described, "candidates": candidates})
+            else:
+                lacking.append(_named(problem, nothing_valid(alone)))
+        if not entries:
+            raise TuneError(lacking[0])
         ceiling = build_ceiling(compiler, target, folder, options.build_timeout)
         if isinstance(ceiling, Trial):
             raise TuneError(f"{target.name}: {ceiling.failure}: {ceiling.detail}")
         _pack(path, folder, {**_manifest(entries, target, options, folder), "ceiling": ceiling}, target)
+    for reason in lacking:
+        leave_out(reason)
     return progress
+
+
+def _prepared(
+    family: ModuleType, problems: Sequence[Problem], target: Target, options: Options, folder: Path
+) -> tuple[list[tuple[Problem, Search, dict[str, Any]]], list[str]]:
+    """The search and the description of every problem that has them, and why the others have not."""
+    found, lacking = [], []
+    for problem in problems:
+        try:
+            search = new_search(family, problem, target)
+            timed, check = recipes(problem, folder, options.seed)
+        except DtnError as error:
+            lacking.append(_named(problem, str(error)))
+        else:
+            found.append((problem, search, {"problem": to_json(problem), "recipe": timed, "check": check}))
+    return found, lacking
+
+
+def _named(problem: Problem, reason: str) -> str:
+    return f"{problem.dtype}, {records.shape(problem.sizes)}: {reason}"
 
 
 def _manifest(entries: list[dict[str, Any]], target: Target, options: Options, folder: Path) -> dict[str, Any]:
@@ -231,7 +260,7 @@ def _records(path: Path, found: Mapping[str, Any], family: Any) -> tuple[list[Re
             elif best is None or answer["seconds"] < best[0]:
                 best = answer["seconds"], number
         if best is None:
-            lacking.append(f"{problem.dtype}, {records.shape(problem.sizes)}: {nothing_valid(progress)}")
+            lacking.append(_named(problem, nothing_valid(progress)))
             continue
         answer = found["measured"][f"{place}/{best[1]}"]
         receipt = Receipt(

@@ -133,12 +133,15 @@ def run_build(problems: Sequence[Problem], where: Target, path: Path, options: O
     """``dtn tune build``: compile candidates into a bundle."""
     from .bundle import build
 
+    lacking: list[str] = []
     with View(console(), f"compiling for {where.name}").shown() as view:
-        progress = build(problems, where, path, options, view)
+        progress = build(problems, where, path, options, view, lacking.append)
     built = progress.done - progress.failures.total()
     print(f"{path}: {counted(built, 'candidate')} for {where.name}, {path.stat().st_size / (1 << 20):.1f} MiB")
     for reason, count in progress.failures.items():
         print(f"left out: {count} {reason}, as in {progress.details[reason]}")
+    for reason in lacking:
+        print(f"left out: {reason}")
     print(f"on the machine of the device: python {path.name} -o results.json --budget 300")
     print("then here:                    dtn tune import results.json --records PATH")
     return 0

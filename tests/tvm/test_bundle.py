@@ -145,6 +145,32 @@ class TestBundle:
             build([problem], target("cpu"), tmp_path / "bundle.zip", OPTIONS)
         assert list(tmp_path.iterdir()) == []
 
+    def test_a_problem_without_candidates_is_left_out(self, offer, problem, tmp_path, monkeypatch):
+        offer("good")
+        spaces = {100: (), 200: (families.Schedule("unbuildable"),)}
+        monkeypatch.setattr(families, "space", lambda of, to: spaces.get(of.sizes["n"], tuple(families.OFFERED)))
+        monkeypatch.setattr(families, "default", lambda of, to: families.space(of, to)[0])
+        lengths = [10**12, 100, 200, problem.sizes["n"]]
+        problems = [replace(problem, sizes={**problem.sizes, "n": n}) for n in lengths]
+        path, left_out = tmp_path / "bundle.zip", []
+        progress = build(problems, target("cpu"), path, OPTIONS, leave_out=left_out.append)
+        (entry,) = onsite.read_manifest(path)["problems"]
+        assert entry["problem"]["sizes"] == problem.sizes
+        assert (progress.done, progress.total) == (2, 2)
+        for said, reason in zip(
+            (
+                "float32, b=1,h=2,n=1000000000000,d=16: twice, .*; give a smaller shape",
+                "float32, b=1,h=2,n=100,d=16: twice forward: there is no kernel of it for cpu",
+                "float32, b=1,h=2,n=200,d=16: none of 1 candidates is valid.*does not build: ValueError",
+            ),
+            left_out,
+            strict=True,
+        ):
+            assert re.search(said, reason)
+        with pytest.raises(TuneError, match="n=1000000000000,d=16: .*; give a smaller shape"):
+            build(problems[:3], target("cpu"), tmp_path / "none.zip", OPTIONS)
+        assert os.listdir(tmp_path) == [path.name]
+
     @pytest.mark.parametrize("kept", [0.3, 0.99])
     def test_a_truncated_one_is_refused(self, bundle, tmp_path, kept):
         data = bundle.read_bytes()

@@ -5,9 +5,11 @@ See :mod:`dtn_tvm.measuring.bundle` for what happens there.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib
 import json
+import os
 import sysconfig
 import tempfile
 import zipfile
@@ -74,9 +76,11 @@ def build(
     Raises
     ------
     TuneError
-        If that is so for every problem, or the bundle would be too large; nothing is written then.
+        If that is so for every problem, the bundle would be too large, or cannot be written, which is said before
+        anything is compiled; nothing is written then.
     """
     family = importlib.import_module(options.family)
+    _check_place(path)
     with tempfile.TemporaryDirectory(prefix="dtn-build-") as name, builder() as compiler:
         folder, entries = Path(name), []
         prepared, lacking = _prepared(family, problems, target, options, folder)
@@ -114,6 +118,16 @@ def build(
     for reason in lacking:
         leave_out(reason)
     return progress
+
+
+def _check_place(path: Path) -> None:
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise TuneError(f"{path}: {error.strerror}") from None
 
 
 def _prepared(

@@ -14,6 +14,7 @@ from dtn_core.operators import Operator
 from .candidates import Options
 from .measuring.bundle import BundleError, measure
 from .record import Record, shape, shortened
+from .records import to_change
 from .targets import Target
 from .targets import target as named_target
 from .view import View, console, counted, duration
@@ -98,6 +99,8 @@ def run_tune(
     to = console()
     if not records.parent.is_dir():
         raise DtnError(f"records {records}: there is no folder {records.parent}")
+    if records.exists():
+        to_change(records)
     site = local(where) if rpc is None else remote(where, *rpc, key, options.measure_timeout)
     with site, View(to, what.operator.name).shown() as view:
         record, progress = tune(what, where, site, records, options, view)
@@ -160,6 +163,9 @@ def run_measure(path: Path, results: Path, budget: float) -> int:
         found = measure(path, results, budget, tell)
     except BundleError as error:
         raise DtnError(str(error)) from None
+    except KeyboardInterrupt:
+        to.print(f"what was measured is in {results}, run again to go on", soft_wrap=True)
+        return INTERRUPTED
     total = sum(len(entry["candidates"]) for entry in found["manifest"]["problems"])
     print(f"{len(found['measured'])} of {total} candidates measured on {found['device']}; results in {results}")
     return 0

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from .targets import Target
 
 VARIABLE = "DTN_RECORDS"
+_BEGINNING = b'{"format": '
+"""Of the line of a record, of any version."""
 
 
 class RecordsError(DtnError):
@@ -96,12 +98,32 @@ def add(path: Path, records: Iterable[Record]) -> Contents:
     -------
     Contents
         Of the file afterwards.  Lines that could not be read are kept as they are, at the end.
+
+    Raises
+    ------
+    RecordsError
+        If the file cannot be read or written, or is none of records: it is as it was then.
     """
     with locked(path):
-        before = read(path) if path.exists() else Contents()
+        before = to_change(path) if path.exists() else Contents()
         merged = merge([*before.records, *records])
         _write(path, merged, before.corrupt)
     return Contents(tuple(merged), before.corrupt)
+
+
+def to_change(path: Path) -> Contents:
+    """What is in a file that will be written to.
+
+    Raises
+    ------
+    RecordsError
+        If it cannot be read, or holds lines and none of them is, or began as, a record: it is somebody's other file.
+    """
+    found = read(path)
+    if found.corrupt and not found.records and not any(bad.text.startswith(_BEGINNING) for bad in found.corrupt):
+        first = found.corrupt[0]
+        raise RecordsError(f"{path} is no file of records (line {first.line}: {first.reason}) and stays as it is")
+    return found
 
 
 def merge(records: Iterable[Record]) -> list[Record]:
@@ -127,10 +149,15 @@ def prune(path: Path, versions: Mapping[str, str] | None = None) -> tuple[list[R
     -------
     list of Record, tuple of Corrupt
         What was dropped.
+
+    Raises
+    ------
+    RecordsError
+        If there is no such file, it cannot be read or written, or is none of records: it is as it was then.
     """
     current = toolchain() if versions is None else versions
     with locked(path):
-        before = read(path)
+        before = to_change(path)
         best: dict[tuple[str, ...], Record] = {}
         for record in before.records:
             known = best.get(record.kernel)
@@ -138,7 +165,7 @@ def prune(path: Path, versions: Mapping[str, str] | None = None) -> tuple[list[R
                 best[record.kernel] = record
         kept = list(best.values())
         _write(path, kept, ())
-    return [record for record in before.records if record not in kept], before.corrupt
+    return [record for record in before.records if all(record is not one for one in kept)], before.corrupt
 
 
 def _write(path: Path, records: Sequence[Record], corrupt: Sequence[Corrupt]) -> None:

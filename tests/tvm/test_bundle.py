@@ -145,6 +145,17 @@ class TestBundle:
             build([problem], target("cpu"), tmp_path / "bundle.zip", OPTIONS)
         assert list(tmp_path.iterdir()) == []
 
+    @pytest.mark.parametrize(
+        ("place", "said"), [("absent/bundle.zip", "No such file or directory"), (".", "Is a directory")]
+    )
+    def test_a_place_that_is_none_is_said_before_anything_is_compiled(
+        self, problem, tmp_path, monkeypatch, place, said
+    ):
+        monkeypatch.setattr("dtn_tvm.bundle.builder", lambda: pytest.fail("something is compiled"))
+        with pytest.raises(TuneError, match=f"{tmp_path / place}: {said}"):
+            build([problem], target("cpu"), tmp_path / place, OPTIONS)
+        assert list(tmp_path.iterdir()) == []
+
     def test_a_problem_without_candidates_is_left_out(self, offer, problem, tmp_path, monkeypatch):
         offer("good")
         spaces = {100: (), 200: (families.Schedule("unbuildable"),)}
@@ -433,6 +444,12 @@ class TestImport:
     def test_another_file(self, results, to, text):
         results.write_text(text)
         with pytest.raises(onsite.BundleError, match="does not hold the results"):
+            import_results(results, to, "families")
+
+    def test_another_version(self, results, to):
+        edited(results, lambda found: found.update(format=1))
+        said = r"written by another version \(format 1, expected 2\); build and measure again"
+        with pytest.raises(onsite.BundleError, match=said):
             import_results(results, to, "families")
 
     def test_another_toolchain(self, results, to):

@@ -134,6 +134,30 @@ class TestDamage:
         assert records.read(damaged) == records.Contents((record(),))
 
 
+class TestAnotherFile:
+    """A slip of the fingers destroys nothing: what holds no line of a record is somebody's other file."""
+
+    @pytest.mark.parametrize(
+        "text", ["my notes\n", '{"search": {}, "schedule": {}}\n', '{\n "format": 2\n}\n', "\n\0\1"]
+    )
+    @pytest.mark.parametrize("write", [lambda path: records.add(path, [record()]), records.prune])
+    def test_it_stays_as_it_is(self, path, text, write):
+        path.write_text(text)
+        with pytest.raises(records.RecordsError, match=r"is no file of records \(line [12]: .*\) and stays as it is"):
+            write(path)
+        assert path.read_text() == text
+        assert os.listdir(path.parent) == [path.name]
+
+    @pytest.mark.parametrize("text", ["", "\n", '{"format": 99, "of": "a later version"}\n', '{"format": 1, "cut sh'])
+    def test_an_empty_one_and_one_of_another_version_are_of_records(self, path, text):
+        path.write_text(text)
+        records.add(path, [record()])
+        assert records.read(path).records == (record(),)
+        path.write_text(text)
+        records.prune(path)
+        assert path.read_text() == ""
+
+
 class TestAcceptance:
     """A record is accepted only with the errors that were measured on its device."""
 
@@ -172,6 +196,13 @@ class TestPrune:
         dropped, _ = records.prune(path)
         assert dropped == [old, slow]
         assert records.read(path).records == (fast,)
+
+    def test_a_record_that_is_there_twice_is_dropped_once(self, path):
+        records.add(path, [record()])
+        path.write_bytes(path.read_bytes() * 2)
+        dropped, _ = records.prune(path)
+        assert dropped == [record()]
+        assert records.read(path).records == (record(),)
 
 
 class TestFind:

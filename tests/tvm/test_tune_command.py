@@ -205,6 +205,26 @@ def test_measuring_a_bundle_by_the_command(built_bundle, dtn, tmp_path):
     assert os.listdir(tmp_path) == ["results.json"]
 
 
+def test_ctrl_c_while_a_bundle_is_measured_says_where_it_is_kept(dtn, monkeypatch):
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dtn_tvm.commands.measure", interrupted)
+    status, out, err = dtn("tune", "measure", "bundle.zip")
+    assert (status, out) == (130, "")
+    assert err == "what was measured is in results.json, run again to go on\ndtn: interrupted\n"
+
+
+@pytest.mark.parametrize("command", [["tune", OP, "--shape", SHAPE, "--records"], ["records", "prune"]])
+def test_a_file_of_something_else_stays_as_it_is(dtn, tmp_path, command):
+    (tmp_path / "notes.txt").write_text("my notes\n")
+    status, out, err = dtn(*command, "notes.txt")
+    assert (status, out) == (1, "")
+    assert err.startswith("dtn: notes.txt is no file of records (line 1: ")
+    assert (tmp_path / "notes.txt").read_text() == "my notes\n"
+    assert os.listdir(tmp_path) == ["notes.txt"]
+
+
 @pytest.mark.parametrize("budget", ["nan", "inf", "-5"])
 def test_a_budget_that_is_none(dtn, capsys, monkeypatch, budget):
     status, out, err = dtn("tune", "measure", "bundle.zip", "--budget", budget)

@@ -213,8 +213,13 @@ def read_results(path: Path) -> dict[str, Any]:
         raise BundleError(f"{path}: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
         raise BundleError(f"{path} is truncated or not JSON ({error})") from None
-    if not isinstance(found, dict) or found.get("format") != FORMAT or not all(part in found for part in _RESULTS):
-        raise BundleError(f"{path} does not hold the results of dtn tune measure in format {FORMAT}")
+    if not isinstance(found, dict) or not all(part in found for part in ("format", *_RESULTS)):
+        raise BundleError(f"{path} does not hold the results of a bundle")
+    if found["format"] != FORMAT:
+        written = reprlib.repr(found["format"])
+        raise BundleError(
+            f"{path} was written by another version (format {written}, expected {FORMAT}); build and measure again"
+        )
     wrong = next(filter(None, _faults(found)), "")
     if wrong:
         raise BundleError(f"{path} is damaged: {wrong}; measure again")
@@ -304,11 +309,11 @@ def _ask(child: Child, job: Mapping[str, Any], timeout: float = REFERENCE_TIMEOU
 
 
 def _write(path: Path, found: Mapping[str, Any]) -> None:
-    path = path.resolve()  # a link goes on pointing to the file
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    to = path.resolve()  # a link goes on pointing to the file
+    beside = to.with_name(f".{to.name}.{os.getpid()}.partial")
     try:
         beside.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-        beside.replace(path)
+        beside.replace(to)
     except OSError as error:
         raise BundleError(f"{path}: {error.strerror}") from None
     finally:

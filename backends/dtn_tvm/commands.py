@@ -12,7 +12,8 @@ from dtn_core.errors import DtnError
 from dtn_core.operators import Operator
 
 from .candidates import Options
-from .measuring.bundle import BundleError, measure
+from .measuring.bundle import BundleError, kept, measure
+from .measuring.start import INTERRUPTED
 from .record import Record, shape, shortened
 from .records import to_change
 from .targets import Target
@@ -22,7 +23,6 @@ from .view import View, console, counted, duration
 if TYPE_CHECKING:
     from .problem import Problem
 
-INTERRUPTED = 130
 SHORT = {"b": "batch", "h": "heads"}
 
 
@@ -164,7 +164,7 @@ def run_measure(path: Path, results: Path, budget: float) -> int:
     except BundleError as error:
         raise DtnError(str(error)) from None
     except KeyboardInterrupt:
-        to.print(f"what was measured is in {results}, run again to go on", soft_wrap=True)
+        to.print(kept(results), soft_wrap=True)
         return INTERRUPTED
     total = sum(len(entry["candidates"]) for entry in found["manifest"]["problems"])
     print(f"{len(found['measured'])} of {total} candidates measured on {found['device']}; results in {results}")

@@ -219,6 +219,15 @@ class TestBundle:
             onsite.read_manifest(bundle)
         assert os.listdir(tmp_path) == [bundle.name]
 
+    def test_one_whose_table_of_contents_is_damaged_says_so(self, bundle, tmp_path):
+        data = bytearray(bundle.read_bytes())
+        data[data.rindex(b"PK\1\2")] ^= 1  # of the last file: Python's own reader does not look at it
+        bundle.write_bytes(data)
+        ended = run(bundle, tmp_path)
+        assert ended.returncode == 1
+        assert "the table of contents (Bad magic number" in ended.stderr
+        assert ended.stderr.endswith(") in it is damaged; copy the bundle again\n")
+
     def test_an_old_python_is_told_which_it_needs(self, monkeypatch):
         monkeypatch.setattr(sys, "version_info", (3, 9, 18))
         assert start.start() == "a bundle needs Python 3.11 or newer, this is Python 3.9"

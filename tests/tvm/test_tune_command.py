@@ -205,14 +205,24 @@ def test_measuring_a_bundle_by_the_command(built_bundle, dtn, tmp_path):
     assert os.listdir(tmp_path) == ["results.json"]
 
 
-def test_ctrl_c_while_a_bundle_is_measured_says_where_it_is_kept(dtn, monkeypatch):
+@pytest.mark.parametrize(
+    ("is_there", "said"),
+    [(True, "what was measured is in results.json, run again to go on"), (False, "nothing was measured yet")],
+)
+def test_ctrl_c_while_a_bundle_is_measured_says_what_is_kept(dtn, capsys, tmp_path, monkeypatch, is_there, said):
     def interrupted(*given):
         raise KeyboardInterrupt
 
+    if is_there:
+        (tmp_path / "results.json").touch()
     monkeypatch.setattr("dtn_tvm.commands.measure", interrupted)
-    status, out, err = dtn("tune", "measure", "bundle.zip")
-    assert (status, out) == (130, "")
-    assert err == "what was measured is in results.json, run again to go on\ndtn: interrupted\n"
+    assert dtn("tune", "measure", "bundle.zip") == (130, "", f"{said}\ndtn: interrupted\n")
+    monkeypatch.setattr("dtn_tvm.measuring.command.measure", interrupted)
+    monkeypatch.setattr("sys.argv", ["bundle.zip"])
+    before = signal.getsignal(signal.SIGTERM)
+    assert measure_bundle() == 130
+    signal.signal(signal.SIGTERM, before)
+    assert capsys.readouterr().err == f"interrupted; {said}\n"
 
 
 @pytest.mark.parametrize("command", [["tune", OP, "--shape", SHAPE, "--records"], ["records", "prune"]])

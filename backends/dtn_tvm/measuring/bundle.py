@@ -226,6 +226,11 @@ def read_results(path: Path) -> dict[str, Any]:
     return found
 
 
+def kept(path: Path) -> str:
+    """What is left of a run that was interrupted."""
+    return f"what was measured is in {path}, run again to go on" if path.exists() else "nothing was measured yet"
+
+
 def _faults(found: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with results, or empty texts."""
     yield fault(found, _RESULTS, "results")

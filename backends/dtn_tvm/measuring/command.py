@@ -11,8 +11,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from .bundle import BundleError, measure
+from .bundle import BundleError, kept, measure
 from .process import HERE
+from .start import INTERRUPTED
 
 
 def main() -> int:
@@ -43,8 +44,8 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"interrupted; what was measured is in {given.output}, run again to go on", file=sys.stderr)
-        return 130
+        print(f"interrupted; {kept(given.output)}", file=sys.stderr)
+        return INTERRUPTED
     total = sum(len(problem["candidates"]) for problem in found["manifest"]["problems"])
     print(f"{len(found['measured'])} of {total} candidates measured on {found['device']}; results in {given.output}")
     return 0

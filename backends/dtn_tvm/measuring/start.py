@@ -9,6 +9,7 @@ import sys
 import zipfile
 
 OLDEST = (3, 11)
+INTERRUPTED = 130
 
 
 def damaged(archive):  # type: ignore[no-untyped-def]
@@ -44,8 +45,13 @@ def start():  # type: ignore[no-untyped-def]
     if sys.version_info < OLDEST:
         needed, found = (".".join(map(str, version[:2])) for version in (OLDEST, sys.version_info))
         return "a bundle needs Python {} or newer, this is Python {}".format(needed, found)  # noqa: UP032
-    with zipfile.ZipFile(bundle) as archive:
-        broken = damaged(archive)
+    try:
+        with zipfile.ZipFile(bundle) as archive:
+            broken = damaged(archive)
+    except zipfile.BadZipFile as error:
+        broken = "the table of contents ({})".format(error)  # noqa: UP032
+    except KeyboardInterrupt:
+        return INTERRUPTED
     if broken:
         return "{}: {} in it is damaged; copy the bundle again".format(bundle, broken)  # noqa: UP032
     return importlib.import_module("measuring.command").main()

@@ -12,7 +12,8 @@ OLDEST = (3, 11)
 INTERRUPTED = 130
 
 
-def damaged(archive):  # type: ignore[no-untyped-def]
+def damaged(archive):
+    # type: (zipfile.ZipFile) -> str
     """The name of a file in a zip file that is not what it was when it was written; empty if all are.
 
     Parameters
@@ -28,12 +29,13 @@ def damaged(archive):  # type: ignore[no-untyped-def]
             with archive.open(name) as file:
                 while file.read(1 << 20):
                     pass
-        except Exception:  # noqa: BLE001  # damage is met as an error of zlib, of struct, of memory, …
+        except Exception:  # noqa: BLE001  # damage is met as an error of zlib, of struct, of memory
             return name
     return ""
 
 
-def start():  # type: ignore[no-untyped-def]
+def start():
+    # type: () -> int | str
     """Measure the bundle that is running, if it is whole and Python new enough.
 
     Returns
@@ -54,7 +56,7 @@ def start():  # type: ignore[no-untyped-def]
         return INTERRUPTED
     if broken:
         return "{}: {} in it is damaged; copy the bundle again".format(bundle, broken)  # noqa: UP032
-    return importlib.import_module("measuring.command").main()
+    return int(importlib.import_module("measuring.command").main())
 
 
 if __name__ == "__main__":

@@ -93,6 +93,8 @@ def instead_of_equals(got: str) -> str:
 
 def end_of_statement(kind: str, got: str) -> str:
     """What to do about a word that neither goes on with an expression nor ends it."""
+    if got in ("+", "-"):
+        return "; order is between indices, without offsets"
     if got in ("if", "for", "when"):
         return "; order begins with where, as in where i <= t"
     if got in ("and", "where"):

@@ -7,7 +7,7 @@ starts with ``where`` continues the statement above it)::
     param     = NAME ["[" AXIS {"," AXIS} "]"]              a scalar when it has no brackets
     output    = NAME ["[" AXIS {"," AXIS} "]"]
     statement = NAME ["[" INDEX {"," INDEX} "]"] "=" sum ["where" chain {"," chain}]
-    chain     = INDEX relop INDEX {relop INDEX} ["decay" (NAME | NUMBER)]      relop = "<=" | "<" | "=="
+    chain     = INDEX relop INDEX {relop INDEX} ["decay" (NAME | NUMBER ["/" NUMBER])]   relop = "<=" | "<" | "=="
     sum       = ["-"] term {("+" | "-") term}
     term      = factor {("*" | "/") factor}
     factor    = NUMBER | "-" factor | "(" sum ")" | FUNCTION "(" sum ")" | NAME ["[" INDEX {"," INDEX} "]"]
@@ -51,7 +51,7 @@ from .ir.nodes import (
     sum_of,
     terms_of,
 )
-from .ir.verify import contradiction, verify
+from .ir.verify import contradiction, verify, verify_terms
 from .lexer import Cursor, Token
 
 MAX_DEPTH = 40
@@ -125,7 +125,9 @@ class _Parser(Cursor):
         outputs = [self.declaration("an output")]
         while self.accept(","):
             outputs.append(self.declaration("an output"))
-        for token, output in outputs:
+        for place, (token, output) in enumerate(outputs):
+            if output.name in {other.name for _, other in outputs[:place]}:
+                self.fail(f"output {output.name} is declared twice", token)
             unknown = [axis for axis in output.axes if axis not in self.axis_names]
             if unknown:
                 self.fail(f"axis {unknown[0]} of output {output.name} belongs to no parameter", token)
@@ -188,6 +190,10 @@ class _Parser(Cursor):
                     f"{value.function} takes no order; write where in the statement that reads {target.text}", place
                 )
             order = self.order({token.text for token in left})
+            try:
+                verify_terms(value, [Index(token.text, self.ranges[token.text]) for token in left], tuple(order))
+            except VerificationError as error:
+                self.fail(str(error), place)
         else:
             self.position = after
         indices = []
@@ -232,8 +238,14 @@ class _Parser(Cursor):
                 words.append(self.expect_name("an index"))
             if not signs:
                 hint = "; indices that are equal are written i == j" if self.here.text == "=" else ""
-                self.fail(f"expected '<=' after index {words[0].text}, got {self.shown(self.here)}{hint}", self.here)
-            decay = self.decay() if self.accept("decay") else None
+                self.fail(
+                    f"expected '<=', '<' or '==' after index {words[0].text}, got {self.shown(self.here)}{hint}",
+                    self.here,
+                )
+            weighed = self.accept("decay")
+            if weighed and "==" in signs and len(set(signs)) == 1:
+                self.fail("a decay weighs a distance, and what is equal has none", weighed)
+            decay = self.decay() if weighed else None
             known = [word for word in words if word.text in self.ranges]
             unknown = [word for word in words if word.text not in self.ranges and word.text not in left]
             if unknown or not known:
@@ -259,12 +271,19 @@ class _Parser(Cursor):
         token = self.take()
         if token.kind == "number":
             value = self.number(token)
+            if self.accept("/"):
+                below = self.take()
+                if below.kind != "number" or not self.number(below).value:
+                    self.fail(f"decay is divided by a number, got {self.shown(below)}", below)
+                value = Number(value.value / self.number(below).value)
             if not 0 < value.value <= 1:
-                self.fail(f"decay {token.text} is outside (0, 1]", token)
+                self.fail(f"decay {float(value.value):g} is outside (0, 1]", token)
             return value
         if token.kind == "name" and token.text in self.params and self.defined[token.text] == ():
             return Read(token.text)
         hint = "; write decay 0.9" if token.text == "=" else ""
+        if token.text in self.defined:
+            hint = "; what is computed from others is passed as a parameter"
         return self.fail(f"decay takes a number or a scalar parameter, got {self.shown(token)}{hint}", token)
 
     def index(self, token: Token, axis: str) -> Index:

@@ -25,8 +25,8 @@ class Streamed:
     ----------
     axis : str
         The axis of the tokens.
-    resumable : bool
-        Whether a sequence may come in pieces: nothing needs it whole.
+    whole : str
+        What needs the whole sequence, so that it may not come in pieces; nothing if it may.
     names : tuple[str, ...]
         The states.
     axes : tuple[tuple[str, ...], ...]
@@ -36,17 +36,22 @@ class Streamed:
     """
 
     axis: str
-    resumable: bool
+    whole: str
     names: tuple[str, ...]
     axes: tuple[tuple[str, ...], ...]
     kind: Any
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a sequence may come in pieces."""
+        return not self.whole
 
 
 def streamed(operator: Program, stream: Stream) -> Streamed:
     """How ``operator`` streams, by the form it was lowered to."""
     names = tuple(state.name.removesuffix("_past") for state in stream.states)
     axes = tuple(state.axes for state in stream.states)
-    return Streamed(stream.axis, stream.resumable, names, axes, _kind(operator.name, names, ir_hash(operator)))
+    return Streamed(stream.axis, stream.whole, names, axes, _kind(operator.name, names, ir_hash(operator)))
 
 
 @lru_cache(maxsize=1024)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from dtn_core.ir.nodes import Param, Program
 from dtn_core.passes.pipeline import Lowered
@@ -144,7 +145,9 @@ class ChunkedModule(Module):
         expressions = self.whole_parts[before.name]
         steps = self.steps(before, expressions)
         scalars = self.as_arrays(expressions.lifted, expressions)
-        sizes = [assign(self.name(axis), self.size_of(axis, before)) for axis in expressions.sizes]
+        params = (Param(p.name, tuple(a for a in p.axes if a != self.stream.axis)) for p in before.params)
+        given = replace(before, params=tuple(params))
+        sizes = [assign(self.name(axis), self.size_of(axis, given)) for axis in expressions.sizes]
         dtype = [] if self.widen or "wide" not in names_in([*scalars, *steps]) else [self.given_dtype()]
         return [*dtype, *scalars, *sizes, *steps]
 

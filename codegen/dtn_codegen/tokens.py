@@ -69,7 +69,8 @@ class Tokens:
             what = "has no state" if resuming else "is not computed in chunks"
             raise ValueError(f"{name} {what}: {self._why_whole}")
         if resuming and not self.streamed.resumable:
-            raise ValueError(f"{name}: there is no state to hand on, it needs the whole sequence at once")
+            why = f"it needs the whole sequence at once: {self.streamed.whole}"
+            raise ValueError(f"{name}: there is no state to hand on, {why}")
 
     def with_one(self, arrays: Sequence[Any]) -> list[tuple[Any, ...]]:
         """The shapes of tensors without the tokens' axis, if they had it for one token."""

@@ -20,10 +20,9 @@ def sequence_axes(program: Program) -> tuple[str, ...]:
     ordered = {
         relation.upper.axis for statement in program.statements for relation in statement.order if not relation.equal
     }
-    leading = {param.axes[0] for param in program.params if len(param.axes) > 1}
-    first = program.outputs[0].axes[:1]
-    if first and first[0] in leading:
-        ordered.add(first[0])
+    if not ordered:
+        leading = {param.axes[0] for param in program.params if len(param.axes) > 1}
+        ordered = leading.intersection(program.outputs[0].axes[:1])
     return tuple(axis for axis in program.axes if axis in ordered)
 
 

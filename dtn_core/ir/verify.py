@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from ..errors import VerificationError
 from .functions import FUNCTIONS, MATRIX_FUNCTIONS
@@ -13,15 +13,20 @@ from .nodes import (
     Apply,
     Expr,
     Extent,
+    Index,
     MatrixFunction,
+    Number,
     Program,
+    Read,
     Relation,
     Statement,
     all_indices,
     children,
+    indices_of,
     statement_reads,
+    terms_of,
 )
-from .order import cycle, nothing_holds
+from .order import cycle, nothing_holds, restrict
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 RESERVED = {"where", ONES, *FUNCTIONS, *MATRIX_FUNCTIONS}
@@ -35,7 +40,7 @@ def verify(program: Program) -> Program:
     VerificationError
         Names the statement and the broken rule: definition before use, rank and axes of every read,
         an index over one axis, distinct indices on the left, each found on the right, order between
-        indices of one axis and without cycles, declared outputs.
+        indices of one axis and without cycles, decays in (0, 1], declared outputs.
     """
     known: dict[str, tuple[str, ...]] = {}
     for name in dict.fromkeys(_names(program)):
@@ -54,6 +59,8 @@ def verify(program: Program) -> Program:
     assigned = {statement.name for statement in program.statements}
     if not program.outputs:
         raise VerificationError(f"{program.name}: no output")
+    if len({output.name for output in program.outputs}) < len(program.outputs):
+        raise VerificationError(f"{program.name}: an output is declared twice")
     for output in program.outputs:
         if output.name not in assigned:
             raise VerificationError(f"{program.name}: output {output.name} is never assigned")
@@ -105,9 +112,11 @@ def _verify_statement(statement: Statement, known: dict[str, tuple[str, ...]], a
                 f"{relation.lower.name} over {relation.lower.axis} and {relation.upper.name} over "
                 f"{relation.upper.axis} are ordered; order needs one axis"
             )
+        _verify_decay(relation.decay)
     wrong = contradiction(statement.order)
     if wrong:
         raise VerificationError(wrong)
+    verify_terms(statement.value, statement.indices, statement.order)
     _verify_expression(statement.value, axes, top=True)
     if isinstance(statement.value, MatrixFunction):
         if statement.order:
@@ -115,6 +124,25 @@ def _verify_statement(statement: Statement, known: dict[str, tuple[str, ...]], a
         for index in statement.value.indices:
             if index not in statement.indices:
                 raise VerificationError(f"index {index.name} of {statement.value.function} is not on the left")
+
+
+def _verify_decay(decay: Number | Read | None) -> None:
+    if isinstance(decay, Read) and decay.indices:
+        raise VerificationError(f"decay {decay.tensor} has axes; it is a number, or a scalar of each leading index")
+    if isinstance(decay, Number) and not 0 < decay.value <= 1:
+        raise VerificationError(f"decay {float(decay.value):g} is outside (0, 1]")
+
+
+def verify_terms(value: Expr, out: Iterable[Index], order: tuple[Relation, ...]) -> None:
+    """Check that an order says one thing of each term of a sum, whose own indices it may be implied for.
+
+    Raises
+    ------
+    VerificationError
+        As :func:`dtn_core.ir.order.restrict`.
+    """
+    for term in terms_of(value) if order else ():
+        restrict(order, {*indices_of(term), *out})
 
 
 def contradiction(order: Sequence[Relation]) -> str:

@@ -13,10 +13,10 @@ A factor that ties two token indices (an n×n argument, or ``relu`` of a score) 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..ir.build import Builder
-from ..ir.nodes import ONES, Index, Program, Read, Relation, map_statement
+from ..ir.nodes import ONES, Index, Number, Program, Read, Relation, map_statement
 from ..ir.terms import Factor, Term, single_term
 
 
@@ -239,25 +239,39 @@ class Parts:
 
 
 def _reduced(order: tuple[Relation, ...]) -> list[Relation]:
-    """The relations without those that chains of others imply."""
-
-    def implied(edge: Relation) -> bool:
-        paths = [(edge.lower, not edge.strict)]  # and whether that says as much as the edge
-        seen = set(paths)
-        while paths:
-            current, enough = paths.pop()
-            for other in order:
-                found = (other.upper, enough or other.strict)
-                if other is edge or other.equal or other.lower != current or found in seen:
-                    continue
-                if found == (edge.upper, True):
-                    return edge.decay is None
-                seen.add(found)
-                paths.append(found)
-        return False
-
-    kept = list(order)
-    for edge in order:
-        if not edge.equal and edge in kept and implied(edge):
-            kept.remove(edge)
+    """The relations without those that others imply, which then have their decay and, between the same two, sign."""
+    kept, place = list(order), 0
+    while place < len(kept):
+        edge = kept[place]
+        others = kept[:place] + kept[place + 1 :]
+        path = [] if edge.equal else _path(edge, others)
+        weighed = {id(other): made for other in path if (made := _weighed(other, edge.decay)) is not None}
+        if not path or len(weighed) < len(path):
+            place += 1
+            continue
+        kept = [weighed.get(id(other), other) for other in others]
+        if len(path) == 1 and edge.strict:
+            kept = [replace(other, sign="<") if other is weighed[id(path[0])] else other for other in kept]
     return kept
+
+
+def _path(edge: Relation, others: list[Relation]) -> list[Relation]:
+    """The ``others`` that imply ``edge``, if any do: one of the same two, or a chain that is strict where it is."""
+    paths = [[other] for other in others if not other.equal and other.lower == edge.lower]
+    while paths:
+        path = paths.pop()
+        if path[-1].upper == edge.upper:
+            if len(path) == 1 or not edge.strict or any(other.strict for other in path):
+                return path
+            continue
+        paths += [[*path, other] for other in others if not other.equal and other.lower == path[-1].upper]
+    return []
+
+
+def _weighed(relation: Relation, decay: Number | Read | None) -> Relation | None:
+    """``relation`` weighed by ``decay`` as well, if one decay says both."""
+    if decay is None or relation.decay is None:
+        return replace(relation, decay=relation.decay or decay)
+    if isinstance(decay, Number) and isinstance(relation.decay, Number):
+        return replace(relation, decay=Number(decay.value * relation.decay.value))
+    return None

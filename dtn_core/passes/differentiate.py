@@ -23,7 +23,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ..errors import CompileError
-from ..ir.build import fresh_index
+from ..ir.build import fresh_index, fresh_name
 from ..ir.functions import FUNCTIONS
 from ..ir.nodes import (
     ONES,
@@ -68,13 +68,13 @@ def differentiate(program: Program, wrt: Iterable[str] | None = None) -> Program
     Returns
     -------
     Program
-        Its parameters are those of ``program`` and one cotangent ``d_o`` per output ``o``; its outputs
-        are ``d_x`` for each x of ``wrt``, of the shape of x.
+        Its parameters are those of ``program`` and then one cotangent per output ``o``, called ``d_o`` if that is
+        free; its outputs are ``d_x``, if free, for each x of ``wrt``, of the shape of x.
 
     Raises
     ------
     CompileError
-        If an output is a parameter's copy only, or a name is taken.
+        If ``wrt`` names no parameter, or a function has no derivative where it stands.
 
     Examples
     --------
@@ -106,7 +106,7 @@ class _Reverse:
         params = list(self.program.params)
         shapes = {p.name: p.axes for p in self.program.params}
         for output in self.program.outputs:
-            name = self.fresh(f"d_{output.name}")
+            name = fresh_name(f"d_{output.name}", self.taken)
             params.append(Param(name, output.axes))
             indices = next(s.indices for s in self.program.statements if s.name == output.name)
             self.cotangents.setdefault(output.name, []).append((indices, Read(name, indices)))
@@ -116,7 +116,7 @@ class _Reverse:
         outputs = []
         for name in self.wrt:
             indices = tuple(Index(f"i{place}", axis) for place, axis in enumerate(shapes[name]))
-            target = self.fresh(f"d_{name}")
+            target = fresh_name(f"d_{name}", self.taken)
             value = self.total(name, indices)
             if not shapes[name]:  # scalars are real
                 value = self.define("scalar", (), value)
@@ -128,16 +128,10 @@ class _Reverse:
 
     # ------------------------------------------------------------- plumbing
 
-    def fresh(self, name: str) -> str:
-        while name in self.taken:
-            name += "_"
-        self.taken.add(name)
-        return name
-
     def define(self, hint: str, indices: tuple[Index, ...], value: Expr, order: tuple[Relation, ...] = ()) -> Read:
         if isinstance(value, Read) and value.indices == indices and not order:
             return value
-        name = self.fresh(hint)
+        name = fresh_name(hint, self.taken)
         self.statements.append(Statement(name, indices, value, order))
         return Read(name, indices)
 

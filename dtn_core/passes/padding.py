@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from ..errors import CompileError
 from ..ir.axes import sequence_axes
+from ..ir.build import fresh_name
 from ..ir.nodes import (
     MINUS_ONE,
     ONES,
@@ -70,10 +71,10 @@ class _Padding:
         names: dict[str, str] = {}
         for param in self.program.tensors:
             if self.axis in param.axes:
-                names[param.name] = self.fresh(f"{param.name}_kept")
+                names[param.name] = fresh_name(f"{param.name}_kept", self.taken)
                 self.first.append(self.selected(names[param.name], param.name, param.axes))
                 self.vanishing[names[param.name]] = {i for i, a in enumerate(param.axes) if a == self.axis}
-        outputs = {o.name: self.fresh(f"{o.name}_all") for o in self.program.outputs if self.axis in o.axes}
+        outputs = {o.name: fresh_name(f"{o.name}_all", self.taken) for o in self.program.outputs if self.axis in o.axes}
         names.update(outputs)
         body: list[Statement] = []
         for statement in self.program.statements:
@@ -86,12 +87,6 @@ class _Padding:
         last = [self.selected(o.name, outputs[o.name], o.axes) for o in self.program.outputs if o.name in outputs]
         params = (*self.program.params, Param(MASK, (self.axis,)))
         return verify(replace(self.program, params=params, statements=(*self.first, *body, *last)))
-
-    def fresh(self, name: str) -> str:
-        while name in self.taken:
-            name += "_"
-        self.taken.add(name)
-        return name
 
     def selected(self, name: str, source: str, axes: tuple[str, ...]) -> Statement:
         indices = tuple(Index(f"i{place}", axis) for place, axis in enumerate(axes))
@@ -118,7 +113,7 @@ class _Padding:
                 for index in tokens:
                     kept = Apply("select", (Read(MASK, (index,)), kept))
                 real = product(MINUS_ONE, *(Read(self.real_tokens(), (index,)) for index in tokens))
-                made = Statement(self.fresh("finite"), own, sum_of(kept, Read(ONES, tuple(tokens)), real))
+                made = Statement(fresh_name("finite", self.taken), own, sum_of(kept, Read(ONES, tuple(tokens)), real))
                 body.append(made)
                 self.vanishing[made.name] = set()
                 return Apply(function, (Read(made.name, own),))
@@ -169,7 +164,7 @@ class _Padding:
     def real_tokens(self) -> str:
         """Name of the vector that is 1 at real tokens and 0 at padded ones."""
         if not self.ones:
-            self.ones = self.fresh("real_token")
+            self.ones = fresh_name("real_token", self.taken)
             index = Index("i0", self.axis)
             value = Apply("select", (Read(MASK, (index,)), Read(ONES, (index,))))
             self.first.append(Statement(self.ones, (index,), value))
@@ -180,6 +175,6 @@ class _Padding:
         """Name of the number of real tokens."""
         if not self.counted:
             source = self.real_tokens()
-            self.counted = self.fresh("real_tokens")
+            self.counted = fresh_name("real_tokens", self.taken)
             self.first.append(Statement(self.counted, (), Read(source, (Index("i0", self.axis),))))
         return self.counted

@@ -21,10 +21,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from ..errors import CompileError
 from ..ir.axes import sums_over
-from ..ir.build import canonical_key
+from ..ir.build import canonical_key, fresh_name
 from ..ir.nodes import (
     ONE,
     ONES,
@@ -117,11 +118,26 @@ class Stream:
     results: tuple[Param, ...]
     mirrored: tuple[tuple[str, str], ...] = ()
 
+    @cached_property
+    def whole(self) -> str:
+        """What needs the whole sequence, so that it may not be fed in pieces; nothing if it may."""
+        if self.mirrored:
+            return f"{self.mirrored[-1][1]} runs backwards"
+        if self.after is not None:
+            return f"{self.after.statements[0].name} is made of what all tokens leave"
+        early = self.before.statements if self.before else ()
+        tokens = {p.name for p in self.before.params if self.axis in p.axes} if self.before else set()
+        for statement in early:
+            if any(read.tensor in tokens for read in statement_reads(statement)):
+                return f"{statement.name} is made of all tokens"
+            if self.axis in _sizes_read(statement.value):
+                return f"{statement.name} depends on how many tokens there are"
+        return ""
+
     @property
     def resumable(self) -> bool:
-        """Whether a sequence may be fed in pieces: nothing needs it whole; what is computed before reads no token."""
-        early = () if self.before is None else self.before.params
-        return not (self.mirrored or self.after or any(self.axis in param.axes for param in early))
+        """Whether a sequence may be fed in pieces."""
+        return not self.whole
 
 
 def stream(program: Program) -> Stream:
@@ -272,7 +288,9 @@ class _Splitter:
             match expr:
                 case Extent(axis) | Apply("recip", (Extent(axis),)) if axis == self.axis:
                     if expr not in names:
-                        names[expr] = Read(self.fresh(f"{axis}_whole" if expr == Extent(axis) else f"inv_{axis}_whole"))
+                        names[expr] = Read(
+                            fresh_name(f"{axis}_whole" if expr == Extent(axis) else f"inv_{axis}_whole", self.taken)
+                        )
                     return names[expr]
                 case Apply(function, operands):
                     return Apply(function, tuple(map(sized, operands)))
@@ -301,12 +319,6 @@ class _Splitter:
 
     # -------------------------------------------------------------- splitting
 
-    def fresh(self, name: str) -> str:
-        while name in self.taken:
-            name += "_"
-        self.taken.add(name)
-        return name
-
     def split(self, statement: Statement) -> None:
         """One causal contraction or prefix sum: its part in the chunk, from the state, and the state's update."""
         term = single_term(statement)
@@ -326,7 +338,7 @@ class _Splitter:
         read = self.state_of(name, leaf, features, at_leaf, relation.decay, weights)
         taken_in = product(*term.coefficient, *(f.expression() for f in rest), *self.at_token(read, relation))
         self.recurrent.append(self.at_one_token(Statement(name, statement.indices, taken_in)))
-        self.made.append(replace(statement, name=self.fresh(f"{name}_within")))
+        self.made.append(replace(statement, name=fresh_name(f"{name}_within", self.taken)))
         earlier = [*term.coefficient, *(f.expression() for f in rest), read]
         if weights is not None:
             earlier.append(Read(weights.rise, (root,)))
@@ -334,7 +346,7 @@ class _Splitter:
         if rest or weights is not None or term.coefficient:
             carried = {i for f in rest for i in f.indices} | set(features) | ({root} if weights else set())
             left = tuple(index for index in statement.indices if index in carried)
-            self.made.append(Statement(self.fresh(f"{name}_before"), left, product(*earlier)))
+            self.made.append(Statement(fresh_name(f"{name}_before", self.taken), left, product(*earlier)))
             outer = Read(self.made[-1].name, left)
         else:
             outer = read
@@ -362,7 +374,7 @@ class _Splitter:
             found, order = self.known[key, decay]
             by_place = {places[index]: index for index in features}
             return Read(found, tuple(by_place[place] for place in order))
-        names = [self.fresh(f"{name}_{suffix}") for suffix in ("past", "next", "added")]
+        names = [fresh_name(f"{name}_{suffix}", self.taken) for suffix in ("past", "next", "added")]
         state = State(names[0], names[1], names[2], tuple(index.axis for index in features), weights)
         self.states.append(state)
         self.known[key, decay] = (state.name, tuple(places[index] for index in features))
@@ -378,7 +390,9 @@ class _Splitter:
         if decay is None:
             return None
         if decay not in self.weights:
-            self.weights[decay] = Weights(decay, self.fresh("rise"), self.fresh("fall"), self.fresh("whole"))
+            self.weights[decay] = Weights(
+                decay, fresh_name("rise", self.taken), fresh_name("fall", self.taken), fresh_name("whole", self.taken)
+            )
         return self.weights[decay]
 
 

@@ -17,6 +17,8 @@ TREES = {
     "two branches": "f(q[n,d], k[n,d], v[n,e]) -> o[n,e]: o[t,c] = q[t,a]*k[i,a]*k[j,a]*v[i,c]*v[j,c] where i <= t, j <= t",
     "branches with decays of their own": "f(q[n,d], k[n,d], v[n,e]) -> o[n,e]: o[t,c] = q[t,a]*k[i,a]*k[j,a]*v[i,c] where i <= t decay 0.5, j <= t decay 0.25",
     "a relation that the chain implies": "f(q[n,d], k[n,d], v[n,e]) -> o[n,e]: o[t,c] = q[t,a]*k[i,a]*q[i,b]*k[j,b]*v[j,c] where j <= i <= t, j <= t",
+    "two relations of the same tokens, with decays": "f(q[n,d], k[n,d], v[n,e]) -> o[n,e]: o[t,c] = q[t,a]*k[i,a]*v[i,c] where i <= t decay 0.5, i < t, i <= t decay 0.25",
+    "a relation that decays and that a chain implies": "f(q[n,d], k[n,d], v[n,e]) -> o[n,e]: o[t,c] = q[t,a]*k[i,a]*q[i,b]*k[j,b]*v[j,c] where j <= i decay 0.5, i < t, j < t decay 0.25",
     "strict relations": "f(q[n,d], k[n,d], v[n,e]) -> o[n,e]: o[t,c] = q[t,a]*k[i,a]*q[i,b]*k[j,b]*v[j,c] where j < i <= t decay 0.5, j < t",
     "a token that nothing carries but the order": "f(x[n,d]) -> o[n,d]: o[t,a] = x[t,a]*one[i:n] where i <= t decay 0.5",
     "a tensor squared at the token, and a weight": "f(x[n,d], m[d]) -> o[n]: o[t] = x[t,a]*x[t,a]*x[i,a]*m[a] where i <= t",
@@ -33,9 +35,11 @@ def test_a_tree_keeps_its_value(rng, text):
     assert_same_value(program, made, rng, SIZES)
 
 
-def test_a_decay_around_a_chain_is_not_taken_for_implied(rng):
-    where = "j <= i <= t, j <= t decay 0.5"
-    program = parse(f"f(q[n,d], k[n,d], v[n,e]) -> o[n,e]: o[t,c] = q[t,a]*k[i,a]*q[i,b]*k[j,b]*v[j,c] where {where}")
+def test_decays_that_are_scalars_are_not_multiplied(rng):
+    where = "j <= i <= t decay g, j <= t decay 0.5"
+    program = parse(
+        f"f(q[n,d], k[n,d], v[n,e], g) -> o[n,e]: o[t,c] = q[t,a]*k[i,a]*q[i,b]*k[j,b]*v[j,c] where {where}"
+    )
     made, reasons = causal(flatten(program, complex_input=False))
     assert "is not a tree" in reasons["o"]
     assert_same_value(program, made, rng, SIZES)

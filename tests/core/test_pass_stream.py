@@ -70,6 +70,8 @@ def test_a_step_reads_no_token_but_its_own():
     [
         ("f(q[n,d], k[n,d], w[d]) -> o[n]:\n    g[a] = sigmoid(w[a])\n    o[t] = q[t,a]*g[a]*k[i,a] where i <= t", True),
         ("f(q[n,d], k[n,d], w[d,d]) -> o[n], g[d]:\n    g[a] = w[a,a]\n    o[t] = q[t,a]*k[i,a] where i <= t", True),
+        ("f(q[n,d], k[n,d]) -> o[n]:\n    o[t] = q[t,a]*k[i,a]/sqrt(d) where i <= t", True),
+        ("f(q[n,d], k[n,d], g) -> o[n]:\n    o[t] = q[t,a]*k[i,a]/g where i <= t", True),
         ("f(q[n,d], k[n,d]) -> o[n], s[d]:\n    s[a] = k[i,a]\n    o[t] = q[t,a]*k[i,a] where i <= t", False),
         ("f(q[n,d], k[n,d]) -> o[n]:\n    o[t] = q[t,a]*k[i,a]/n where i <= t", False),
     ],

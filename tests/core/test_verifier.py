@@ -19,6 +19,7 @@ from dtn_core.ir.nodes import (
     Read,
     Relation,
     Statement,
+    Sum,
 )
 from dtn_core.ir.verify import verify
 
@@ -133,6 +134,30 @@ def test_an_order_that_nothing_fulfils():
         "no indices fulfil i == j, i < j",
         Statement("y", (I,), X, (Relation(I, J, sign="=="), Relation(I, J, sign="<"))),
     )
+
+
+@pytest.mark.parametrize("value", [Fraction(3, 2), Fraction(0), Fraction(-1, 2)])
+def test_a_decay_is_above_0_and_at_most_1(value):
+    broken(
+        f"decay {float(value):g} is outside",
+        Statement("y", (I,), Read("x", (J,)), (Relation(J, I, Number(value)),)),
+    )
+
+
+def test_a_decay_is_no_tensor():
+    broken("decay x has axes", Statement("y", (I,), Read("x", (J,)), (Relation(J, I, X),)))
+
+
+def test_an_output_is_declared_once():
+    statement = Statement("y", (I,), X)
+    with pytest.raises(VerificationError, match="an output is declared twice"):
+        verify(Program("f", (Param("x", ("n",)),), (Param("y", ("n",)),) * 2, (statement,)))
+
+
+def test_an_order_says_one_thing_of_each_term():
+    order = (Relation(J, K, sign="<"), Relation(K, I, sign="<"))
+    value = Sum((Read("x", (J,)), Product((Read("x", (J,)), Read("x", (K,))))))
+    broken("a term without index k is ordered through it by j < k and k < i", Statement("y", (I,), value, order))
 
 
 def test_an_index_is_not_ordered_with_itself():

@@ -250,6 +250,21 @@ FOUND = {
             s[c] = o[t,c]""",
         {"n": 9, "d": 2, "e": 3},
     ),
+    "functions of sizes and of scalars alone, in pieces": case(
+        """
+        f(x[n,d], z[d,n], g) -> o[n,d]:
+            r = sigmoid(g)
+            o[t,a] = r * x[t,b] * z[b,i] * x[i,a] / sqrt(d) / g   where i <= t""",
+        {"n": 9, "d": 2},
+    ),
+    "the square of a causal matrix that decays": case(
+        """
+        f(x[n,d], z[n,e]) -> o[n,e]:
+            T[i,j] = x[i,a] * x[j,a]   where j <= i decay 0.9
+            S[i,j] = T[i,j] * T[i,j]   where j < i
+            o[t,c] = S[t,i] * z[i,c]""",
+        {"n": 9, "d": 2, "e": 3},
+    ),
     "order both ways": case(
         """
         f(x[n,d], z[n,e], g) -> o[n,e], p[n,e]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dtn_core.errors import ShapeError
+from dtn_core.ir.build import fresh_name
 from dtn_core.ir.nodes import Program
 
 from .python import HEADS, has_heads
@@ -40,7 +41,7 @@ def axis_sizes(program: Program, shapes: Sequence[tuple[Any, ...]], layout: str)
         if len(shape) < len(axes):
             raise ShapeError(f"{program.name}: {param.name} needs axes [..., {', '.join(axes)}], got shape {shape}")
         for axis, size in zip(axes, shape[len(shape) - len(axes) :], strict=True):
-            if axis == "h" and "h" not in param.axes:
+            if axis not in param.axes:  # heads
                 continue
             known = sizes.get(axis)
             if known is None:
@@ -56,7 +57,9 @@ def axis_sizes(program: Program, shapes: Sequence[tuple[Any, ...]], layout: str)
 
 def axes_of(program: Program, axes: tuple[str, ...], layout: str) -> tuple[str, ...]:
     """The last axes of a tensor over ``axes``: with the head axis, where the layout has one between them."""
-    return (axes[0], "h", axes[1]) if layout == HEADS and has_heads(program, axes) else axes
+    if layout != HEADS or not has_heads(program, axes):
+        return axes
+    return (axes[0], fresh_name("h", set(program.axes)), axes[1])
 
 
 def leading_axes(

@@ -14,6 +14,7 @@ from dtn_codegen.names import RESERVED
 from dtn_codegen.signature import CALLS
 from dtn_core.errors import CompileError, NotationError, ShapeError
 from dtn_core.interpret import interpret
+from dtn_core.notation import parse
 from dtn_core.operators import PARAMETER, tensor_attention, tensor_interaction
 
 N, D, E = 5, 3, 2
@@ -126,6 +127,13 @@ class TestLayouts:
         got = backend.numpy(backend.dtn.tensor_attention(*map(backend.array, tensors), layout="... n h d", **knobs))
         expected = reference(*(x.swapaxes(1, 2) for x in tensors), **knobs).swapaxes(1, 2)
         assert_close(got, expected, 1e-8)
+
+    def test_of_an_operator_with_an_axis_called_h(self, backend, rng):
+        text = "f(x[n,h], y[n,h]) -> o[n,h]: o[t,a] = x[t,b]*y[i,b]*y[i,a] where i <= t"
+        x, y = rng.normal(size=(2, 2, N, 4, D))
+        got = backend.dtn.compile(text, layout="... n h d")(backend.array(x), backend.array(y))
+        expected = interpret(parse(text), x.swapaxes(1, 2), y.swapaxes(1, 2)).swapaxes(1, 2)
+        assert_close(backend.numpy(got), expected, 1e-8)
 
     def test_of_tensor_interaction(self, backend, rng):
         tensors = list(rng.normal(size=(3, 2, N, 4, D)))

@@ -1,6 +1,6 @@
 """JAX, as the emitter sees it."""
 
-from dtn_core.passes.pipeline import COSTS
+from dtn_core.passes.pipeline import COSTS, FEW
 
 from .target import Target
 
@@ -41,16 +41,16 @@ def _expm(x):
 _AT_ONCE = '''
 def _at_once(x, length, size):
     """How many chunks to compute at once: as many as a processor's cache holds."""
-    return max(1, AT_ONCE * length // max(1, x.size * size))
+    return AT_ONCE * length // max(1, x.size * size)
 '''.replace("AT_ONCE", str(COSTS.at_once))
 
 _CHUNKED = '''
-def _chunked(chunk, chunks, states, tokens, constants, places, joins, ranks, size):
+def _chunked(chunk, chunks, states, tokens, constants, places, joins, ranks, size, wider=1):
     """Chunks of `size` tokens, as many at once as a cache holds; hands the states on, joins results along `joins`."""
     if not isinstance(tokens[0].shape[places[0]], int):
         return _chunked_of_any_length(chunk, states, tokens, constants, places, joins, size)
     pieces = []
-    for start, stop, count, repeats in _spans(tokens[0], places[0], size, chunks is None):
+    for start, stop, count, repeats in _spans(tokens[0], places[0], size, chunks and wider):
         shared = _spread(constants, ranks, count)
 
         def piece(states, part, shared, count=count):
@@ -135,12 +135,17 @@ def _whole(y, place, repeats):
 '''
 
 _SPANS = '''
-def _spans(x, place, size, one):
-    """Pieces of a sequence: where they start and stop, of how many chunks (None: one), how many like it in a row."""
+def _spans(x, place, size, wider):
+    """Pieces of a sequence: where they start and stop, of how many chunks (None: one), how many like it in a row.
+
+    The widest tensor has `wider` elements for each of `x`; of None, chunks are not computed at once.
+    """
     length = x.shape[place]
     if length < 2 * size:
         return [(0, length, None, 1)]
-    turns = -(-(length // size) // (1 if one else _at_once(x, length, size)))
+    fit = _at_once(x, length, size * wider) if wider else 1
+    one = fit < FEW  # among so few a chunk takes longer than alone
+    turns = -(-(length // size) // (1 if one else fit))
     many = -(-(length // size) // turns) * size
     same = length - length % many
     whole = length - length % size
@@ -150,7 +155,7 @@ def _spans(x, place, size, one):
         (whole, length, None, 1),
     ]
     return [span for span in spans if span[0] < span[1]]
-'''
+'''.replace("FEW", str(FEW))
 
 _CUT = '''
 def _cut(x, place, count):

@@ -49,7 +49,7 @@ def _sigmoid(x):
 _AT_ONCE = '''
 def _at_once(x, length, size):
     """How many chunks to compute at once: as many as a cache holds."""
-    return max(1, AT_ONCE * length // max(1, x.size * size))
+    return AT_ONCE * length // max(1, x.size * size)
 '''.replace("AT_ONCE", str(COSTS.at_once))
 
 _PASTS = '''

@@ -15,6 +15,7 @@ from dtn_core.errors import CompileError
 from dtn_core.ir.axes import sequence_axes
 from dtn_core.ir.nodes import Param, Program, statement_reads
 from dtn_core.passes.differentiate import masks
+from dtn_core.passes.pipeline import FEW
 from dtn_core.printer import to_notation
 
 from .expressions import Expressions
@@ -26,13 +27,16 @@ LAYOUTS = ("... n d", HEADS)
 SPANS_OF_A_LENGTH = """\
     if length < 2 * size:
         return [(0, length, None)]
+    fit = _at_once(x, length, size * wider) if wider else 1
+    if fit < FEW:  # among so few a chunk takes longer than alone
+        return [(start, min(start + size, length), None) for start in range(0, length, size)]
     whole = length - length % size
     count = length // size
-    turns = -(-count // _at_once(x, length, size))
+    turns = -(-count // fit)
     many = -(-count // turns) * size
     spans = [(start, min(start + many, whole)) for start in range(0, whole, many)]
     return [(*span, size) for span in spans] + ([] if whole == length else [(whole, length, None)])
-"""
+""".replace("FEW", str(FEW))
 """How ``_spans`` ends, once the length is known."""
 
 PRELUDE = {
@@ -47,11 +51,12 @@ def _shaped(x, rank, sizes):
     return x.reshape((*x.shape[:x.ndim - rank], *sizes))
 ''',
     "_spans": '''
-def _spans(x, place, size, one):
-    """Where the pieces of a sequence start and stop, and the size of their chunks (None: one, of any length)."""
+def _spans(x, place, size, wider):
+    """Where the pieces of a sequence start and stop, and the size of their chunks (None: one, of any length).
+
+    The widest tensor has `wider` elements for each of `x`; of None, chunks are not computed at once.
+    """
     length = x.shape[place]
-    if one:
-        return [(start, min(start + size, length), None) for start in range(0, max(length, 1), size)]
 '''
     + SPANS_OF_A_LENGTH,
     "_cut": '''
@@ -82,14 +87,14 @@ def _spread(constants, ranks, size):
     ]
 ''',
     "_chunked": '''
-def _chunked(chunk, chunks, states, tokens, constants, places, joins, ranks, size, walk=None):
+def _chunked(chunk, chunks, states, tokens, constants, places, joins, ranks, size, walk=None, wider=1):
     """Chunks of `size` tokens, as many at once as a cache holds; hands the states on, joins results along `joins`.
 
     The states before each turn are appended to `walk`.
     """
     length = tokens[0].shape[places[0]]
     wholes = [None] * len(joins)
-    for start, stop, each in _spans(tokens[0], places[0], size, chunks is None):
+    for start, stop, each in _spans(tokens[0], places[0], size, chunks and wider):
         if walk is not None:
             walk.append(states)
         part = [_cut(x, place, start, stop, each) for x, place in zip(tokens, places)]
@@ -101,15 +106,17 @@ def _chunked(chunk, chunks, states, tokens, constants, places, joins, ranks, siz
 ''',
     "_chunked_vjp": '''
 def _chunked_vjp(
-    advance, chunk_vjp, chunks_vjp, states, tokens, constants, d_states, d_results, places, joins, ranks, size, walk=()
+    advance, chunk_vjp, chunks_vjp, states, tokens, constants, d_states, d_results, places, joins, ranks, size,
+    walk=(), wider=1,
 ):
     """Cotangents of states, tokens and constants: states forward again, then their cotangents backward.
 
     `walk` has the states before each turn where they were kept.
     """
-    spans = _spans(tokens[0], places[0], size, chunks_vjp is None)
+    spans = _spans(tokens[0], places[0], size, chunks_vjp and wider)
     walk = [*walk] or [states]
-    for start, stop, each in spans[len(walk) - 1 : -1]:
+    each = chunks_vjp and size
+    for start, stop, _ in spans[len(walk) - 1 : -1]:
         part = [_cut(x, place, start, stop, each) for x, place in zip(tokens, places)]
         [states] = advance(walk[-1], part, _spread(constants, ranks, each))
         walk.append(states)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import reduce
 
 from dtn_core.ir.nodes import Param, Program
 from dtn_core.passes.pipeline import Lowered
@@ -69,9 +70,8 @@ class ChunkedModule(Module):
         """Whether the gradient is generated too: real input, in a framework that takes one."""
         if not self.target.differentiate or self.form.complex_input:
             return False
-        if not self.chunked.parallel:
-            return "_scan" not in self.target.prelude
-        return self.chunked.narrow(self.chunked.backward.chunk)
+        # with two feature axes a framework that has a loop takes its own gradient, which is quicker
+        return "_scan" not in self.target.prelude or (self.chunked.parallel and not self.chunked.widths)
 
     def functions(self) -> list[ast.FunctionDef]:
         many = [False, True] if self.chunked.parallel else [False]
@@ -215,7 +215,10 @@ class ChunkedModule(Module):
         axis = self.stream.axis
         tokens, results = self.stream.tokens, self.stream.results
         many = self.chunked.parallel
-        helper = ("_chunked" if many or "_scan" not in self.target.prelude else "_scan") + ("_vjp" if reverse else "")
+        helper = "_chunked" if many or "_scan" not in self.target.prelude else "_scan"
+        if many and self.chunked.widths and "_chunked_or_scan" in self.target.prelude:
+            helper = "_chunked_or_scan"
+        helper += "_vjp" if reverse else ""
         known = {**PRELUDE, **self.target.prelude}
         self.expressions.used.update(dict.fromkeys(name for name in WALKS[helper] if name in known))
         chunks = [self.chunks.chunk_name(many=False), self.chunks.chunk_name(many=True) if many else None]
@@ -237,7 +240,11 @@ class ChunkedModule(Module):
             defaults = [ast.Tuple([], ast.Load()) if reverse else ast.Constant(None)]
             arguments.append(ast.Name("walk", ast.Load()))
             given.append("walk")
+        sizes: list[ast.stmt] = []
         call = ast.Call(ast.Name(helper, ast.Load()), arguments, [])
+        if many and self.chunked.widths:
+            sizes, wider = self.wider()
+            call.keywords.append(ast.keyword("wider", wider))
         first = [recurrent.one_token(self)] if self.chunked.token is not None and not reverse else []
         text = f"All tokens of {self.program.name}, `size` in a chunk: `(states, results)`."
         if reverse:
@@ -245,20 +252,47 @@ class ChunkedModule(Module):
         return define(
             "_run_vjp" if reverse else "_run",
             ["size", *given],
-            [ast.Expr(ast.Constant(text)), *first, ast.Return(call)],
+            [ast.Expr(ast.Constant(text)), *first, *sizes, ast.Return(call)],
             defaults,
         )
 
+    def wider(self) -> tuple[list[ast.stmt], ast.expr]:
+        """``d = …`` and ``max(d, d * size) // max(1, d)``: elements of the widest tensor for one of the first."""
+        stream, sizes = self.stream, dict[str, ast.expr]()
+        states = [Param(state.name, state.axes) for state in stream.states]
+        given = {"tokens": stream.tokens, "constants": stream.constants, "states": states}
+        for source, params in given.items():
+            for place, param in enumerate(params):
+                x = fill("_source[_i]", _source=source, _i=ast.Constant(place))
+                for index, axis in enumerate(param.axes, -len(param.axes)):
+                    known = self.target.known_size or self.target.size
+                    sizes.setdefault(axis, fill(known, _x=x, _i=ast.Constant(index)))
+        widths = self.chunked.widths
+        needed = dict.fromkeys(axis for rest in widths for axis in rest if axis != stream.axis)
+        named = {axis: self.name(axis) for axis in needed} | {stream.axis: "size"}
+        products = [_product([named[axis] for axis in rest]) for rest in widths]
+        most = ast.Call(ast.Name("max", ast.Load()), products, [])
+        value = fill("_most // max(1, _first)", _most=most, _first=products[0])
+        return [assign(named[axis], sizes[axis]) for axis in needed], value
 
+
+_CHUNKED = (
+    *("_at_once", "_symbolic", "_spans", "_cut", "_fold", "_spread", "_placed", "_joined", "_turns"),
+    *("_chunked_of_any_length", "_chunked"),
+)
 WALKS = {
-    "_chunked": (
-        *("_at_once", "_symbolic", "_spans", "_cut", "_fold", "_spread", "_placed", "_joined", "_turns"),
-        *("_chunked_of_any_length", "_chunked"),
-    ),
+    "_chunked": _CHUNKED,
     "_scan": ("_scan",),
+    "_chunked_or_scan": ("_scan", *_CHUNKED, "_chunked_or_scan"),
     "_chunked_vjp": ("_reduced", "_chunked_vjp"),
 }
 """What each walk over the chunks needs of the prelude."""
+
+
+def _product(names: Sequence[str]) -> ast.expr:
+    """``a * b``."""
+    factors: list[ast.expr] = [ast.Name(name, ast.Load()) for name in names]
+    return reduce(lambda a, b: fill("_a * _b", _a=a, _b=b), factors) if factors else ast.Constant(1)
 
 
 def _tuple(names: Sequence[str]) -> ast.Tuple:

@@ -101,6 +101,8 @@ class Target:
         Ones of ``_shape``; ``_x`` turned round along ``_i``; ``_gaps``: a vector 0 … ``_n`` − 1.
     size : str
         Size of axis ``_i`` of ``_x``, for shapes.
+    known_size : str
+        The same as a number, 1 where it is not known yet; empty where ``size`` is one.
     extent, per_extent : str
         A size ``_n`` as a factor, and ``_a`` divided by it, which is 0 where the size is.
     arrays : str or None
@@ -156,6 +158,7 @@ class Target:
     expm: str
     zeros: str
     broadcast: str
+    known_size: str = ""
     placed: str = ""
     new_axis: str = ""
     flatten: str = ""

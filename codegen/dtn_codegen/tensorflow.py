@@ -29,8 +29,8 @@ def _scan(chunk, chunks, states, tokens, constants, places, joins, ranks, size):
             pieces.append(results)
     else:
         total = tf.shape(tokens[0])[places[0]] if length is None else length
-        count = tf.maximum(total // size, 1) if length is None else total // size
-        rest = total % size
+        count = tf.maximum(total // size, 1) if length is None else (total - 1) // size
+        rest = total % size if length is None else total - count * size
         # the rest comes first, of however few tokens: after it states have the leading axes that they keep in a loop
         states, first = chunk(states, piece(0, rest), constants)
 
@@ -134,13 +134,24 @@ def _at_once(x, length, size):
     """How many chunks to compute at once: as many as a processor's cache holds, all of them in a graph."""
     if not tf.executing_eagerly():
         return length // size
-    return max(1, AT_ONCE * length // max(1, int(tf.size(x)) * size))
+    return AT_ONCE * length // max(1, int(tf.size(x)) * size)
 '''.replace("AT_ONCE", str(_COSTS.at_once))
+
+_CHUNKED_OR_SCAN = '''
+def _chunked_or_scan(chunk, chunks, states, tokens, constants, places, joins, ranks, size, wider):
+    """Many chunks at once; in a graph, where that is all of them, a loop if the widest tensor is large or unknown."""
+    if tf.executing_eagerly() or (tokens[0].shape.num_elements() or LARGE) * wider < LARGE:
+        return _chunked(chunk, chunks, states, tokens, constants, places, joins, ranks, size, wider=wider)
+    return _scan(chunk, None, states, tokens, constants, places, joins, ranks, size)
+'''.replace("LARGE", str(2**22))
 
 _SPANS = (
     '''
-def _spans(x, place, size, one):
-    """Where the pieces of a sequence start and stop, and the size of their chunks (None: one, of any length)."""
+def _spans(x, place, size, wider):
+    """Where the pieces of a sequence start and stop, and the size of their chunks (None: one, of any length).
+
+    The widest tensor has `wider` elements for each of `x`; of None, chunks are not computed at once.
+    """
     length = x.shape[place]
     if length is None:
         length = tf.shape(x)[place]
@@ -353,6 +364,7 @@ TARGET = Target(
     flip="tf.reverse(_x, [_i])",
     gaps="tf.range(_n)",
     size="tf.shape(_x)[_i]",
+    known_size="(_x.shape[_i] or 1)",
     extent="tf.cast(_n, wide)",
     per_extent="_a * tf.math.reciprocal_no_nan(tf.cast(_n, wide))",
     dtype="_first.dtype",
@@ -378,6 +390,7 @@ TARGET = Target(
         "_decayed": _DECAYED,
         "_scan": _SCAN,
         "_off_diagonal": _OFF_DIAGONAL,
+        "_chunked_or_scan": _CHUNKED_OR_SCAN,
         "_at_once": _AT_ONCE,
         "_spans": _SPANS,
         "_cut": _CUT,

@@ -6,14 +6,15 @@ from .python import SPANS_OF_A_LENGTH
 from .target import Target
 
 _COSTS = Costs(among=2_000_000, at_once=2**18)
+ELSEWHERE = 2**27
+"""Elements of the widest tensor at once where no cache is to hold them: on a card, and in a compiled graph."""
 
 _AT_ONCE = '''
 def _at_once(x, length, size):
-    """How many chunks to compute at once: as many as a processor's cache holds, all of them where it is compiled."""
-    if torch.compiler.is_compiling() or x.device.type != "cpu":
-        return length // size
-    return max(1, AT_ONCE * length // max(1, x.numel() * size))
-'''.replace("AT_ONCE", str(_COSTS.at_once))
+    """How many chunks to compute at once: as many as a processor's cache holds, or elsewhere a small part of memory."""
+    most = AT_ONCE if x.device.type == "cpu" and not torch.compiler.is_compiling() else ELSEWHERE
+    return most * length // max(1, x.numel() * size)
+'''.replace("AT_ONCE", str(_COSTS.at_once)).replace("ELSEWHERE", str(ELSEWHERE))
 
 _OWN = '''
 def _own():
@@ -57,12 +58,13 @@ def _symbolic(length):
 
 _SPANS = (
     '''
-def _spans(x, place, size, one):
-    """Where the pieces of a sequence start and stop, and the size of their chunks (None: one, of any length)."""
+def _spans(x, place, size, wider):
+    """Where the pieces of a sequence start and stop, and the size of their chunks (None: one, of any length).
+
+    The widest tensor has `wider` elements for each of `x`; of None, chunks are not computed at once.
+    """
     length = x.shape[place]
-    if one:
-        return [(start, min(start + size, length), None) for start in range(0, max(length, 1), size)]
-    if _symbolic(length):  # zeros follow the last token; never one chunk, which would be a size that broadcasts
+    if wider and _symbolic(length):  # zeros follow the last token; never one chunk, a size that broadcasts
         return [(0, (length // size + 2) * size, size)]
 '''
     + SPANS_OF_A_LENGTH

@@ -19,7 +19,7 @@ from .divide import divide
 from .factor import factor
 from .flatten import flatten
 from .low_rank import low_rank, why_not
-from .schedule import Scan, Step, held, schedule
+from .schedule import Scan, held, schedule
 from .stream import Stream, stream
 
 LONG = 65_536
@@ -37,7 +37,8 @@ class Costs:
     alone, among : int
         Flops that one more chunk is worth: called by itself, and among many that are computed at once.
     at_once : int
-        Elements of the first argument whose chunks are computed at once: their tiles stay in a processor's cache.
+        Elements of the widest tensor, taken to be the first argument where none has two feature axes, whose chunks are
+        computed at once: their tiles stay in a processor's cache.
     """
 
     alone: int = 2_000_000
@@ -46,6 +47,8 @@ class Costs:
 
 
 COSTS = Costs()
+FEW = 4
+"""Of fewer chunks than these at once each is computed by itself, which is quicker."""
 
 
 @dataclass(frozen=True)
@@ -88,21 +91,25 @@ class Chunked:
 
     @property
     def parallel(self) -> bool:
-        """Whether all chunks may be computed at once: tensors begin with their tokens, none has two feature axes."""
-        along = (*self.stream.tokens, *self.stream.results)
-        return all(p.axes[0] == self.stream.axis for p in along) and self.narrow(self.chunk)
+        """Whether many chunks may be computed at once: tensors begin with their tokens."""
+        return all(p.axes[0] == self.stream.axis for p in (*self.stream.tokens, *self.stream.results))
 
-    def narrow(self, program: Program) -> bool:
-        """Whether no tensor of ``program`` along the tokens has two feature axes, nor two of tokens and one more."""
+    @cached_property
+    def widths(self) -> tuple[tuple[str, ...], ...]:
+        """What a token has of each tensor that has two axes or more beside its own, the first argument's first.
+
+        None where there is no such tensor: then all are about as wide as the first argument.
+        """
         axis = self.stream.axis
-        return all(len(s.axes) - s.axes.count(axis) < 2 for s in program.statements if axis in s.axes) and all(
-            len(s.axes) < 3 for s in program.statements if s.axes.count(axis) > 1
-        )
+        rests = [_without(axis, s.axes) for s in self.chunk.statements if axis in s.axes]
+        wide = dict.fromkeys(rest for rest in rests if len(rest) > 1)
+        return (_without(axis, self.stream.tokens[0].axes), *wide) if wide else ()
 
-    @property
-    def steps(self) -> tuple[Step, ...]:
-        """What runs in a chunk, or in many chunks at once where that is possible, in order."""
-        return schedule(self.chunk, self.scans if self.parallel else ())
+    def wider(self, sizes: Mapping[str, int]) -> int:
+        """How many elements the widest tensor of a chunk has for each of the first argument's."""
+        inside = {**sizes, self.stream.axis: self.size}
+        widths = [prod(inside[axis] for axis in rest) for rest in self.widths]
+        return max(widths) // max(1, widths[0]) if widths else 1
 
     @property
     def scans(self) -> tuple[Scan, ...]:
@@ -168,8 +175,11 @@ class Chunked:
         if not self.parallel:
             return self.size, self.size
         width = prod(sizes[axis] for axis in self.stream.tokens[0].axes if axis != self.stream.axis)
+        fit = self.costs.at_once // max(1, width * self.size * self.wider(sizes))
+        if fit < FEW:
+            return self.size, self.size
         count = length // self.size
-        turns = -(-count // max(1, self.costs.at_once // (max(1, width) * self.size)))
+        turns = -(-count // fit)
         return self.size, -(-count // turns) * self.size
 
     def peak_elements(self, sizes: Mapping[str, int]) -> Polynomial:
@@ -177,10 +187,13 @@ class Chunked:
         axis = self.stream.axis
         full = {**sizes, **self.walk(sizes)}
         own = {p.name for p in self.stream.tokens} | {state.name for state in self.stream.states}
-        inside = held(self.steps, {p.name for p in self.chunk.params} - own, axis, self.axes, full)
+        chunk, group = (full[each] for each in self.axes)
+        steps = schedule(self.chunk, self.scans if group > chunk else ())
+        inside = held(steps, {p.name for p in self.chunk.params} - own, axis, self.axes, full)
         results = sum(map(_elements, self.stream.results), Polynomial())
         states = sum((_elements(Param(state.name, state.axes)) for state in self.stream.states), Polynomial())
-        if full[self.axes[1]] < sizes[axis]:  # a turn's tensors beside the whole results that its own are written to
+        several = group < sizes[axis] - sizes[axis] % chunk
+        if several:  # a turn's tensors beside the whole results that its own are written to
             inside = inside + states + results
         early = sum((_elements(p) for p in self.before.outputs), Polynomial()) if self.before else Polynomial()
         peaks = [early + inside]
@@ -189,6 +202,12 @@ class Chunked:
         if self.after is not None:
             peaks.append(early + results + peak_elements(self.after, sizes))
         return max(peaks, key=lambda p: p.at(full))
+
+
+def _without(axis: str, axes: tuple[str, ...]) -> tuple[str, ...]:
+    """``axes`` without the first that is ``axis``, in an order that says nothing."""
+    place = axes.index(axis)
+    return tuple(sorted(axes[:place] + axes[place + 1 :]))
 
 
 def _elements(param: Param) -> Polynomial:

@@ -107,6 +107,18 @@ class TestFunction:
         run = tf.function(lambda *t: dtn.tensor_attention(*t), input_signature=[unknown(2, None, 3)] * 3)
         assert run.get_concrete_function().structured_outputs.shape.as_list() == [2, None, 3]
 
+    @pytest.mark.parametrize("length", [1024, 1025])
+    @pytest.mark.parametrize(
+        "text", ["x[n,d]) -> c[n,d,d]: c[t,a,b] = x[i,a] * x[i,b]", "x[d,n]) -> c[d,d,n]: c[a,b,t] = x[a,i] * x[b,i]"]
+    )
+    def test_as_many_tokens_as_fill_their_chunks(self, rng, text, length):
+        """An empty product that broadcasts kills the process, in a graph."""
+        x = rng.normal(size=(length, 2))
+        wanted = np.cumsum(x[:, :, None] * x[:, None, :], 0)
+        first = "x[n" in text
+        got = tf.function(dtn.compile(f"cov({text} where i <= t"), autograph=False)(tf.constant(x if first else x.T))
+        assert close(got, wanted if first else np.moveaxis(wanted, 0, -1))
+
     def test_a_scalar_that_is_a_tensor(self, tensors):
         run = tf.function(lambda s, *t: dtn.tensor_attention(*t, scale=s, normalize=None))
         assert close(

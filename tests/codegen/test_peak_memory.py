@@ -57,6 +57,13 @@ def test_of_written_operators(rng, name):
     assert_peak(catalogue[name].build(), rng.normal(size=(3, 2048, 32)))
 
 
+@pytest.mark.parametrize("d", [3, 8, 24, 64])
+def test_of_chunks_of_tensors_with_two_features(rng, d):
+    """All at once, in turns, and one after another."""
+    assert_peak("cov(x[n,d]) -> c[n,d,d]: c[t,a,b] = x[i,a] * x[i,b] where i <= t", (rng.normal(size=(2000, d)),))
+    assert_peak(catalogue["two_simplicial"].build(), rng.normal(size=(5, 2000, d)))
+
+
 def test_of_chunks_in_several_turns(rng):
     q, k, v = rng.normal(size=(3, 20_000, 32))
     assert_peak(tensor_attention(mask="causal"), (q, k, v))

@@ -16,6 +16,8 @@ from dtn_codegen.functional import Functional
 from dtn_core.extras import needs
 
 with needs("tensorflow", "tensorflow"):
+    import tensorflow as tf
+
     from .function import TensorFlowFunction
 
 _SETUP = """\
@@ -35,8 +37,9 @@ Gradients:
 TensorShape([2, 4, 100, 16])
 """
 
-compile, tensor_attention, tensor_interaction = published(
-    Functional(TensorFlowFunction), __name__, _SETUP, _NOTES, _GRADIENTS
+compile, tensor_attention, tensor_interaction = map(
+    tf.autograph.experimental.do_not_convert,  # what compiles an operator is no part of a graph
+    published(Functional(TensorFlowFunction), __name__, _SETUP, _NOTES, _GRADIENTS),
 )
 
 _LAYERS = (

@@ -89,6 +89,16 @@ class TestFunction:
         for n in (0, 4):
             assert run(*np.ones((2, n, 3)), np.ones((n, size))).shape == (n, size)
 
+    def test_an_operator_that_is_compiled_in_a_graph(self, rng):
+        text = "traced(x[n,d]) -> o[n,d]: o[t,a] = x[i,a] where i < t"
+        x = rng.normal(size=(5, 3))
+
+        @tf.function
+        def run(x):
+            return dtn.compile(text)(x)
+
+        assert np.allclose(run(x), np.cumsum(x, 0) - x)
+
     @pytest.mark.parametrize("jit_compile", [False, True])
     @pytest.mark.parametrize("length", [None, 11])
     @pytest.mark.parametrize("product", ["matmul", "hadamard"])

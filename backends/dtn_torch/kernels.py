@@ -257,7 +257,7 @@ def _device(tensor: torch.Tensor) -> str:
     """The name that kernels are chosen by."""
     if not (tensor.is_cpu or tensor.is_cuda):
         raise ValueError(f"implementation='tvm' has no kernels for {tensor.device}; implementation='native' has")
-    return "cpu" if tensor.is_cpu else torch.cuda.get__device(tensor.device)
+    return "cpu" if tensor.is_cpu else torch.cuda.get_device_name(tensor.device)
 
 
 # ---------------------------------------------------------------------------------------------------- derivatives

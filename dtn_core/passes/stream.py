@@ -181,13 +181,12 @@ class _Splitter:
                 self.made.append(statement)
                 self.recurrent.append(self.at_one_token(statement))
         self.made += self.updates
-        shapes = self.shapes
         names = {s.name for s in inside}
         internal = names | {s.name for s in self.states}
         weight_names = {name for w in self.weights.values() for name in (w.rise, w.fall)}
         needed = dict.fromkeys(r.tensor for s in self.made for r in statement_reads(s))
         local = {s.name for s in self.made} | internal | weight_names
-        inputs = [Param(name, shapes[name]) for name in needed if name in shapes and name not in local]
+        inputs = [Param(name, self.shapes[name]) for name in needed if name in self.shapes and name not in local]
         inputs += self.carriers(self.made, [*inputs, *(Param(s.name, s.axes) for s in self.states)])
         tokens = tuple(p for p in inputs if self.axis in p.axes)
         decays = [w.decay.tensor for w in self.weights.values() if isinstance(w.decay, Read)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,7 @@ torch = pytest.importorskip("torch")
 
 import dtn_torch as dtn  # noqa: E402
 from dtn_core.operators import catalogue, tensor_attention  # noqa: E402
+from dtn_torch import kernels as torch_kernels  # noqa: E402
 from dtn_torch.kernels import kernel, kernel_gradient  # noqa: E402
 from dtn_tvm import kernels, records  # noqa: E402
 from dtn_tvm.candidates import record_of  # noqa: E402
@@ -284,6 +286,12 @@ def test_sixteen_bits(dtype):
     close(run("tvm")(*given), run("native")(*wide).to(dtype), tolerance)
     for found, wanted in zip(gradients(run("tvm"), given), gradients(run("native"), wide), strict=True):
         close(found, wanted.to(dtype), 4 * tolerance)
+
+
+def test_a_card_is_named_as_cuda_names_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"the card of {device}")
+    on_a_card = SimpleNamespace(is_cpu=False, is_cuda=True, device="cuda:1")
+    assert torch_kernels._device(on_a_card) == "the card of cuda:1"
 
 
 def test_inputs_are_read_wherever_they_are():

@@ -326,7 +326,9 @@ class Function:
         leading_axes(program, shapes, self.layout)
         complex_input = self.check_dtypes(arrays)
         forms = self.forms.candidates(padded, complex_input)
-        known = not streaming and all(isinstance(size, int) for size in sizes.values())
+        if streaming:
+            forms = tuple(form for form in forms if form.chunked is not None) or forms
+        known = all(isinstance(size, int) for size in sizes.values())
         form = self.choose(forms, sizes if known else None)
         streams = self.tokens.streams(complex_input=complex_input)
         if streaming and (form.chunked is None or streams is None or form.chunked.stream.resumable < streams.resumable):

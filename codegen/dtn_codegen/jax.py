@@ -1,8 +1,10 @@
 """JAX, as the emitter sees it."""
 
-from dtn_core.passes.pipeline import COSTS, FEW
+from dtn_core.passes.pipeline import FEW, Costs
 
 from .target import Target
+
+_COSTS = Costs(among=500_000, state=60)
 
 # A [13/13] Padé approximant with scaling and squaring: Higham, SIAM J. Matrix Anal. Appl. 26 (2005) 1179.
 # jax.scipy.linalg.expm takes one squaring too few at most norms (floor where the paper has ceil): 1e-10 in float64.
@@ -42,7 +44,7 @@ _AT_ONCE = '''
 def _at_once(x, length, size):
     """How many chunks to compute at once: as many as a processor's cache holds."""
     return AT_ONCE * length // max(1, x.size * size)
-'''.replace("AT_ONCE", str(COSTS.at_once))
+'''.replace("AT_ONCE", str(_COSTS.at_once))
 
 _CHUNKED = '''
 def _chunked(chunk, chunks, states, tokens, constants, places, joins, ranks, size, wider=1):
@@ -251,6 +253,7 @@ TARGET = Target(
     zeros="jnp.zeros(_shape, wide)",
     broadcast="jnp.broadcast_shapes(_shapes)",
     placed="_placed(_states, _own, _tensors, _ranks)",
+    costs=_COSTS,
     prelude={
         "_expm": _EXPM,
         "_at_once": _AT_ONCE,

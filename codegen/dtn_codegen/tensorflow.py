@@ -127,7 +127,7 @@ def _off_diagonal(x):
     return tf.linalg.set_diag(x, tf.zeros_like(tf.linalg.diag_part(x)))
 '''
 
-_COSTS = Costs(among=2_000_000, at_once=2**18)
+_COSTS = Costs(state=200, at_once=2**18)
 
 _AT_ONCE = '''
 def _at_once(x, length, size):

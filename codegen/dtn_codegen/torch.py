@@ -5,7 +5,7 @@ from dtn_core.passes.pipeline import Costs
 from .python import SPANS_OF_A_LENGTH
 from .target import Target
 
-_COSTS = Costs(among=2_000_000, at_once=2**18)
+_COSTS = Costs(state=100, at_once=2**18)
 ELSEWHERE = 2**27
 """Elements of the widest tensor at once where no cache is to hold them: on a card, and in a compiled graph."""
 
@@ -154,7 +154,8 @@ def _pasts_of_matmul(first, a, b, whole, rank, reverse=False, chunks=None):
     given = (first, a, b)
     recorded = torch.is_grad_enabled() and any(x.requires_grad for x in given)
     alike = chunks is not None and len(a) == len(b) == chunks * len(first) and all(x.ndim == 3 for x in given)
-    if recorded or not alike or chunks > 64 or not a.dtype == b.dtype == first.dtype or not _own():
+    few = alike and (chunks <= 64 or first.numel() >= 1024)  # an addition for each, or a sum along them
+    if recorded or not few or not a.dtype == b.dtype == first.dtype or not _own():
         return _pasts(first, a @ b, whole, rank, reverse, chunks)
     sums = first.new_empty(chunks + 1, *first.shape)
     torch.bmm(a, b, out=(sums[:-1] if reverse else sums[1:]).flatten(0, 1))
@@ -270,7 +271,7 @@ class _Recomputed(torch.autograd.Function):
         count, saved = ctx.counts[0], ctx.saved_tensors  # once: hooks and checkpoints count how often
         given, kept = saved[:-count], saved[-count:]
         parts = _parted(given, ctx.counts)
-        cotangents = cotangents[:-count]
+        cotangents = [x.contiguous() if 0 in x.stride() else x for x in cotangents[:-count]]  # that of a sum: one element
         walk = () if torch.is_grad_enabled() else [parts[0], *zip(*kept)]  # a second derivative does not go through it
         d_states, d_tokens, d_constants = _run_vjp(ctx.size, *parts, cotangents[:count], cotangents[count:], walk)
         missing = [wanted and d is None for wanted, d in zip(ctx.needs_input_grad[-len(d_constants):], d_constants)]
@@ -280,7 +281,7 @@ class _Recomputed(torch.autograd.Function):
                 states, results = _run(ctx.size, parts[0], parts[1], constants)
                 return (*states, *results)
 
-            d_constants = torch.func.vjp(run, *parts[2])[1](cotangents)
+            d_constants = torch.func.vjp(run, *parts[2])[1](tuple(cotangents))
         return (None, None, *d_states, *d_tokens, *d_constants)
 
 

@@ -36,19 +36,24 @@ class Costs:
     ----------
     alone, among : int
         Flops that one more chunk is worth: called by itself, and among many that are computed at once.
+    state : int
+        Flops that each element of the states is worth, once a chunk.
     at_once : int
         Elements of the widest tensor, taken to be the first argument where none has two feature axes, whose chunks are
         computed at once: their tiles stay in a processor's cache.
     """
 
     alone: int = 2_000_000
-    among: int = 500_000
+    among: int = 100_000
+    state: int = 75
     at_once: int = 2**17
 
 
 COSTS = Costs()
 FEW = 4
 """Of fewer chunks than these at once each is computed by itself, which is quicker."""
+MANY = 8
+"""Chunks other than those for long sequences and usual features are worth it from so many on."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,9 @@ class Chunked:
         length = sizes[self.stream.axis]
         inside = {**sizes, self.stream.axis: min(self.size, length)}
         count = -(-length // self.size)
-        total = (score(self.chunk, inside) + (self.costs.among if self.parallel else self.costs.alone)) * count
+        states = sum(prod(sizes[axis] for axis in state.axes) for state in self.stream.states)
+        apiece = self.costs.among if self.parallel else self.costs.alone
+        total = (score(self.chunk, inside) + apiece + self.costs.state * states) * count
         return total + sum(score(part, sizes) for part in self.wholes)
 
     @cached_property
@@ -297,9 +304,17 @@ def lower_chunked(
     CompileError
         If it has no order, or no linear form, with the reason.
     """
-    forms = _chunkings(program, tuple((sizes or {}).items()), complex_input)
-    full = assumed_sizes(program, sizes)
-    return min((_at_costs(form, costs) for form in forms), key=lambda form: form.score(full))
+    return _chunkings(program, tuple((sizes or {}).items()), complex_input, costs)[0]
+
+
+@lru_cache(maxsize=512)
+def _chunkings(
+    program: Program, given: tuple[tuple[str, int], ...], complex_input: bool, costs: Costs
+) -> tuple[Lowered, ...]:
+    """The linear form with each size of a chunk, the cheapest first."""
+    full = assumed_sizes(program, dict(given))
+    forms = [_at_costs(form, costs) for form in _of_each_size(program, given, complex_input)]
+    return tuple(sorted(forms, key=lambda form: form.score(full)))
 
 
 def _at_costs(form: Lowered, costs: Costs) -> Lowered:
@@ -308,7 +323,7 @@ def _at_costs(form: Lowered, costs: Costs) -> Lowered:
 
 
 @lru_cache(maxsize=512)
-def _chunkings(program: Program, given: tuple[tuple[str, int], ...], complex_input: bool) -> tuple[Lowered, ...]:
+def _of_each_size(program: Program, given: tuple[tuple[str, int], ...], complex_input: bool) -> tuple[Lowered, ...]:
     """The linear form with each size of a chunk: the same for all costs, which choose among them."""
     sizes = dict(given)
     flat, added = flattened(program, complex_input=complex_input)
@@ -360,12 +375,14 @@ def _whole(program: Program, length: int, complex_input: bool) -> Lowered:
 
 @lru_cache(maxsize=512)
 def candidates(program: Program, complex_input: bool = False, costs: Costs = COSTS) -> tuple[Lowered, ...]:
-    """The lowered forms worth choosing from: the best for long sequences first, then for short ones."""
+    """The lowered forms worth choosing from: the best for long sequences and usual features first.
+
+    In linear time one with each size of a chunk; of the others the best for long sequences, then that for short ones.
+    """
     found: dict[object, Lowered] = {}
     reason = ""
     try:
-        chunked = lower_chunked(program, complex_input=complex_input, costs=costs)
-        found[chunked] = chunked
+        found.update((form, form) for form in _chunkings(program, (), complex_input, costs))
     except CompileError as error:
         reason = str(error)
     for length in (LONG, SHORT):
@@ -382,4 +399,11 @@ def choose(forms: tuple[Lowered, ...], sizes: Mapping[str, int]) -> Lowered:
     """The cheapest of ``forms`` at ``sizes``; the first, made for long sequences, wins a draw."""
     if len(forms) == 1:
         return forms[0]
-    return min(forms, key=lambda form: form.score(sizes))
+    first, *others = forms
+    return min((first, *(form for form in others if _many(form, sizes))), key=lambda form: form.score(sizes))
+
+
+def _many(form: Lowered, sizes: Mapping[str, int]) -> bool:
+    """Whether there are chunks enough for their size to matter more than their number, if it has chunks."""
+    chunked = form.chunked
+    return chunked is None or sizes[chunked.stream.axis] >= MANY * chunked.size

@@ -214,14 +214,17 @@ class Session:
                 self.processes.pop(key).close()
 
     def block(self, race: Race, framework: str, number: int) -> float:
-        """Time of one call, when the threads of the framework before it have gone to sleep.
+        """Time of one call, when the threads of the framework before it have gone to sleep and its own are awake.
 
-        Those of OpenBLAS look for work for 25 ms after the last one, on a core that the next framework needs.
+        Those of OpenBLAS look for work for 25 ms after the last one, on a core that the next framework needs; a first
+        call after another framework finds cold caches, which would always count against the first of its entries.
         """
+        process = self.process(race, framework)
         if framework != self.latest:
             time.sleep(SETTLE)
+            process.call(worker.block, number, self.seconds)
         self.latest = framework
-        seconds: float = self.process(race, framework).call(worker.block, number, self.seconds)
+        seconds: float = process.call(worker.block, number, self.seconds)
         return seconds
 
     def choose(self, race: Race, runner: _Runner, others: Iterable[_Runner], bar: TaskID) -> None:

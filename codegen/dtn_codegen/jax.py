@@ -4,7 +4,7 @@ from dtn_core.passes.pipeline import FEW, Costs
 
 from .target import Target
 
-_COSTS = Costs(among=500_000, state=60)
+_COSTS = Costs(among=500_000, at_once=2**18)
 
 # A [13/13] Padé approximant with scaling and squaring: Higham, SIAM J. Matrix Anal. Appl. 26 (2005) 1179.
 # jax.scipy.linalg.expm takes one squaring too few at most norms (floor where the paper has ceil): 1e-10 in float64.

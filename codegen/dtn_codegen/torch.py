@@ -271,7 +271,7 @@ class _Recomputed(torch.autograd.Function):
         count, saved = ctx.counts[0], ctx.saved_tensors  # once: hooks and checkpoints count how often
         given, kept = saved[:-count], saved[-count:]
         parts = _parted(given, ctx.counts)
-        cotangents = [x.contiguous() if 0 in x.stride() else x for x in cotangents[:-count]]  # that of a sum: one element
+        cotangents = [x.contiguous() if 0 in x.stride() else x for x in cotangents[:-count]]  # of a sum
         walk = () if torch.is_grad_enabled() else [parts[0], *zip(*kept)]  # a second derivative does not go through it
         d_states, d_tokens, d_constants = _run_vjp(ctx.size, *parts, cotangents[:count], cotangents[count:], walk)
         missing = [wanted and d is None for wanted, d in zip(ctx.needs_input_grad[-len(d_constants):], d_constants)]

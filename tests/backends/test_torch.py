@@ -17,6 +17,7 @@ if frameworks.chosen() != "torch":
 
 import torch
 import torch._dynamo.testing
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 import dtn_torch as dtn
@@ -37,6 +38,19 @@ def tensors():
     generator = torch.Generator().manual_seed(0)
     q, k, v = (0.3 + 0.3 * torch.randn(2, 5, 3, generator=generator, dtype=torch.float64) for _ in range(3))
     return [q, q + 0.3 * k, v]
+
+
+class Strides(TorchDispatchMode):
+    """Notes the strides of what products of batches of matrices are given."""
+
+    def __init__(self):
+        super().__init__()
+        self.strides = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function.overloadpacket in (torch.ops.aten.bmm, torch.ops.aten.baddbmm, torch.ops.aten.baddbmm_):
+            self.strides += [x.stride() for x in args if isinstance(x, torch.Tensor)]
+        return function(*args, **(kwargs or {}))
 
 
 class TestAutograd:
@@ -97,6 +111,17 @@ class TestAutograd:
         whole = leaf.detach().expand(2, 5, 3).clone().requires_grad_()
         dtn.tensor_attention(whole, k, v).sum().backward()
         assert torch.allclose(leaf.grad, whole.grad.sum(0, keepdim=True))
+
+    def test_the_gradient_of_a_sum_is_multiplied_in_memory_of_its_own(self):
+        """A product of matrices whose elements are one copies them every time."""
+        given = [torch.randn(2, 3, 40, 4, requires_grad=True) for _ in range(3)]
+        o = dtn.tensor_attention(*given, mask="causal", normalize=None, chunk_size=4)
+        with Strides() as watched:
+            made = torch.autograd.grad(o.sum(), given, retain_graph=True)
+        assert len(watched.strides) > 10
+        assert all(min(strides) > 0 for strides in watched.strides)
+        for x, expected in zip(made, torch.autograd.grad(o, given, torch.ones_like(o)), strict=True):
+            assert torch.equal(x, expected)
 
     def test_the_gradient_of_a_view_reaches_its_base(self, tensors):
         base = torch.stack(tensors).requires_grad_()
@@ -593,4 +618,15 @@ def test_chunks_of_tensors_with_any_leading_axes_are_the_dense_form(shapes, deca
         return o, *torch.autograd.grad(o.square().sum(), given)
 
     for made, dense in zip(run(2), run(13), strict=True):
+        torch.testing.assert_close(made, dense, rtol=1e-9, atol=1e-12)
+
+
+def test_many_chunks_whose_states_are_wide_are_the_dense_form():
+    given = [torch.randn(300, 32, dtype=torch.float64, requires_grad=True) for _ in range(3)]  # 75 chunks, a head
+
+    def run(size):
+        o = dtn.tensor_attention(*given, mask="causal", chunk_size=size)
+        return o, *torch.autograd.grad(o.square().sum(), given)
+
+    for made, dense in zip(run(4), run(300), strict=True):
         torch.testing.assert_close(made, dense, rtol=1e-9, atol=1e-12)

@@ -5,6 +5,7 @@ import shutil
 import time
 from concurrent.futures import wait
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from rich.progress import Progress
@@ -87,6 +88,15 @@ def test_where_memory_cannot_be_kept_the_race_says_so(session, monkeypatch):
         "the C library is not glibc, which can be told to keep what is freed",
         False,
     )
+
+
+def test_a_framework_that_comes_after_another_has_a_block_that_does_not_count(session, monkeypatch):
+    called = []
+    monkeypatch.setattr(session, "process", lambda *_: SimpleNamespace(call=lambda *call: called.append(call) or 1.0))
+    monkeypatch.setattr("bench.session.SETTLE", 0)
+    for framework, number in (("numpy", 1), ("numpy", 2), ("torch", 3), ("torch", 4), ("numpy", 1)):
+        session.block(None, framework, number)
+    assert [number for _, number, _ in called] == [1, 1, 2, 3, 3, 4, 1, 1]
 
 
 def test_a_start_has_times_and_no_error(session):

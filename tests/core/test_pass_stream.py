@@ -9,7 +9,7 @@ from dtn_core.errors import CompileError
 from dtn_core.interpret import interpret
 from dtn_core.notation import parse
 from dtn_core.operators import load
-from dtn_core.passes.pipeline import lower_chunked
+from dtn_core.passes.pipeline import CHUNKS, MANY, Costs, candidates, choose, lower_chunked
 
 N, SIZES = 7, {"n": 7, "d": 3, "e": 2}
 OPERATORS = {
@@ -121,3 +121,35 @@ def test_a_sum_of_one_way_in_the_other_says_so():
 
 def test_tokens_that_are_single_numbers_stay_a_chunk_of_one():
     assert lower_chunked(parse("f(x[n]) -> y[n]: y[t] = x[i] where i <= t")).chunked.token is None
+
+
+class TestTokensOfAChunk:
+    """Chosen by the cost model: products of tokens grow with a chunk, states are read and written once for each."""
+
+    PROGRAM = load("tensor_attention:mask=causal,normalize=none").program
+    COSTS = Costs(among=100_000, state=100)
+
+    def size(self, n, features):
+        forms = tuple(form for form in candidates(self.PROGRAM, costs=self.COSTS) if form.chunked)
+        return choose(forms, {"n": n, "d": features, "e": features}).chunked.size
+
+    def test_there_is_a_form_of_each_size_and_the_cheapest_for_usual_features_is_the_first(self):
+        sizes = [form.chunked.size for form in candidates(self.PROGRAM, costs=self.COSTS) if form.chunked]
+        assert sorted(sizes) == list(CHUNKS)
+        assert sizes[0] == self.size(1 << 16, 64)
+
+    def test_it_is_longer_where_features_are_wider(self):
+        sizes = [self.size(1 << 16, features) for features in (4, 16, 64, 256, 1024)]
+        assert sizes == sorted(sizes)
+        assert sizes[0] < sizes[-1]
+
+    @pytest.mark.parametrize("features", [128, 1024])
+    def test_of_few_chunks_it_is_the_usual_one(self, features):
+        special = self.size(1 << 16, features)
+        assert special != self.size(1 << 16, 64)
+        assert self.size(MANY * special, features) == special
+        assert self.size(MANY * special - 1, features) != special
+
+    def test_states_that_cost_nothing_make_it_short(self):
+        forms = candidates(self.PROGRAM, costs=Costs(among=0, state=0))
+        assert forms[0].chunked.size == min(CHUNKS)

@@ -271,6 +271,18 @@ def children(expr: Expr) -> tuple[Expr, ...]:
     return ()
 
 
+def map_children(expr: Expr, change: Callable[[Expr], Expr]) -> Expr:
+    """``expr`` with its operands, factors or terms changed, in canonical form; what has none as it is."""
+    match expr:
+        case Apply(function, operands):
+            return Apply(function, tuple(map(change, operands)))
+        case Product(factors):
+            return product(*map(change, factors))
+        case Sum(terms):
+            return sum_of(*map(change, terms))
+    return expr
+
+
 def subexpressions(expr: Expr) -> Iterator[Expr]:
     """``expr`` and everything in it, outside in and left to right."""
     yield expr

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..ir.build import pruned
-from ..ir.nodes import Apply, Expr, Number, Param, Product, Program, Sum, product, statement_reads, sum_of
+from ..ir.nodes import Apply, Expr, Number, Param, Program, map_children, statement_reads
 from ..ir.verify import verify
 from .differentiate import differentiate, masks
 from .stream import Stream
@@ -68,10 +68,4 @@ def real_valued(expr: Expr) -> Expr:
     match expr:
         case Apply("conj" | "real", (inner,)):
             return real_valued(inner)
-        case Apply(function, operands):
-            return Apply(function, tuple(map(real_valued, operands)))
-        case Product(factors):
-            return product(*map(real_valued, factors))
-        case Sum(terms):
-            return sum_of(*map(real_valued, terms))
-    return expr
+    return map_children(expr, real_valued)

@@ -45,6 +45,7 @@ from ..ir.nodes import (
     children,
     factors_of,
     indices_of,
+    map_children,
     product,
     reads,
     reciprocal,
@@ -224,19 +225,14 @@ class _Reverse:
 
     def separated(self, expr: Expr) -> Expr:
         """``expr`` with sums and products inside functions made statements of their own."""
-        match expr:
-            case Apply(function, operands):
-                made: list[Expr] = []
-                for operand in map(self.separated, operands):
-                    own = tuple(dict.fromkeys(indices_of(operand)))
-                    compound = isinstance(operand, Sum | Product)
-                    made.append(self.define("slope_arg", own, operand) if compound else operand)
-                return Apply(function, tuple(made))
-            case Product(factors):
-                return product(*map(self.separated, factors))
-            case Sum(terms):
-                return sum_of(*map(self.separated, terms))
-        return expr
+        made = map_children(expr, self.separated)
+        if not isinstance(made, Apply):
+            return made
+        operands = [
+            self.define("slope_arg", indices_of(operand), operand) if isinstance(operand, Sum | Product) else operand
+            for operand in made.operands
+        ]
+        return Apply(made.function, tuple(operands))
 
     def operand(self, operand: Expr, result: Expr, bar: Read) -> None:
         """Pass ``result``, the cotangent of a function's operand, on."""

@@ -20,9 +20,9 @@ from ..ir.nodes import (
     Program,
     Read,
     Statement,
-    Sum,
     factors_of,
     indices_of,
+    map_children,
     map_statement,
     product,
     sum_of,
@@ -98,26 +98,21 @@ class _Padding:
 
     def finite(self, expr: Expr, body: list[Statement]) -> Expr:
         """``expr`` with the operands of logarithms and roots 1 at padded tokens, where nothing times 0 is NaN then."""
-        match expr:
-            case Sum(terms):
-                return sum_of(*(self.finite(term, body) for term in terms))
-            case Product(factors):
-                return product(*(self.finite(factor, body) for factor in factors))
-            case Apply(function, operands):
-                inner = tuple(self.finite(operand, body) for operand in operands)
-                own = tuple(dict.fromkeys(indices_of(expr)))
-                tokens = [index for index in own if index.axis == self.axis]
-                if function not in _ENDLESS_AT_ZERO or not tokens:
-                    return Apply(function, inner)
-                kept = inner[0]
-                for index in tokens:
-                    kept = Apply("select", (Read(MASK, (index,)), kept))
-                real = product(MINUS_ONE, *(Read(self.real_tokens(), (index,)) for index in tokens))
-                made = Statement(fresh_name("finite", self.taken), own, sum_of(kept, Read(ONES, tuple(tokens)), real))
-                body.append(made)
-                self.vanishing[made.name] = set()
-                return Apply(function, (Read(made.name, own),))
-        return expr
+        inner = map_children(expr, lambda part: self.finite(part, body))
+        if not isinstance(inner, Apply) or inner.function not in _ENDLESS_AT_ZERO:
+            return inner
+        own = indices_of(expr)
+        tokens = [index for index in own if index.axis == self.axis]
+        if not tokens:
+            return inner
+        (kept,) = inner.operands
+        for index in tokens:
+            kept = Apply("select", (Read(MASK, (index,)), kept))
+        real = product(MINUS_ONE, *(Read(self.real_tokens(), (index,)) for index in tokens))
+        made = Statement(fresh_name("finite", self.taken), own, sum_of(kept, Read(ONES, tuple(tokens)), real))
+        body.append(made)
+        self.vanishing[made.name] = set()
+        return Apply(inner.function, (Read(made.name, own),))
 
     def counting(self, statement: Statement) -> Statement:
         """The statement with its sums over tokens restricted to real ones."""

@@ -36,13 +36,12 @@ from ..ir.nodes import (
     MatrixFunction,
     Number,
     Param,
-    Product,
     Program,
     Read,
     Relation,
     Statement,
-    Sum,
     children,
+    map_children,
     map_reads,
     product,
     statement_reads,
@@ -284,20 +283,12 @@ class _Splitter:
         names: dict[Expr, Read] = {}
 
         def sized(expr: Expr) -> Expr:
-            match expr:
-                case Extent(axis) | Apply("recip", (Extent(axis),)) if axis == self.axis:
-                    if expr not in names:
-                        names[expr] = Read(
-                            fresh_name(f"{axis}_whole" if expr == Extent(axis) else f"inv_{axis}_whole", self.taken)
-                        )
-                    return names[expr]
-                case Apply(function, operands):
-                    return Apply(function, tuple(map(sized, operands)))
-                case Product(factors):
-                    return product(*map(sized, factors))
-                case Sum(terms):
-                    return sum_of(*map(sized, terms))
-            return expr
+            hints = {Extent(self.axis): "{}_whole", Apply("recip", (Extent(self.axis),)): "inv_{}_whole"}
+            if expr not in hints:
+                return map_children(expr, sized)
+            if expr not in names:
+                names[expr] = Read(fresh_name(hints[expr].format(self.axis), self.taken))
+            return names[expr]
 
         inside = [replace(statement, value=sized(statement.value)) for statement in inside]
         added = [Statement(read.tensor, (), size) for size, read in names.items()]
@@ -401,16 +392,10 @@ def _without(axis: str, expr: Expr) -> Expr:
         case Read(tensor, indices):
             kept = tuple(index for index in indices if index.axis != axis)
             return ONE if tensor == ONES and not kept else Read(tensor, kept)
-        case Apply(function, operands):
-            return Apply(function, tuple(_without(axis, operand) for operand in operands))
-        case Product(factors):
-            return product(*(_without(axis, factor) for factor in factors))
-        case Sum(terms):
-            return sum_of(*(_without(axis, term) for term in terms))
         case MatrixFunction(indices=indices):  # of a matrix a token
             one = replace(expr, indices=tuple(index for index in indices if index.axis != axis))
             return map_reads(one, lambda read: Read(read.tensor, tuple(i for i in read.indices if i.axis != axis)))
-    return expr
+    return map_children(expr, lambda part: _without(axis, part))
 
 
 def _sizes_read(expr: Expr) -> Iterator[str]:

@@ -14,19 +14,16 @@ from dtn_core.ir.nodes import (
     ONE,
     ONES,
     ZERO,
-    Apply,
     Expr,
     Extent,
     Index,
     MatrixFunction,
     Param,
-    Product,
     Program,
     Read,
     Statement,
-    Sum,
+    map_children,
     product,
-    sum_of,
 )
 from dtn_core.passes.contract import contract
 from dtn_core.passes.divide import divide
@@ -76,14 +73,8 @@ def _value(expr: Expr, axis: str, powers: Mapping[str, Expr]) -> Expr:
             if tensor == ONES and not kept:
                 return ONE
             return powers.get(tensor, Read(tensor, kept))
-        case Apply(function, operands):
-            return Apply(function, tuple(_value(operand, axis, powers) for operand in operands))
-        case Product(factors):
-            return product(*(_value(factor, axis, powers) for factor in factors))
-        case Sum(terms):
-            return sum_of(*(_value(term, axis, powers) for term in terms))
         case Extent(size) if size == axis:
             raise CompileError("it counts the tokens of a chunk")
         case MatrixFunction(indices=indices) if any(index.axis == axis for index in indices):
             raise CompileError("it has a function of a matrix of tokens")
-    return expr
+    return map_children(expr, lambda part: _value(part, axis, powers))

@@ -170,7 +170,7 @@ class OperatorBuilder:
             raise ValueError(f"{name}: output index {missing[0]} appears nowhere on the right")
         weight = None if decay is None else Expression.of(decay).expr
         if not isinstance(weight, Number | Read | None):
-            raise ValueError(f"{name}: decay is a number or a scalar parameter, got {weight}")
+            raise ValueError(f"{name}: decay is a number or a scalar, got {weight}; assign it to a scalar first")
         relations = tuple(
             Relation(ranges[lower], ranges[upper], None if sign == "==" else weight, sign)
             for lower, sign, upper in signed

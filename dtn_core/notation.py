@@ -279,12 +279,15 @@ class _Parser(Cursor):
             if not 0 < value.value <= 1:
                 self.fail(f"decay {float(value.value):g} is outside (0, 1]", token)
             return value
-        if token.kind == "name" and token.text in self.params and self.defined[token.text] == ():
+        if token.kind == "name" and self.defined.get(token.text) == ():
+            if self.here.text in ("*", "/", "("):
+                made = f"s = {token.text}{self.here.text}…"
+                self.fail(f"decay takes a number or a scalar; write {made} and decay s", token)
             return Read(token.text)
         hint = "; write decay 0.9" if token.text == "=" else ""
         if token.text in self.defined:
-            hint = "; what is computed from others is passed as a parameter"
-        return self.fail(f"decay takes a number or a scalar parameter, got {self.shown(token)}{hint}", token)
+            hint = ", which has axes"
+        return self.fail(f"decay takes a number or a scalar, got {self.shown(token)}{hint}", token)
 
     def index(self, token: Token, axis: str) -> Index:
         if self.ranges.setdefault(token.text, axis) != axis:

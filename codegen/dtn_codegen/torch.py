@@ -319,8 +319,9 @@ def _lift(scalar, rank):
 _AFFINE = '''
 def _affine(x, matrix, shift):
     """The product of each `x` with a matrix `[in, out]`, plus a vector: one call where these have no leading axes."""
-    if matrix.ndim == 2 and shift.ndim == 1:
-        return torch.nn.functional.linear(x, matrix.mT, shift)
+    if matrix.ndim == 2 and shift.ndim == 1:  # linear(x, matrix.mT, shift), which turns it twice
+        made = torch.addmm(shift, x if x.ndim == 2 else x.reshape(-1, x.shape[-1]), matrix)
+        return made if x.ndim == 2 else made.reshape(*x.shape[:-1], made.shape[-1])
     return (x.unsqueeze(-2) @ matrix).squeeze(-2) + shift
 '''
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..ir.build import Builder
-from ..ir.nodes import ONES, Index, Number, Program, Read, Relation, map_statement
+from ..ir.nodes import ONES, Index, Number, Program, Read, Relation, map_statement, product
 from ..ir.terms import Factor, Term, single_term
 
 
@@ -72,9 +72,32 @@ class Elimination:
         self.out = out
         self.builder = builder
         self.coefficient = term.coefficient
-        self.edges = _reduced(term.order)
+        self.edges = self.reduced(term.order)
         self.tokens = tuple(dict.fromkeys(i for r in self.edges for i in (r.lower, r.upper)))
         self.factors = list(term.factors)
+
+    def reduced(self, order: tuple[Relation, ...]) -> list[Relation]:
+        """The relations without those that others imply, which then have their decay and, of the same two, sign."""
+        kept, place = list(order), 0
+        while place < len(kept):
+            edge = kept[place]
+            others = kept[:place] + kept[place + 1 :]
+            path = [] if edge.equal else _path(edge, others)
+            if not path:
+                place += 1
+                continue
+            weighed = {id(other): self.weighed(other, edge.decay) for other in path}
+            kept = [weighed.get(id(other), other) for other in others]
+            if len(path) == 1 and edge.strict:
+                kept = [replace(other, sign="<") if other is weighed[id(path[0])] else other for other in kept]
+        return kept
+
+    def weighed(self, relation: Relation, decay: Number | Read | None) -> Relation:
+        """``relation`` weighed by ``decay`` as well."""
+        if decay is None or relation.decay is None:
+            return replace(relation, decay=relation.decay or decay)
+        both = product(relation.decay, decay)
+        return replace(relation, decay=both if isinstance(both, Number) else self.builder.define("decay", (), both))
 
     def refused(self) -> Dense | None:
         """Why the term cannot be taken apart, or None."""
@@ -238,23 +261,6 @@ class Parts:
     waiting: bool
 
 
-def _reduced(order: tuple[Relation, ...]) -> list[Relation]:
-    """The relations without those that others imply, which then have their decay and, between the same two, sign."""
-    kept, place = list(order), 0
-    while place < len(kept):
-        edge = kept[place]
-        others = kept[:place] + kept[place + 1 :]
-        path = [] if edge.equal else _path(edge, others)
-        weighed = {id(other): made for other in path if (made := _weighed(other, edge.decay)) is not None}
-        if not path or len(weighed) < len(path):
-            place += 1
-            continue
-        kept = [weighed.get(id(other), other) for other in others]
-        if len(path) == 1 and edge.strict:
-            kept = [replace(other, sign="<") if other is weighed[id(path[0])] else other for other in kept]
-    return kept
-
-
 def _path(edge: Relation, others: list[Relation]) -> list[Relation]:
     """The ``others`` that imply ``edge``, if any do: one of the same two, or a chain that is strict where it is."""
     paths = [[other] for other in others if not other.equal and other.lower == edge.lower]
@@ -266,12 +272,3 @@ def _path(edge: Relation, others: list[Relation]) -> list[Relation]:
             continue
         paths += [[*path, other] for other in others if not other.equal and other.lower == path[-1].upper]
     return []
-
-
-def _weighed(relation: Relation, decay: Number | Read | None) -> Relation | None:
-    """``relation`` weighed by ``decay`` as well, if one decay says both."""
-    if decay is None or relation.decay is None:
-        return replace(relation, decay=relation.decay or decay)
-    if isinstance(decay, Number) and isinstance(relation.decay, Number):
-        return replace(relation, decay=Number(decay.value * relation.decay.value))
-    return None

@@ -8,6 +8,7 @@ sequence axes, or one and more axes than any argument, is expanded into the cont
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import product as cartesian
 
 from ..ir.axes import sequence_axes
@@ -108,7 +109,11 @@ class Flattener:
                     factors.append(Factor(self.pointwise(factor, statement.name), resolved=True))
                 case _:
                     raise AssertionError(f"{factor} inside a product passed the verifier")
-        return Term(tuple(coefficient), tuple(factors), statement.order)
+        order = tuple(
+            replace(relation, decay=self.tensor_read(relation.decay)) if isinstance(relation.decay, Read) else relation
+            for relation in statement.order
+        )
+        return Term(tuple(coefficient), tuple(factors), order)
 
     def pointwise(self, expr: Apply, hint: str) -> Read:
         """A tensor holding a pointwise function of tensors; returns its read."""

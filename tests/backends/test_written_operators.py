@@ -16,6 +16,8 @@ OPERATORS = {
     "two-simplicial": "f(q[n,d], k[n,d], l[n,d], v[n,e], w[n,e]) -> o[n,e]: o[t,c] = q[t,a]*k[i,a]*l[j,a]*v[i,c]*w[j,c]   where i <= t, j <= t",
     "second order with decay": "f(q[n,d], k[n,d], v[n,e], g) -> o[n,e]: o[t,c] = q[t,a]*k[i,a]*k[i,b]*q[j,b]*v[j,c]   where i <= j <= t decay g",
     "two decays": "f(q[n,d], k[n,d], v[n,e], g, h) -> o[n,e]: o[t,c] = q[t,a]*k[i,a]*k[j,a]*v[i,c]   where i <= t decay g, j <= t decay h",
+    "decays that are computed": "f(q[n,d], k[n,d], v[n,e], g, h) -> o[n,e], p[n,e]:\n    s = sigmoid(g)\n    r = s*h\n    o[t,c] = q[t,a]*k[i,a]*k[i,b]*q[j,b]*v[j,c]   where i <= j <= t decay s\n    p[t,c] = q[t,a]*k[i,a]*v[i,c] / r   where i <= t decay r",
+    "decays of one order": "f(q[n,d], k[n,d], v[n,e], g, h) -> o[n,e], p[n,e]: o[t,c] = q[t,a]*k[i,a]*v[i,c]   where i <= t decay g, i <= t decay h\n    p[t,c] = q[t,a]*k[i,a]*k[i,b]*q[j,b]*v[j,c]   where i <= j <= t decay g, i <= t decay 0.5",
     "strict order": "f(q[n,d], k[n,d], v[n,e], g) -> o[n,e], p[n,e]: o[t,c] = q[t,a]*k[i,a]*v[i,c]   where i < t\n    p[t,c] = q[t,a]*k[i,a]*k[i,b]*q[j,b]*v[j,c]   where i <= j < t decay g",
     "strict order of n×n matrices": "f(q[n,d], k[n,d], v[n,e], g) -> o[n,e], p[n,n]:\n    S[i,j] = q[i,a]*k[j,a]\n    E[i,j] = exp(S[i,j])\n    o[i,c] = E[i,j]*v[j,c]   where j < i\n    p[i,j] = E[i,j]   where i < j decay g",
     "mirrored order": "f(q[n,d], k[n,d], v[n,e]) -> o[n,e]: o[t,c] = q[t,a]*k[i,a]*v[i,c]   where t <= i",

@@ -35,13 +35,15 @@ def test_a_tree_keeps_its_value(rng, text):
     assert_same_value(program, made, rng, SIZES)
 
 
-def test_decays_that_are_scalars_are_not_multiplied(rng):
-    where = "j <= i <= t decay g, j <= t decay 0.5"
-    program = parse(
-        f"f(q[n,d], k[n,d], v[n,e], g) -> o[n,e]: o[t,c] = q[t,a]*k[i,a]*q[i,b]*k[j,b]*v[j,c] where {where}"
-    )
+@pytest.mark.parametrize("decays", [("g", "0.5"), ("g", "h"), ("0.9", "0.5"), ("s", "g"), ("g", "g")], ids=str)
+def test_the_decays_of_a_relation_and_of_the_chain_that_implies_it_are_multiplied(rng, decays):
+    chain, implied = decays
+    program = parse(f"""f(q[n,d], k[n,d], v[n,e], g, h) -> o[n,e]:
+        s = g*h
+        o[t,c] = q[t,a]*k[i,a]*q[i,b]*k[j,b]*v[j,c]   where j <= i <= t decay {chain}, j <= t decay {implied}""")
     made, reasons = causal(flatten(program, complex_input=False))
-    assert "is not a tree" in reasons["o"]
+    assert not reasons
+    assert all(len(statement.order) <= 1 for statement in made.statements)
     assert_same_value(program, made, rng, SIZES)
 
 

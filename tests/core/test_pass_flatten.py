@@ -128,3 +128,14 @@ def test_value_of_tensor_interaction_is_kept(rng, knobs):
 def test_value_of_written_operators_is_kept(rng, name):
     program = catalogue[name].build().program
     assert_same_value(program, flatten(program), rng, {"n": 4, "d": 2, "e": 2})
+
+
+def test_a_decay_that_is_computed_is_a_statement(rng):
+    program = parse("""f(x[n,d], g, h) -> y[n,d], z[n,d]:
+        s = g*h
+        r = s*s
+        y[t,a] = x[i,a]   where i <= t decay r
+        z[t,a] = y[t,a]*y[i,a]   where i <= t decay s""")
+    made = flatten(program, complex_input=False)
+    assert {"s", "r"} <= {statement.name for statement in made.statements}
+    assert_same_value(program, made, rng, {"n": 4, "d": 2})

@@ -77,10 +77,13 @@ def programs(draw, functions=EXACT, *, orders=True, divisions=True, matrices=Fal
     causal = orders and draw(st.booleans())
     params = (FIRST, *(p for p in PARAMS if p in rest and not (causal and p.axes.count("n") > 1)))
     decays = (Number(Fraction(1, 2)), Number(Fraction("0.9")), *([Read(DECAY)] if Param(DECAY) in params else []))
-    axes = tuple(axis for axis in NAMES if any(axis in p.axes for p in params))
-    words = Vocabulary(functions, orders, divisions, matrices, axes, decays, names)
     known = {param.name: param.axes for param in params}
     statements = []
+    if orders and Param(DECAY) in params and draw(st.booleans()):
+        statements.append(Statement("squared", (), product(Read(DECAY), Read(DECAY))))
+        decays = (*decays, Read("squared"))
+    axes = tuple(axis for axis in NAMES if any(axis in p.axes for p in params))
+    words = Vocabulary(functions, orders, divisions, matrices, axes, decays, names)
     for number in range(draw(st.integers(1, max_statements))):
         made = draw(_causal(f"t{number}", known, words) if causal else _wild(f"t{number}", known, words))
         statements.append(made)

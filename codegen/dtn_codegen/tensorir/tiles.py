@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from dtn_core.errors import CompileError
 from dtn_core.ir.axes import sequence_axes
-from dtn_core.ir.nodes import Program, statement_reads
+from dtn_core.ir.nodes import Program, Read, statement_reads
 from dtn_core.passes.differentiate import masks
 from dtn_core.passes.pipeline import Lowered
 from dtn_core.passes.stream import Stream
@@ -165,8 +165,20 @@ def _check_names(definition: Program) -> None:
             raise CompileError(f"{definition.name}: {name} is what a kernel calls a tensor of its own; choose another")
 
 
+def _check_decays(lowered: Lowered) -> None:
+    """Refuse a decay that is computed: tables of its powers are made of an argument."""
+    program = lowered.program if lowered.chunked is None else lowered.chunked.chunk
+    orders = [relation.decay for statement in program.statements for relation in statement.order]
+    weights = [] if lowered.chunked is None else [weights.decay for weights in lowered.chunked.stream.weights]
+    given = {param.name for param in lowered.definition.params}
+    for decay in (*orders, *weights):
+        if isinstance(decay, Read) and decay.tensor not in given:
+            raise CompileError(f"{lowered.definition.name}: decay {decay.tensor} is computed; kernels take arguments")
+
+
 def _token_axis(lowered: Lowered) -> str:
     _check_names(lowered.definition)
+    _check_decays(lowered)
     if lowered.complex_input:
         raise CompileError(f"{lowered.definition.name}: kernels are for real tensors")
     long = sequence_axes(lowered.definition)

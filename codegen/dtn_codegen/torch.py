@@ -154,8 +154,8 @@ def _pasts_of_matmul(first, a, b, whole, rank, reverse=False, chunks=None):
     given = (first, a, b)
     recorded = torch.is_grad_enabled() and any(x.requires_grad for x in given)
     alike = chunks is not None and len(a) == len(b) == chunks * len(first) and all(x.ndim == 3 for x in given)
-    few = alike and (chunks <= 64 or first.numel() >= 1024)  # an addition for each, or a sum along them
-    if recorded or not few or not a.dtype == b.dtype == first.dtype or not _own():
+    each = alike and (chunks <= 64 or first.numel() >= 1024)  # an addition for each is quicker than a sum along them
+    if recorded or not each or not a.dtype == b.dtype == first.dtype or not _own():
         return _pasts(first, a @ b, whole, rank, reverse, chunks)
     sums = first.new_empty(chunks + 1, *first.shape)
     torch.bmm(a, b, out=(sums[:-1] if reverse else sums[1:]).flatten(0, 1))
@@ -271,7 +271,7 @@ class _Recomputed(torch.autograd.Function):
         count, saved = ctx.counts[0], ctx.saved_tensors  # once: hooks and checkpoints count how often
         given, kept = saved[:-count], saved[-count:]
         parts = _parted(given, ctx.counts)
-        cotangents = [x.contiguous() if 0 in x.stride() else x for x in cotangents[:-count]]  # of a sum
+        cotangents = tuple(x.contiguous() if 0 in x.stride() else x for x in cotangents[:-count])  # of a sum
         walk = () if torch.is_grad_enabled() else [parts[0], *zip(*kept)]  # a second derivative does not go through it
         d_states, d_tokens, d_constants = _run_vjp(ctx.size, *parts, cotangents[:count], cotangents[count:], walk)
         missing = [wanted and d is None for wanted, d in zip(ctx.needs_input_grad[-len(d_constants):], d_constants)]
@@ -281,7 +281,7 @@ class _Recomputed(torch.autograd.Function):
                 states, results = _run(ctx.size, parts[0], parts[1], constants)
                 return (*states, *results)
 
-            d_constants = torch.func.vjp(run, *parts[2])[1](tuple(cotangents))
+            d_constants = torch.func.vjp(run, *parts[2])[1](cotangents)
         return (None, None, *d_states, *d_tokens, *d_constants)
 
 
@@ -320,8 +320,9 @@ _AFFINE = '''
 def _affine(x, matrix, shift):
     """The product of each `x` with a matrix `[in, out]`, plus a vector: one call where these have no leading axes."""
     if matrix.ndim == 2 and shift.ndim == 1:  # linear(x, matrix.mT, shift), which turns it twice
-        made = torch.addmm(shift, x if x.ndim == 2 else x.reshape(-1, x.shape[-1]), matrix)
-        return made if x.ndim == 2 else made.reshape(*x.shape[:-1], made.shape[-1])
+        rows = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
+        made = torch.addmm(shift, rows, matrix)
+        return made if rows is x else made.reshape(*x.shape[:-1], made.shape[-1])
     return (x.unsqueeze(-2) @ matrix).squeeze(-2) + shift
 '''
 

@@ -341,10 +341,15 @@ def map_reads(expr: Expr, change: Callable[[Read], Read]) -> Expr:
     return expr
 
 
+def map_order(order: tuple[Relation, ...], change: Callable[[Read], Read]) -> tuple[Relation, ...]:
+    """``order`` with every decay that is read replaced."""
+    return tuple(
+        replace(relation, decay=change(relation.decay)) if isinstance(relation.decay, Read) else relation
+        for relation in order
+    )
+
+
 def map_statement(statement: Statement, change: Callable[[Read], Read]) -> Statement:
     """``statement`` with every read replaced, those in its decays included."""
-    order = tuple(
-        replace(relation, decay=change(relation.decay)) if isinstance(relation.decay, Read) else relation
-        for relation in statement.order
-    )
-    return Statement(statement.name, statement.indices, map_reads(statement.value, change), order)
+    value, order = map_reads(statement.value, change), map_order(statement.order, change)
+    return Statement(statement.name, statement.indices, value, order)

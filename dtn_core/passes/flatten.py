@@ -8,7 +8,6 @@ sequence axes, or one and more axes than any argument, is expanded into the cont
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from itertools import product as cartesian
 
 from ..ir.axes import sequence_axes
@@ -28,6 +27,7 @@ from ..ir.nodes import (
     Statement,
     factors_of,
     indices_of,
+    map_order,
     product,
     statement_reads,
     sum_of,
@@ -109,11 +109,7 @@ class Flattener:
                     factors.append(Factor(self.pointwise(factor, statement.name), resolved=True))
                 case _:
                     raise AssertionError(f"{factor} inside a product passed the verifier")
-        order = tuple(
-            replace(relation, decay=self.tensor_read(relation.decay)) if isinstance(relation.decay, Read) else relation
-            for relation in statement.order
-        )
-        return Term(tuple(coefficient), tuple(factors), order)
+        return Term(tuple(coefficient), tuple(factors), map_order(statement.order, self.tensor_read))
 
     def pointwise(self, expr: Apply, hint: str) -> Read:
         """A tensor holding a pointwise function of tensors; returns its read."""

@@ -307,7 +307,6 @@ def lower_chunked(
     return _chunkings(program, tuple((sizes or {}).items()), complex_input, costs)[0]
 
 
-@lru_cache(maxsize=512)
 def _chunkings(
     program: Program, given: tuple[tuple[str, int], ...], complex_input: bool, costs: Costs
 ) -> tuple[Lowered, ...]:

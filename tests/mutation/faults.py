@@ -65,7 +65,7 @@ FAULTS = (
     Fault("a product of decays that is one of them", "dtn_core.passes.causal",
           "both = product(relation.decay, decay)", "both = decay", (CAUSAL,)),
     Fault("a computed decay that is read under its old name", "dtn_core.passes.flatten",
-          "replace(relation, decay=self.tensor_read(relation.decay)) if isinstance(relation.decay, Read) else relation", "relation", (FLATTEN,)),
+          "map_order(statement.order, self.tensor_read)", "statement.order", (FLATTEN,)),
     Fault("the identity missing from a low-rank exponential", "dtn_core.passes.low_rank",
           "sum_of(identity, correction)", "correction", (LOW_RANK,)),
     Fault("a quotient that loses its divisor", "dtn_core.passes.divide",

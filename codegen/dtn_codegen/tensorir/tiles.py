@@ -167,11 +167,10 @@ def _check_names(definition: Program) -> None:
 
 def _check_decays(lowered: Lowered) -> None:
     """Refuse a decay that is computed: tables of its powers are made of an argument."""
-    program = lowered.program if lowered.chunked is None else lowered.chunked.chunk
-    orders = [relation.decay for statement in program.statements for relation in statement.order]
-    weights = [] if lowered.chunked is None else [weights.decay for weights in lowered.chunked.stream.weights]
+    weighing = (relation for statement in lowered.program.statements for relation in statement.order)
+    decays = [each.decay for each in (weighing if lowered.chunked is None else lowered.chunked.stream.weights)]
     given = {param.name for param in lowered.definition.params}
-    for decay in (*orders, *weights):
+    for decay in decays:
         if isinstance(decay, Read) and decay.tensor not in given:
             raise CompileError(f"{lowered.definition.name}: decay {decay.tensor} is computed; kernels take arguments")
 

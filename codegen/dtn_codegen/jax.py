@@ -236,6 +236,7 @@ TARGET = Target(
     transpose="_x.mT",
     diagonal="jnp.diagonal(_x, axis1=-2, axis2=-1)",
     einsum="jnp.einsum(_spec)",
+    sums_by_letter=True,
     total="_x.sum(_axes)",
     concat="jnp.concatenate(_blocks, axis=_axis)",
     tril=("jnp.tril(_x)", "jnp.tril(_x, -1)"),

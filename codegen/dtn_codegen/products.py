@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dtn_core.cost import Polynomial, elements
@@ -88,7 +88,9 @@ def einsum(
     writer: Expressions, operands: Sequence[tuple[ast.expr, tuple[Index, ...]]], out: tuple[Index, ...]
 ) -> ast.expr:
     """The product of any operands, by a letter for each index."""
-    letters = _letters(index for _, own in operands for index in own)
+    letters = _letters([index for _, own in operands for index in own])
+    if writer.target.sums_by_letter:
+        letters |= _in_order([index for index in letters if index not in out], letters)
     inputs = ",".join("..." + "".join(letters[index] for index in own) for _, own in operands)
     spec = f"{inputs}->...{''.join(letters[index] for index in out)}"
     if "_einsum" in writer.target.prelude:
@@ -117,3 +119,11 @@ def _letters(indices: Iterable[Index]) -> dict[Index, str]:
             letters[index] = next((x for x in (index.name[0],) if x in free), free[0])
             free.remove(letters[index])
     return letters
+
+
+def _in_order(summed: Sequence[Index], letters: Mapping[Index, str]) -> dict[Index, str]:
+    """Other letters for indices whose own are not in the order of the alphabet."""
+    own = [letters[index] for index in summed]
+    taken = set(letters.values())
+    free = (letter for letter in string.ascii_letters if letter not in taken)
+    return {} if own == sorted(own) else dict(zip(summed, free, strict=False))

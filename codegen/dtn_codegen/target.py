@@ -89,6 +89,9 @@ class Target:
         quicker than an index and a reshape.
     matvec : Mapping[bool, str]
         Product of the matrix ``_a`` and the vector ``_b``, by whether ``_a`` is transposed, where einsum is slower.
+    sums_by_letter : bool
+        Whether an einsum sums indices in the order of their letters; XLA copies, at every call, a matrix whose axes
+        lie in another one.
     elementwise : bool
         Whether a long inner product is quicker elementwise and summed, with a temporary, than as an einsum.
     elementwise_in_turns : bool
@@ -173,6 +176,7 @@ class Target:
     per_extent: str = "_a / (_n or float('inf'))"
     scalar: str = "_x"
     arrays: str | None = None
+    sums_by_letter: bool = False
     elementwise: bool = True
     elementwise_in_turns: bool = False
     matvec: Mapping[bool, str] = field(default_factory=dict)

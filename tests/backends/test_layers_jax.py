@@ -72,6 +72,15 @@ def test_forward_mode_is_reverse_mode():
     close(jax.jit(jax.jacfwd(layer))(x), jax.jit(jax.jacrev(layer))(x))
 
 
+def test_projections_sum_heads_and_features_as_the_weights_have_them():
+    """In another order XLA copies the weight at every call; JAX's einsum takes that of the letters."""
+    layer = dtn.TensorAttention(8, 2, seed=0)
+    products = [e for e in jax.make_jaxpr(layer)(np.ones((3, 8), np.float32)).eqns if e.primitive.name == "dot_general"]
+    contracted = [axes for each in products for axes in each.params["dimension_numbers"][0]]
+    assert any(len(axes) == 2 for axes in contracted)
+    assert all(list(axes) == sorted(axes) for axes in contracted)
+
+
 def test_rngs_give_the_seed():
     weights = [dtn.TensorAttention(8, rngs=nnx.Rngs(key)).query.weight[...] for key in (0, 0, 1)]
     assert np.array_equal(weights[0], weights[1])

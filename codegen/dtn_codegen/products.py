@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import string
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dtn_core.cost import Polynomial, elements
@@ -88,9 +88,10 @@ def einsum(
     writer: Expressions, operands: Sequence[tuple[ast.expr, tuple[Index, ...]]], out: tuple[Index, ...]
 ) -> ast.expr:
     """The product of any operands, by a letter for each index."""
-    letters = _letters([index for _, own in operands for index in own])
+    indices = list(dict.fromkeys(index for _, own in operands for index in own))
+    letters = _letters(indices)
     if writer.target.sums_by_letter:
-        letters |= _in_order([index for index in letters if index not in out], letters)
+        letters |= _in_order([index for index in indices if index not in out], letters)
     inputs = ",".join("..." + "".join(letters[index] for index in own) for _, own in operands)
     spec = f"{inputs}->...{''.join(letters[index] for index in out)}"
     if "_einsum" in writer.target.prelude:
@@ -106,15 +107,14 @@ def _covers(large: Polynomial, small: Polynomial) -> bool:
     return all(terms.get(axes, 0) >= count for axes, count in small.terms)
 
 
-def _letters(indices: Iterable[Index]) -> dict[Index, str]:
-    found = list(dict.fromkeys(indices))
+def _letters(indices: Sequence[Index]) -> dict[Index, str]:
     letters: dict[Index, str] = {}
     free = list(string.ascii_letters)
-    for index in found:
+    for index in indices:
         if len(index.name) == 1 and index.name in free:
             letters[index] = index.name
             free.remove(index.name)
-    for index in found:
+    for index in indices:
         if index not in letters:
             letters[index] = next((x for x in (index.name[0],) if x in free), free[0])
             free.remove(letters[index])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import traceback
@@ -113,6 +114,14 @@ def test_a_map_between_several_axes_is_one_matrix_product(given: str, result: st
         x, w, b = rng.normal(size=(*leading, *one)), rng.normal(size=(*one, *other)), rng.normal(size=other)
         expected = np.tensordot(x, w, len(one)) + b
         assert np.allclose(dtn_numpy.compile(notation)(x, w, b), expected)
+
+
+@pytest.mark.parametrize("axes", ["head,feature", "head,d", "d,head", "e,d"])
+def test_jax_sums_axes_in_their_order_which_it_takes_from_the_letters(axes: str) -> None:
+    text = emit(f"f(x[n,{axes}], w[{axes},c]) -> y[n,c]: y[i,c] = x[i,{axes}] * w[{axes},c]", "jax")
+    summed = re.search(r"'\.\.\.i(\w+),\.\.\.(\w+)c->\.\.\.ic'", text)
+    assert summed
+    assert summed[1] == summed[2] == "".join(sorted(summed[1]))
 
 
 @pytest.mark.parametrize("layout", ["... n d", "... n h d"])

@@ -90,23 +90,17 @@ def pieces(count: int) -> Iterator[int]:
 class LanguageModel:
     """Mixin of the frameworks' language models: generates text at constant memory and constant time a token.
 
-    The framework's class has ``definition``, ``init_state`` and the three methods that are not written here.
+    The framework's class has what is declared here.
     """
 
     definition: Definition
     init_state: Callable[..., State]
-
-    def advancer(self) -> Advance:
-        """``advance(tokens[..., n], state) -> (logits[..., vocab] after the last token, state)``, compiled."""
-        raise NotImplementedError
-
-    def tokens_to_numpy(self, tokens: Any) -> NDArray[Any]:
-        """The framework's tensor of tokens as a NumPy array."""
-        raise NotImplementedError
-
-    def tokens_from_numpy(self, tokens: NDArray[Any]) -> Any:
-        """A NumPy array of tokens as the framework's tensor."""
-        raise NotImplementedError
+    advancer: Callable[[], Advance]
+    """``advance(tokens[..., n], state) -> (logits[..., vocab] after the last token, state)``, compiled."""
+    tokens_to_numpy: Callable[[Any], NDArray[Any]]
+    """The framework's tensor of tokens as a NumPy array."""
+    tokens_from_numpy: Callable[[NDArray[Any]], Any]
+    """A NumPy array of tokens as the framework's tensor."""
 
     def generate(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -228,13 +228,16 @@ def _measure_and_write(
     except UnreadableError as error:
         raise typer.BadParameter(str(error)) from error
     results: list[Result] = []
+
+    def keep(result: Result) -> None:
+        results.append(result)
+        write(path, merged(before, results))  # whatever ends the run afterwards
+
     try:
-        measure(picked, scale, frameworks, results, accelerator=accelerator, seconds=seconds)
-    finally:  # what has been measured when Ctrl-C comes is kept
+        measure(picked, scale, frameworks, keep, accelerator=accelerator, seconds=seconds)
+    finally:
         if results:
-            every = merged(before, results)
-            write(path, every)
-            _write_report(every, path.name, folder)
+            _write_report(merged(before, results), path.name, folder)
     for suite_name in dict.fromkeys(result.suite for result in results):
         for table in SUITES[suite_name].tables(figures_of(results, suite_name)):
             if table.rows:
@@ -250,7 +253,7 @@ def measure(
     picked: Sequence[tuple[str, Race]],
     scale: str,
     frameworks: list[str],
-    results: list[Result],
+    keep: Callable[[Result], None],
     *,
     accelerator: str | None = None,
     seconds: float | None = None,
@@ -265,8 +268,8 @@ def measure(
         How long blocks are.
     frameworks : list of str
         Where.
-    results : list of Result
-        Filled race by race.
+    keep : callable
+        Called with the result of each race when it is over.
     accelerator : str, optional
         The name of the CUDA device that is measured, and whose ceilings are.
     seconds : float, optional
@@ -292,8 +295,10 @@ def measure(
                 terminal(stderr=True).print(f"left out, {seconds:.0f} s are over: {race.name}")
                 continue
             figures = session.run(race)
-            results.append(Result(suite_name, race.name, {**about, "frameworks": dict(session.details)}, figures))
+            keep(Result(suite_name, race.name, {**about, "frameworks": dict(session.details)}, figures))
             progress.advance(bar)
+            if not progress.console.is_terminal:  # where a bar is only drawn at the end
+                progress.console.print(f"{suite_name}: {race.name}: done after {progress.tasks[0].elapsed:.0f} s")
 
 
 def _gated(races: Iterable[Race], session: Session) -> list[Task]:

@@ -150,8 +150,8 @@ class Race:
         Of the tensors.
     device : str
         Where.
-    keeps_memory : bool
-        Whether it runs in processes of its own, whose C library gives nothing back that was freed.
+    environment : tuple of (str, str)
+        Variables of the environment, for which it runs in processes of its own.
     """
 
     case: str
@@ -160,7 +160,7 @@ class Race:
     rounds: int
     shape: Shape = USUAL
     device: str = "cpu"
-    keeps_memory: bool = False
+    environment: tuple[tuple[str, str], ...] = ()
 
     @property
     def name(self) -> str:

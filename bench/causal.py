@@ -21,7 +21,9 @@ INTRODUCTION = """\
 Medians of blocks measured in turn; ratios are medians of the ratios within a round. Every output was held to a float64
 recurrence first, and that to the dense interpreter. `twin` is the chunked form written by hand, all chunks at once;
 `grouped twin` walks groups of chunks that fit in the cache; their settings are the fastest of those tried at each n.
-Peak extra memory: by how much the resident set of a fresh process grows at most during the call (Linux, VmHWM)."""
+Peak extra memory: by how much the resident set of a fresh process grows at most during the call (Linux, VmHWM).
+TensorFlow computes its products with oneDNN on processors that have AVX-512 VNNI and the like; elsewhere, only where
+`TF_ENABLE_ONEDNN_OPTS=1` is in its environment, as it is in the race that says so."""
 
 HEADLINE = 8192
 KERNEL_RIVALS = ("torch", "jax")
@@ -58,6 +60,9 @@ KEPT = f"{GROWTH}, freed memory kept"
 GROWTH_NOTE = """\
 The target is ours; the twin shows what the machine does. From some n on, a result is too large for the C library to
 give its memory out again, and every page of it is mapped and cleared anew in each call."""
+ONEDNN = f"{FORWARD}, TensorFlow with oneDNN"
+KEPT_ENVIRONMENT = (("MALLOC_MMAP_MAX_", "0"), ("MALLOC_TRIM_THRESHOLD_", "4294967296"))
+ONEDNN_ENVIRONMENT = (("TF_ENABLE_ONEDNN_OPTS", "1"),)
 KEPT_NOTE = """\
 The same in processes whose C library gives out again what was freed, whatever its size. Any program on glibc is started
 that way by `MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=4294967296` in its environment; jemalloc and tcmalloc, which
@@ -67,11 +72,14 @@ _EAGER = Contender("torch", "dtn", "eager", ours=True)
 _GROWING_TWIN = Contender("torch", "grouped twin", "eager", grid=({"chunk": 64, "tokens": 512},))
 _COMPILED = replace(_EAGER, mode="compiled")
 _TVM = replace(_EAGER, implementation="dtn tvm")
+_TENSORFLOW = (
+    Contender("tensorflow", "dtn", "graph", ours=True),
+    Contender("tensorflow", "dtn", "xla", ours=True),
+)
 _OURS_ELSEWHERE = (
     Contender("numpy", "dtn", "eager", ours=True),
     Contender("jax", "dtn", "jit", ours=True),
-    Contender("tensorflow", "dtn", "graph", ours=True),
-    Contender("tensorflow", "dtn", "xla", ours=True),
+    *_TENSORFLOW,
 )
 
 _TWINS_ELSEWHERE = (
@@ -149,7 +157,9 @@ def races(scale: str) -> list[Race]:
     growing = tuple((contender, n) for n in sizes["growth"] for contender in (_EAGER, _GROWING_TWIN))
     found.append(Race(GROWTH, FORWARD, growing, _GROWTH_ROUNDS[scale]))
     if scale != "quick":  # its results are small enough to be given out again
-        found.append(Race(KEPT, FORWARD, growing, _GROWTH_ROUNDS[scale], keeps_memory=True))
+        found.append(Race(KEPT, FORWARD, growing, _GROWTH_ROUNDS[scale], environment=KEPT_ENVIRONMENT))
+        entries = tuple((contender, HEADLINE) for contender in (_EAGER, _COMPILED, *_TENSORFLOW))
+        found.append(Race(ONEDNN, FORWARD, entries, rounds, environment=ONEDNN_ENVIRONMENT))
     found.append(Race(STEPS, STEP, tuple((_EAGER, n) for n in sizes[STEP]), rounds))
     return found
 
@@ -165,6 +175,7 @@ def tables(figures: Sequence[Figures]) -> list[Table]:
         series(figures, KEPT, column="n", limit=DOUBLING_LIMIT, note=KEPT_NOTE),
         series(figures, STEPS, column="tokens before", limit=STEP_LIMIT),
         everything(figures, FORWARD),
+        everything(figures, ONEDNN),
         everything(figures, GRADIENTS),
     ]
 
@@ -173,6 +184,7 @@ def targets(figures: Sequence[Figures]) -> list[Target]:
     """What was promised, as far as the lengths that it was promised for were measured."""
     return [
         *_forward_targets(measured(figures, FORWARD)),
+        *_framework_target(measured(figures, ONEDNN), "tensorflow", "tensorflow with oneDNN"),
         *_gradient_targets(measured(figures, GRADIENTS)),
         *_growth_targets(measured(figures, GROWTH), ""),
         *_growth_targets(measured(figures, KEPT), ", freed memory kept"),
@@ -196,13 +208,8 @@ def _forward_targets(figures: Sequence[Figures]) -> list[Target]:
         if best is not None:
             what, where = f"forward, torch {f.mode}: time ÷ best by hand", f"n = {f.n}, {best.implementation}"
             found.append(Target(what, where, ratios(f.rounds, best.rounds), 1))
-    better = fastest(ours)
     for framework in ("jax", "tensorflow"):
-        f = fastest(f for f in forward if f.framework == framework)
-        if better is not None and f is not None:
-            what = f"forward, {framework}: time ÷ the faster of torch eager and compiled"
-            where = f"n = {f.n}, {f.mode} ÷ {better.mode}"
-            found.append(Target(what, where, ratios(f.rounds, better.rounds), 1.3))
+        found += _framework_target(forward, framework, framework)
     native = fastest(f for f in forward if f.ours and f.implementation == "dtn" and f.framework in KERNEL_RIVALS)
     for kernel in (f for f in forward if f.implementation == _TVM.implementation):
         if native is not None:
@@ -210,6 +217,15 @@ def _forward_targets(figures: Sequence[Figures]) -> list[Target]:
             where = f"n = {kernel.n}, {native.framework} {native.mode}"
             found.append(Target(what, where, ratios(native.rounds, kernel.rounds), 4, at_least=True))
     return found
+
+
+def _framework_target(figures: Sequence[Figures], framework: str, shown: str) -> list[Target]:
+    better = fastest(f for f in figures if f.ours and f.framework == "torch" and f.implementation == "dtn")
+    best = fastest(f for f in figures if f.framework == framework)
+    if better is None or best is None:
+        return []
+    what = f"forward, {shown}: time ÷ the faster of torch eager and compiled"
+    return [Target(what, f"n = {best.n}, {best.mode} ÷ {better.mode}", ratios(best.rounds, better.rounds), 1.3)]
 
 
 def _gradient_targets(figures: Sequence[Figures]) -> list[Target]:

@@ -1,12 +1,10 @@
-"""Peak memory of one call, and a C library that keeps what is freed.
+"""Peak memory of one call.
 
-The peak is that of the resident set of a fresh process (Linux), or the allocator's own count (CUDA).
+That is the peak of the resident set of a fresh process (Linux), or the allocator's own count (CUDA).
 """
 
 from __future__ import annotations
 
-import ctypes
-import platform
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,21 +16,6 @@ STATUS = Path("/proc/self/status")
 CLEAR = Path("/proc/self/clear_refs")
 RESET_PEAK = "5"  # proc(5): resets VmHWM to the present resident set
 WARM_TOKENS = 128
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # mallopt(3)
-MOST = 2**31 - 1
-
-
-def keepable() -> bool:
-    """Whether the C library can be told to keep what is freed: glibc can."""
-    return platform.libc_ver()[0] == "glibc"
-
-
-def keep_freed() -> None:
-    """Have memory that is freed given out again, whatever its size, instead of given back to the system."""
-    library = ctypes.CDLL(None)
-    for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, MOST)):
-        if not library.mallopt(option, value):
-            raise OSError(f"mallopt({option}, {value}) failed")
 
 
 def measurable(device: str) -> bool:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import platform
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -52,10 +53,13 @@ class Process:
     ----------
     log : Path
         What it prints goes there, and not between our own lines.
+    environment : mapping, optional
+        Variables that it has beside those of this process.
     """
 
-    def __init__(self, log: Path) -> None:
+    def __init__(self, log: Path, environment: Mapping[str, str] | None = None) -> None:
         self.log = log
+        self.environment = environment or {}
         self.pool = ProcessPoolExecutor(1, get_context("spawn"), worker.print_to, (log,))
         self.number: int | None = None
 
@@ -68,7 +72,8 @@ class Process:
             If it raised, or the process is gone.
         """
         if self.number is None:
-            self.number = self.pool.submit(os.getpid).result()
+            with _variables(self.environment):  # of which it starts with a copy
+                self.number = self.pool.submit(os.getpid).result()
         future: Future[Any] = self.pool.submit(function, *arguments)
         error = future.exception()
         if error is None:
@@ -124,7 +129,7 @@ class Session:
     references: Path
     progress: Progress
     seconds: float
-    processes: dict[tuple[str, bool], Process] = field(default_factory=dict)
+    processes: dict[tuple[str, tuple[tuple[str, str], ...]], Process] = field(default_factory=dict)
     details: dict[str, dict[str, Any]] = field(default_factory=dict)
     latest: str = ""
     numbers: Iterator[int] = field(default_factory=lambda: iter(range(1 << 31)))
@@ -183,7 +188,7 @@ class Session:
             return contender.why
         if not contender.grid and not contender.like:
             return "no setting fits this length"
-        if race.keeps_memory and not memory.keepable():
+        if any(variable.startswith("MALLOC_") for variable, _ in race.environment) and not glibc():
             return "the C library is not glibc, which can be told to keep what is freed"
         shape, there = race.shape, machine.memory()
         needed = TENSORS_AT_ONCE * shape.batch * shape.heads * max(shape.size("d"), shape.size("e")) * 4 * n
@@ -193,19 +198,17 @@ class Session:
 
     def process(self, race: Race, framework: str) -> Process:
         """The framework's process, started when it is first needed."""
-        key = framework, race.keeps_memory
+        key = framework, race.environment
         if key not in self.processes:
-            process = Process(self.references / f"{framework}{' kept' if race.keeps_memory else ''}.log")
-            if race.keeps_memory:
-                process.call(memory.keep_freed)
+            process = Process(self.references / f"{framework}{len(self.processes)}.log", dict(race.environment))
             self.details[framework] = process.call(worker.start, framework)
             self.processes[key] = process
         return self.processes[key]
 
     def release(self) -> None:
-        """Have the processes forget what was measured; those that keep memory end."""
+        """Have the processes forget what was measured; those of a race of its own environment end."""
         for key, process in [*self.processes.items()]:
-            _, ended = key
+            ended = bool(key[1])
             try:
                 process.call(worker.release)
             except CallFailedError:  # it is gone, and what it was measuring has said so; the next race starts another
@@ -273,6 +276,23 @@ class Session:
     def tell(self, bar: TaskID, description: str | None = None, steps: int = 1) -> None:
         """Move the progress bar."""
         self.progress.update(bar, advance=steps, description=description)
+
+
+@contextlib.contextmanager
+def _variables(environment: Mapping[str, str]) -> Iterator[None]:
+    """These variables beside those of this process."""
+    before = dict(os.environ)
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def glibc() -> bool:
+    """Whether the C library is glibc, which reads ``MALLOC_*``."""
+    return platform.libc_ver()[0] == "glibc"
 
 
 def _empty(race: Race, contender: Contender, n: int) -> Figures:

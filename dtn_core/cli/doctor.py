@@ -23,9 +23,10 @@ PLAIN_WIDTH = 140
 
 @dataclass(frozen=True)
 class Examined:
-    """A backend after it was imported: its devices, or why it could not be."""
+    """A backend after it was imported: its devices and what would make it faster, or why it could not be."""
 
     devices: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
     failure: str | None = None
 
 
@@ -50,7 +51,7 @@ def print_report(timeout: float) -> int:
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
     )
     table = Table("part", "packages", "devices", box=box.SIMPLE_HEAD, pad_edge=False)
-    core, parts, failures = extra(""), [], []
+    core, parts, failures, advice = extra(""), [], [], []
     for backend in targets().values():
         part = core if backend.framework in core.versions else extra(backend.extra)
         examined = Examined()
@@ -59,6 +60,7 @@ def print_report(timeout: float) -> int:
                 examined = examine(backend, timeout)
         if examined.failure is not None:
             failures.append(f"{backend.name} is installed and does not work: {examined.failure}")
+        advice += [f"{backend.name} {line}" for line in examined.advice]
         shown = {backend.framework: core.versions[backend.framework]} if part is core else part.versions
         table.add_row(backend.name, _packages(shown), ", ".join(examined.devices) or "–")
         parts.append(part)
@@ -67,14 +69,14 @@ def print_report(timeout: float) -> int:
         table.add_row(part.name, _packages(part.versions), "–")
         parts.append(part)
     console.print(table)
-    for failure in failures:
-        console.print(failure)
+    for line in (*failures, *advice):
+        console.print(line)
     _print_missing(console, [part for part in parts if not part.complete])
     return 1 if failures else 0
 
 
 def examine(backend: Target, timeout: float) -> Examined:
-    """Import a backend in a child process and ask it for its devices.
+    """Import a backend in a child process and ask it for its devices and advice.
 
     Parameters
     ----------
@@ -92,7 +94,8 @@ def examine(backend: Target, timeout: float) -> Examined:
     if child.returncode != 0:
         said = child.stderr.strip().splitlines() or [f"the process ended with status {child.returncode}"]
         return Examined(failure=said[-1])
-    return Examined(devices=tuple(json.loads(child.stdout.strip().splitlines()[-1])))
+    found = json.loads(child.stdout.strip().splitlines()[-1])
+    return Examined(devices=tuple(found["devices"]), advice=tuple(found["advice"]))
 
 
 def _packages(versions: dict[str, str | None]) -> str:

@@ -1,4 +1,4 @@
-"""Imports one backend and prints the devices it computes on: a process of its own, started by ``dtn doctor``."""
+"""Imports one backend and prints what it says of itself: a process of its own, started by ``dtn doctor``."""
 
 from __future__ import annotations
 
@@ -23,5 +23,19 @@ def devices(package: str) -> list[str]:
     return found
 
 
+def advice(package: str) -> list[str]:
+    """What ``package.advice`` has to say of how it is installed; most backends have no such module.
+
+    Parameters
+    ----------
+    package : str
+        ``"dtn_tensorflow"``.
+    """
+    if importlib.util.find_spec(f"{package}.advice") is None:
+        return []
+    found: list[str] = importlib.import_module(f"{package}.advice").advice()
+    return found
+
+
 if __name__ == "__main__":
-    print(json.dumps(devices(sys.argv[1])))
+    print(json.dumps({"devices": devices(sys.argv[1]), "advice": advice(sys.argv[1])}))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import subprocess
+import sys
 
 import frameworks
 import numpy as np
@@ -16,6 +19,7 @@ import tensorflow as tf
 import dtn_tensorflow as dtn
 from dtn_core.errors import ShapeError
 from dtn_core.operators import tensor_attention, tensor_interaction
+from dtn_tensorflow import advice
 
 VARIANTS = {
     "default": {}, "row": {"normalize": "row"}, "order 3": {"order": 3, "normalize": "diag"}, "hadamard": {"product": "hadamard"},
@@ -326,3 +330,29 @@ def test_xla_computes_and_differentiates_matrix_exponentials(rng, dtype):
         return tape.gradient(loss, q)
 
     assert close(tf.function(gradient, jit_compile=True)(q), gradient(q))
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "lines"),
+    [
+        ("flags\t\t: fpu avx2 fma\n", {}, 1),
+        ("flags\t\t: fpu avx2 fma\n", {"TF_ENABLE_ONEDNN_OPTS": "0"}, 0),
+        ("flags\t\t: fpu avx2 avx512_vnni\n", {}, 0),
+        ("Features\t: fp asimd\n", {}, 0),
+    ],
+)
+def test_advice_where_tensorflow_leaves_out_a_library_that_nobody_chose(
+    text, environment, lines, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(advice, "CPUINFO", tmp_path / "cpuinfo")
+    advice.CPUINFO.write_text(text)
+    assert len(advice.advice(environment)) == lines
+
+
+@pytest.mark.skipif(not advice.CPUINFO.exists(), reason="says nothing of its processor")
+def test_advice_is_right_about_what_tensorflow_does():
+    child = "from tensorflow.python.util._pywrap_util_port import IsMklEnabled; print(IsMklEnabled())"
+    environment = {name: value for name, value in os.environ.items() if name != advice.SWITCH}
+    done = subprocess.run([sys.executable, "-c", child], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.split()[-1] == str(not advice.advice(environment))

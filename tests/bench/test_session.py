@@ -12,8 +12,9 @@ from rich.progress import Progress
 
 from bench import memory, oracle
 from bench.case import FORWARD, SECOND_ORDER, START, Contender, Race, Task
+from bench.causal import KEPT_ENVIRONMENT
 from bench.problems import ATTENTION, CAUSAL_1
-from bench.session import CallFailedError, Process, Session
+from bench.session import CallFailedError, Process, Session, glibc
 
 OURS = Contender("numpy", "dtn", "eager", ours=True)
 
@@ -66,10 +67,10 @@ def test_a_library_that_cannot_express_the_operator_is_no_failure(session):
     assert (found.absent, found.failed, found.rounds) == ("not written for second order", False, [])
 
 
-@pytest.mark.skipif(not memory.keepable(), reason="only glibc can be told to keep what is freed")
+@pytest.mark.skipif(not glibc(), reason="only glibc can be told to keep what is freed")
 def test_a_race_that_keeps_memory_has_a_process_that_was_told_and_ends_with_it(session):
     ordinary = race(OURS)
-    keeping = replace(ordinary, keeps_memory=True)
+    keeping = replace(ordinary, environment=KEPT_ENVIRONMENT)
     resident = []
     for each in (ordinary, keeping):
         process = session.process(each, "numpy")
@@ -78,12 +79,13 @@ def test_a_race_that_keeps_memory_has_a_process_that_was_told_and_ends_with_it(s
     assert resident[0] < 8 << 24 < resident[1]
     (found,) = session.run(keeping)
     assert len(found.rounds) == 3
-    assert [*session.processes] == [("numpy", False)]
+    assert [*session.processes] == [("numpy", ())]
+    assert os.environ.keys().isdisjoint(dict(KEPT_ENVIRONMENT))
 
 
 def test_where_memory_cannot_be_kept_the_race_says_so(session, monkeypatch):
-    monkeypatch.setattr(memory, "keepable", lambda: False)
-    (found,) = session.run(replace(race(OURS), keeps_memory=True))
+    monkeypatch.setattr("bench.session.glibc", lambda: False)
+    (found,) = session.run(replace(race(OURS), environment=KEPT_ENVIRONMENT))
     assert (found.absent, found.failed) == (
         "the C library is not glibc, which can be told to keep what is freed",
         False,

@@ -13,14 +13,14 @@ from dtn_core.cli import doctor, installation, main
 
 @pytest.fixture
 def fake(tmp_path, monkeypatch):
-    """Puts a package of the given source, and the given training module, in the way of a child process."""
+    """Puts a package of the given source, and the given modules, in the way of a child process."""
 
-    def make(package, source, training=None):
+    def make(package, source, **modules):
         folder = tmp_path / package
         folder.mkdir()
         (folder / "__init__.py").write_text(textwrap.dedent(source))
-        if training is not None:
-            (folder / "training.py").write_text(textwrap.dedent(training))
+        for module, text in modules.items():
+            (folder / f"{module}.py").write_text(textwrap.dedent(text))
         monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
     return make
@@ -52,14 +52,25 @@ def test_a_framework_that_does_not_import_is_reported(capsys, monkeypatch):
     assert "numpy is installed and does not work: ImportError: no libfoo" in capsys.readouterr().out
 
 
+def test_advice_is_printed_with_the_name_of_its_backend_and_is_no_fault(capsys, monkeypatch):
+    examined = doctor.Examined(devices=("cpu",), advice=("computes without its fast library",))
+    monkeypatch.setattr(doctor, "examine", lambda backend, timeout: examined)
+    assert main(["doctor"]) == 0
+    assert "\nnumpy computes without its fast library\n" in capsys.readouterr().out
+
+
 class TestExamine:
     def test_devices_of_the_training_module(self, fake):
-        fake("good_backend", "print('a banner')", "def devices(): return ['cpu', 'gpu:0 H200']")
+        fake("good_backend", "print('a banner')", training="def devices(): return ['cpu', 'gpu:0 H200']")
         assert examine("good_backend").devices == ("cpu", "gpu:0 H200")
 
     def test_without_training_it_is_the_processor(self, fake):
         fake("plain_backend", "")
         assert examine("plain_backend").devices == ("cpu",)
+
+    def test_advice_is_that_of_its_own_module(self, fake):
+        fake("slow_backend", "", advice="def advice(): return ['is slow']")
+        assert examine("slow_backend") == doctor.Examined(devices=("cpu",), advice=("is slow",))
 
     def test_an_exception_is_one_line(self, fake):
         fake("broken_backend", "raise OSError('no libfoo')")

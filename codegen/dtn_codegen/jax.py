@@ -4,7 +4,7 @@ from dtn_core.passes.pipeline import FEW, Costs
 
 from .target import Target
 
-_COSTS = Costs(among=500_000, at_once=2**18)
+_COSTS = Costs(among=500_000, at_once=2**16, whole=2**18)
 
 # A [13/13] Padé approximant with scaling and squaring: Higham, SIAM J. Matrix Anal. Appl. 26 (2005) 1179.
 # jax.scipy.linalg.expm takes one squaring too few at most norms (floor where the paper has ceil): 1e-10 in float64.
@@ -41,10 +41,12 @@ def _expm(x):
 '''.replace("SQUARINGS", "24")
 
 _AT_ONCE = '''
-def _at_once(x, length, size):
-    """How many chunks to compute at once: as many as a processor's cache holds."""
-    return AT_ONCE * length // max(1, x.size * size)
-'''.replace("AT_ONCE", str(_COSTS.at_once))
+def _at_once(x, length, size, wider):
+    """How many chunks to compute at once: as many as a processor's cache holds, and all of a short sequence."""
+    elements = x.size * wider
+    most = WHOLE if elements <= WHOLE else AT_ONCE
+    return most * length // max(1, elements * size)
+'''.replace("AT_ONCE", str(_COSTS.at_once)).replace("WHOLE", str(_COSTS.whole))
 
 _CHUNKED = '''
 def _chunked(chunk, chunks, states, tokens, constants, places, joins, ranks, size, wider=1):
@@ -145,7 +147,7 @@ def _spans(x, place, size, wider):
     length = x.shape[place]
     if length < 2 * size:
         return [(0, length, None, 1)]
-    fit = _at_once(x, length, size * wider) if wider else 1
+    fit = _at_once(x, length, size, wider) if wider else 1
     one = fit < FEW  # among so few a chunk takes longer than alone
     turns = -(-(length // size) // (1 if one else fit))
     many = -(-(length // size) // turns) * size

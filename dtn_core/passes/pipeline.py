@@ -41,12 +41,15 @@ class Costs:
     at_once : int
         Elements of the widest tensor, taken to be the first argument where none has two feature axes, whose chunks are
         computed at once: their tiles stay in a processor's cache.
+    whole : int
+        Elements up to which all chunks of a sequence are, where a loop over a few costs more than the cache saves.
     """
 
     alone: int = 2_000_000
     among: int = 100_000
     state: int = 75
     at_once: int = 2**17
+    whole: int = 0
 
 
 COSTS = Costs()
@@ -182,7 +185,9 @@ class Chunked:
         if not self.parallel:
             return self.size, self.size
         width = prod(sizes[axis] for axis in self.stream.tokens[0].axes if axis != self.stream.axis)
-        fit = self.costs.at_once // max(1, width * self.size * self.wider(sizes))
+        width *= self.wider(sizes)
+        most = self.costs.whole if width * length <= self.costs.whole else self.costs.at_once
+        fit = most // max(1, width * self.size)
         if fit < FEW:
             return self.size, self.size
         count = length // self.size

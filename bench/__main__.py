@@ -69,7 +69,7 @@ def run_all(context: typer.Context) -> None:
 def run_suites(
     suites: Annotated[list[Suite] | None, typer.Argument(help="Which; all but gpu by default.")] = None,
     *,
-    quick: Annotated[bool, typer.Option("--quick", help="Short sequences, few peers: three to four minutes.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Short sequences, few peers: under three minutes.")] = False,
     full: Annotated[bool, typer.Option("--full", help="Longer sequences and more rounds.")] = False,
     race: Annotated[list[str] | None, typer.Option(help="Only races with this in the name; may be repeated.")] = None,
     framework: Annotated[list[Framework] | None, typer.Option(help="Only this one; may be repeated.")] = None,

@@ -36,7 +36,7 @@ WIDTHS = (32, 128)
 DENSE_UP_TO, SOFTMAX_UP_TO = 2048, 32768
 
 _SCALES: dict[str, dict[str, tuple[int, ...]]] = {
-    "quick": {FORWARD: (128, 1024), GRADIENTS: (1024,), "growth": (1024, 2048, 4096, 8192), STEP: (1, 1000)},
+    "quick": {FORWARD: (1024,), GRADIENTS: (1024,), "growth": (1024, 2048, 4096, 8192), STEP: (1, 1000)},
     "usual": {
         FORWARD: (128, 512, 2048, HEADLINE),
         GRADIENTS: (1024, HEADLINE),

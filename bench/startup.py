@@ -18,7 +18,7 @@ already. Before the cold one garbage is collected, which after importing PyTorch
 compile."""
 
 IMPORT, COLD, WARM, LOOK_UP = "import", "compile from text, cold", "compile from text, warm", "look-up"
-_ROUNDS = {"quick": 5, "usual": 9, "full": 15}
+_ROUNDS = {"quick": 2, "usual": 9, "full": 15}
 _FRAMEWORKS = ("numpy", "torch", "jax", "tensorflow")
 _ADDED = "dtn after it"
 IMPORT_LIMIT, COMPILE_LIMIT, LOOK_UP_LIMIT = 60, 100, 20

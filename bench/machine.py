@@ -12,6 +12,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from dtn_core.cpuinfo import cpuinfo
+
 PACKAGES = (
     "deep-tensor-network",
     "numpy",
@@ -26,20 +28,13 @@ PACKAGES = (
     "tensorflow",
     "apache-tvm",
 )
-CPUINFO = Path("/proc/cpuinfo")
 VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "asimd": "NEON"}
 """Vector units by the flag that Linux shows of them, the widest first."""
 
 
-def _cpuinfo(*fields: str) -> str:
-    """What Linux says of the first core under one of these names; nothing elsewhere."""
-    lines = CPUINFO.read_text().splitlines() if CPUINFO.exists() else []
-    return next((value.strip() for key, _, value in (x.partition(":") for x in lines) if key.strip() in fields), "")
-
-
 def processor() -> str:
     """The processor's own name where the system says it."""
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
+    return cpuinfo("model name") or platform.processor() or platform.machine()
 
 
 def plain(processor: str) -> str:
@@ -55,7 +50,7 @@ def plain(processor: str) -> str:
 
 def vectors() -> str:
     """The processor's vector unit, of those in ``VECTORS``, where the system says it: names are shared."""
-    flags = _cpuinfo("flags", "Features").split()
+    flags = cpuinfo("flags", "Features").split()
     return next((unit for flag, unit in VECTORS.items() if flag in flags), "")
 
 

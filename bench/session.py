@@ -200,7 +200,8 @@ class Session:
         """The framework's process, started when it is first needed."""
         key = framework, race.environment
         if key not in self.processes:
-            process = Process(self.references / f"{framework}{len(self.processes)}.log", dict(race.environment))
+            log = self.references / f"{framework}{' of a race' if race.environment else ''}.log"
+            process = Process(log, dict(race.environment))
             self.details[framework] = process.call(worker.start, framework)
             self.processes[key] = process
         return self.processes[key]
@@ -208,7 +209,8 @@ class Session:
     def release(self) -> None:
         """Have the processes forget what was measured; those of a race of its own environment end."""
         for key, process in [*self.processes.items()]:
-            ended = bool(key[1])
+            _, environment = key
+            ended = bool(environment)
             try:
                 process.call(worker.release)
             except CallFailedError:  # it is gone, and what it was measuring has said so; the next race starts another

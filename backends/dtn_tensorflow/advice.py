@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping
-from pathlib import Path
+
+from dtn_core.cpuinfo import cpuinfo
 
 __all__ = ["advice"]
 
-CPUINFO = Path("/proc/cpuinfo")
 SWITCH = "TF_ENABLE_ONEDNN_OPTS"
 BY_ITSELF = {"avx512_vnni", "avx512_bf16", "avx_vnni", "amx_tile", "amx_int8", "amx_bf16"}
 """TensorFlow 2.9 and later use oneDNN on x86 processors with one of these, and elsewhere where they are told to."""
@@ -28,10 +28,7 @@ def advice(environment: Mapping[str, str] = os.environ) -> list[str]:
     >>> advice({"TF_ENABLE_ONEDNN_OPTS": "1"})
     []
     """
-    if SWITCH in environment or platform.machine() != "x86_64" or not CPUINFO.exists():
-        return []
-    lines = (line.partition(":") for line in CPUINFO.read_text().splitlines())
-    flags = next((value.split() for key, _, value in lines if key.strip() == "flags"), [])
-    if not flags or BY_ITSELF.intersection(flags):
+    flags = cpuinfo("flags").split()
+    if SWITCH in environment or platform.machine() != "x86_64" or not flags or BY_ITSELF.intersection(flags):
         return []
     return [f"computes without oneDNN on this processor; with {SWITCH}=1 in the environment its products are faster"]

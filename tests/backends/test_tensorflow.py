@@ -17,6 +17,7 @@ if frameworks.chosen() != "tensorflow":
 import tensorflow as tf
 
 import dtn_tensorflow as dtn
+from dtn_core.cpuinfo import CPUINFO
 from dtn_core.errors import ShapeError
 from dtn_core.operators import tensor_attention, tensor_interaction
 from dtn_tensorflow import advice
@@ -345,12 +346,12 @@ def test_advice_where_tensorflow_leaves_out_a_library_that_nobody_chose(
     text, environment, lines, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    monkeypatch.setattr(advice, "CPUINFO", tmp_path / "cpuinfo")
-    advice.CPUINFO.write_text(text)
+    monkeypatch.setattr("dtn_core.cpuinfo.CPUINFO", tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text(text)
     assert len(advice.advice(environment)) == lines
 
 
-@pytest.mark.skipif(not advice.CPUINFO.exists(), reason="says nothing of its processor")
+@pytest.mark.skipif(not CPUINFO.exists(), reason="says nothing of its processor")
 def test_advice_is_right_about_what_tensorflow_does():
     child = "from tensorflow.python.util._pywrap_util_port import IsMklEnabled; print(IsMklEnabled())"
     environment = {name: value for name, value in os.environ.items() if name != advice.SWITCH}

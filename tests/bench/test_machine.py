@@ -29,7 +29,7 @@ CPU implementer\t: 0x41
 
 @pytest.fixture
 def cpuinfo(tmp_path, monkeypatch):
-    monkeypatch.setattr(machine, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr("dtn_core.cpuinfo.CPUINFO", tmp_path / "cpuinfo")
     monkeypatch.setattr(machine, "cores", lambda: 2)
     return tmp_path / "cpuinfo"
 

@@ -23,8 +23,9 @@ def merged(
     map_ = map_of(writer, left, right, out) if writer.target.matvec else None
     if map_ is None:
         return None
-    matrix, vector, transposed = map_
-    return shaped(writer, fill(writer.target.matvec[transposed], _a=matrix, _b=vector), 1, *((i,) for i in out))
+    matrix, (vector, summed), transposed = map_
+    flat = shaped(writer, vector, len(summed), summed)
+    return shaped(writer, fill(writer.target.matvec[transposed], _a=matrix, _b=flat), 1, *((i,) for i in out))
 
 
 def map_of(
@@ -32,19 +33,15 @@ def map_of(
     left: tuple[ast.expr, tuple[Index, ...]],
     right: tuple[ast.expr, tuple[Index, ...]],
     out: tuple[Index, ...],
-) -> tuple[ast.expr, ast.expr, bool] | None:
-    """A matrix, a vector, and whether the matrix is to be transposed for their product; None if it is another."""
+) -> tuple[ast.expr, tuple[ast.expr, tuple[Index, ...]], bool] | None:
+    """A matrix, what it is multiplied with, and whether it is to be transposed for that; None for another product."""
     (a, ia), (b, ib) = (left, right) if len(left[1]) > len(right[1]) else (right, left)
     if not (ib and out and len(set(ia)) == len(ia)):
         return None
     if ia not in ((*ib, *out), (*out, *ib)):
         return None
     transposed = ia == (*ib, *out)
-    return (
-        shaped(writer, a, len(ia), *((ib, out) if transposed else (out, ib))),
-        shaped(writer, b, len(ib), ib),
-        transposed,
-    )
+    return shaped(writer, a, len(ia), *((ib, out) if transposed else (out, ib))), (b, ib), transposed
 
 
 def affine(writer: Expressions, part: Statement, whole: Statement) -> ast.expr | None:
@@ -61,16 +58,15 @@ def affine(writer: Expressions, part: Statement, whole: Statement) -> ast.expr |
     map_ = map_of(writer, writer.value(factors[0]), writer.value(factors[1]), whole.indices)
     if map_ is None:
         return None
-    matrix, vector, transposed = map_
-    writer.used["_affine"] = None
-    shift = shaped(writer, writer.value(added[0])[0], len(whole.indices), whole.indices)
-    value = fill(
-        "_affine(_x, _a, _b)",
+    matrix, (vector, summed), transposed = map_
+    return fill(
+        writer.use("_affine(_x, _rank, _a, _b, _sizes)"),
         _x=vector,
+        _rank=ast.Constant(len(summed)),
         _a=matrix if transposed else fill(writer.target.transpose, _x=matrix),
-        _b=shift,
+        _b=shaped(writer, writer.value(added[0])[0], len(whole.indices), whole.indices),
+        _sizes=ast.Tuple([writer.extent(index.axis) for index in whole.indices], ast.Load()),
     )
-    return shaped(writer, value, 1, *((index,) for index in whole.indices))
 
 
 def shaped(writer: Expressions, value: ast.expr, rank: int, *groups: tuple[Index, ...]) -> ast.expr:

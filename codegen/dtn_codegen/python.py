@@ -6,7 +6,7 @@ import ast
 import hashlib
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -214,11 +214,15 @@ def _helper(source: str) -> Helper:
 class Module:
     """Assembles the module of one lowered program: imports, prelude, the function.
 
+    ``in_pieces`` is whether arguments are cut into pieces, which are laid out each for itself.
+
     Parameters
     ----------
     target, definition, lowered, scalars, layout, complex_input, widen
         As :func:`emit_program` takes them.
     """
+
+    in_pieces = False
 
     def __init__(
         self,
@@ -391,14 +395,21 @@ class Module:
         names = [self.name(param.name) for param in self.program.tensors]
         if self.uses_wide and not self.widen:
             statements.append(self.given_dtype())
-        moved = [self.name(p.name) for p in self.program.tensors if self.moves(p.axes)]
         if self.layout == HEADS:
-            statements += [assign(name, fill(self.target.heads, _x=name)) for name in moved]
+            moved = [param.name for param in self.program.tensors if self.moves(param.axes)]
+            statements += [assign(self.name(name), self.turned_heads(name)) for name in moved]
         for name in self.expressions.lifted:
             statements.append(assign(self.name(name), fill(self.target.scalar, _x=self.name(name), _like=names[0])))
         for axis in self.expressions.sizes:
             statements.append(assign(self.name(axis), self.size_of(axis)))
         return statements
+
+    def turned_heads(self, name: str) -> ast.expr:
+        """An argument with its head axis before that of tokens."""
+        template = self.target.heads
+        if self.target.heads_once and not self.in_pieces and Counter(tensors_read(self.program))[name] > 1:
+            template = self.expressions.use(self.target.heads_once)
+        return fill(template, _x=self.name(name))
 
     def given_dtype(self) -> ast.stmt:
         """``wide = q.dtype``, of arguments that are computed with as they are."""
@@ -445,9 +456,14 @@ class Module:
         raise CompileError(f"axis {axis} belongs to no tensor argument, so its size is unknown")
 
 
+def tensors_read(program: Program) -> Iterator[str]:
+    """The tensors that statements read, as often as they do."""
+    return (read.tensor for statement in program.statements for read in statement_reads(statement))
+
+
 def read_once(program: Program) -> set[str]:
     """Statements that one other reads, once."""
-    read = Counter(read.tensor for statement in program.statements for read in statement_reads(statement))
+    read = Counter(tensors_read(program))
     results = {output.name for output in program.outputs}
     return {name for name, count in read.items() if count == 1 and name not in results}
 

@@ -45,6 +45,8 @@ def emit_chunked(
 class ChunkedModule(Module):
     """Assembles the module of one chunked form; parameters as for :func:`emit_chunked`."""
 
+    in_pieces = True
+
     def __init__(self, target: Target, form: Lowered, scalars: Mapping[str, float], layout: str, widen: bool) -> None:
         assert form.chunked is not None
         super().__init__(target, form.definition, form.definition, scalars, layout, form.complex_input, widen)

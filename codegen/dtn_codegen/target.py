@@ -114,6 +114,8 @@ class Target:
         Common dtype of ``_args``, the dtype to compute in, and the conversion of ``_x`` to ``_dtype``.
     heads : str
         Exchange of the last but one and last but two axes of ``_x`` (layout ``"... n h d"``).
+    heads_once : str
+        The same where several products read ``_x``, which each copy what lies otherwise; empty where none does.
     expm : str
         Matrix exponential of ``_x``.
     zeros, broadcast : str
@@ -163,6 +165,7 @@ class Target:
     broadcast: str
     known_size: str = ""
     placed: str = ""
+    heads_once: str = ""
     new_axis: str = ""
     flatten: str = ""
     tril_over: tuple[str, str] = ("", "")

@@ -302,17 +302,19 @@ def _shaped(x, rank, sizes):
 
 # an einsum takes twice the time, and so does its gradient
 _AFFINE = '''
-def _affine(x, matrix, shift):
-    """Each `x` times a matrix `[in, out]`, plus a vector: a product of matrices where these have no leading axes."""
-    if matrix.shape.rank != 2 or shift.shape.rank != 1:
-        return tf.linalg.matvec(matrix, x, transpose_a=True) + shift
-    if not (x.shape.is_fully_defined() and matrix.shape.is_fully_defined()):
-        return tf.tensordot(x, matrix, 1) + shift
-    *leading, size = x.shape
-    count = 1
-    for each in leading:
-        count *= each
-    return tf.reshape(tf.matmul(tf.reshape(x, [count, size]), matrix) + shift, [*leading, matrix.shape[1]])
+def _affine(x, rank, matrix, shift, sizes):
+    """The last `rank` axes of `x` as one, times a matrix `[in, out]`, plus a vector, with axes of these sizes.
+
+    A product of matrices where matrix and vector have no leading axes.
+    """
+    plain = matrix.shape.rank == 2 and shift.shape.rank == 1
+    if plain and x.shape.is_fully_defined() and matrix.shape.is_fully_defined():
+        leading = x.shape[:x.shape.rank - rank]
+        rows = tf.reshape(x, [leading.num_elements(), matrix.shape[0]])
+        return tf.reshape(tf.matmul(rows, matrix) + shift, [*leading, *sizes])
+    x = _flat(x, -rank, -1) if rank > 1 else x
+    y = (tf.tensordot(x, matrix, 1) if plain else tf.linalg.matvec(matrix, x, transpose_a=True)) + shift
+    return _shaped(y, 1, sizes) if len(sizes) > 1 else y
 '''
 
 TARGET = Target(

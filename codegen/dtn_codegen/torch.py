@@ -37,7 +37,7 @@ def _upper(x, diagonal=0):
 _TIMES = '''
 def _times(a, b):
     """`a @ b`, which takes a detour through more axes that one batch of matrices does without."""
-    return torch.bmm(a, b) if a.ndim == b.ndim == 3 and len(a) == len(b) else a @ b
+    return torch.bmm(a, b) if a.ndim == b.ndim == 3 and a.shape[0] == b.shape[0] else a @ b
 '''
 
 _PLUS = '''
@@ -153,7 +153,8 @@ def _pasts_of_matmul(first, a, b, whole, rank, reverse=False, chunks=None):
     """`_pasts` of the products of `a` and `b`, summed where they are written if that may be."""
     given = (first, a, b)
     recorded = torch.is_grad_enabled() and any(x.requires_grad for x in given)
-    alike = chunks is not None and len(a) == len(b) == chunks * len(first) and all(x.ndim == 3 for x in given)
+    alike = chunks is not None and all(x.ndim == 3 for x in given)
+    alike = alike and a.shape[0] == b.shape[0] == chunks * first.shape[0]
     each = alike and (chunks <= 64 or first.numel() >= 1024)  # an addition for each is quicker than a sum along them
     if recorded or not each or not a.dtype == b.dtype == first.dtype or not _own():
         return _pasts(first, a @ b, whole, rank, reverse, chunks)
@@ -317,13 +318,33 @@ def _lift(scalar, rank):
 '''
 
 _AFFINE = '''
-def _affine(x, matrix, shift):
-    """The product of each `x` with a matrix `[in, out]`, plus a vector: one call where these have no leading axes."""
+def _affine(x, rank, matrix, shift, sizes):
+    """The last `rank` axes of `x` as one, times a matrix `[in, out]`, plus a vector, with axes of these sizes.
+
+    One call where matrix and vector have no leading axes.
+    """
     if matrix.ndim == 2 and shift.ndim == 1:  # linear(x, matrix.mT, shift), which turns it twice
-        rows = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
+        rows = x if x.ndim == 2 and rank == 1 else x.reshape(-1, matrix.shape[0])
         made = torch.addmm(shift, rows, matrix)
-        return made if rows is x else made.reshape(*x.shape[:-1], made.shape[-1])
-    return (x.unsqueeze(-2) @ matrix).squeeze(-2) + shift
+        return made if rows is x and len(sizes) == 1 else made.reshape(*x.shape[:x.ndim - rank], *sizes)
+    rows = x.reshape(*x.shape[:x.ndim - rank], 1, matrix.shape[-2])
+    made = (rows @ matrix).squeeze(-2) + shift
+    return made.reshape(*made.shape[:-1], *sizes)
+'''
+
+_HEADS = '''
+def _heads(x):
+    """`x[..., n, h, d]` with heads before tokens, copied where each product would: where leading axes are not one."""
+    x = x.transpose(-2, -3)
+    if torch.compiler.is_compiling():
+        return x
+    apart = None
+    for size, step in zip(x.shape[-3::-1], x.stride()[-3::-1]):
+        if size != 1:
+            if apart not in (None, step):
+                return x.contiguous()
+            apart = size * step
+    return x
 '''
 
 TARGET = Target(
@@ -388,6 +409,7 @@ TARGET = Target(
     wide="torch.promote_types(dtype, torch.float32)",
     cast="_x.to(_dtype)",
     heads="_x.transpose(-2, -3)",
+    heads_once="_heads(_x)",
     nonzero="_x.masked_fill(_x.logical_not(), torch.inf)",
     zeros="torch.zeros(_shape, dtype=wide, device=_like.device)",
     broadcast="_broadcast(_shapes)",
@@ -400,6 +422,7 @@ TARGET = Target(
         "_times": _TIMES,
         "_plus": _PLUS,
         "_affine": _AFFINE,
+        "_heads": _HEADS,
         "_at_once": _AT_ONCE,
         "_symbolic": _SYMBOLIC,
         "_spans": _SPANS,

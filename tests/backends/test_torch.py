@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import warnings
+from collections import Counter
 
 import frameworks
 import numpy as np
@@ -51,6 +52,21 @@ class Strides(TorchDispatchMode):
         if function.overloadpacket in (torch.ops.aten.bmm, torch.ops.aten.baddbmm, torch.ops.aten.baddbmm_):
             self.strides += [x.stride() for x in args if isinstance(x, torch.Tensor)]
         return function(*args, **(kwargs or {}))
+
+
+class Counts(TorchDispatchMode):
+    """Counts operations by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.counts[function.overloadpacket.__name__] += 1
+        return function(*args, **(kwargs or {}))
+
+    def __getitem__(self, name):
+        return self.counts[name]
 
 
 class TestAutograd:
@@ -214,6 +230,29 @@ def test_importing_the_backend_imports_neither_torchs_compiler_nor_what_few_call
     assert "dtn_codegen.function" in added
     assert not [name for name in added if name.startswith("torch.")]
     assert not {"dtn_core.explain", "dtn_codegen.packed", "dtn_torch.layers"} & set(added)
+
+
+class TestHeadsInside:
+    """Layout ``"... n h d"``: a product of several batches copies what lies so, each time that it reads it."""
+
+    @pytest.mark.parametrize(("batch", "copies"), [(1, 0), (3, 3)])
+    def test_arguments_are_laid_out_once(self, batch, copies):
+        q, k, v = torch.rand(3, batch, 64, 2, 4, dtype=torch.float64).unbind(0)
+        operator = dtn.compile(tensor_attention(), layout="... n h d")
+        with Counts() as counted:
+            got = operator(q, k, v)
+        assert counted["clone"] == copies
+        turned = [x.transpose(-2, -3).contiguous() for x in (q, k, v)]
+        assert torch.allclose(got, dtn.tensor_attention(*turned).transpose(-2, -3), rtol=1e-9)
+
+    def test_what_is_expanded_or_has_several_leading_axes(self):
+        k, v = torch.rand(2, 2, 3, 64, 2, 4, dtype=torch.float64).unbind(0)
+        q = torch.rand(1, 1, 64, 1, 4, dtype=torch.float64).expand(k.shape)
+        operator = dtn.compile(tensor_attention(), layout="... n h d")
+        expected = dtn.tensor_attention(*(x.transpose(-2, -3) for x in (q, k, v))).transpose(-2, -3)
+        assert torch.allclose(operator(q, k, v), expected, rtol=1e-9)
+        mapped = torch.vmap(operator, in_dims=(None, 1, 1), out_dims=1)(q[:, 0], k, v)
+        assert torch.allclose(mapped, expected, rtol=1e-9)
 
 
 class TestCompile:

@@ -115,7 +115,8 @@ class Target:
     heads : str
         Exchange of the last but one and last but two axes of ``_x`` (layout ``"... n h d"``).
     heads_once : str
-        The same where several products read ``_x``, which each copy what lies otherwise; empty where none does.
+        The same for an ``_x`` that is read more than once, where products copy what lies otherwise each time; empty
+        where they do not.
     expm : str
         Matrix exponential of ``_x``.
     zeros, broadcast : str

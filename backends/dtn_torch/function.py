@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from operator import index
 from typing import Any
@@ -20,6 +21,9 @@ from dtn_codegen.torch import TARGET
 from dtn_core.operators import PARAMETER, Operator, catalogue
 
 from .operation import in_turns, operation
+
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+_NEVER = (lambda: None), 0
 
 
 class TorchArrays:
@@ -48,7 +52,9 @@ class TorchArrays:
         return torch.from_numpy(values).to(like.device)
 
     def numbers(self, x: Any, *, wait: bool) -> np.ndarray | None:
-        concrete = type(x) in (torch.Tensor, torch.nn.Parameter) and not torch.compiler.is_compiling()
+        if isinstance(x, np.ndarray):
+            return x
+        concrete = type(x) in _PLAIN and not torch.compiler.is_compiling()
         if not concrete or x.is_meta or torch._C._functorch.is_functorch_wrapped_tensor(x):
             return None
         return np.asarray(x.tolist()) if wait or x.is_cpu else None
@@ -82,6 +88,7 @@ class TorchFunction(Function):
         self._prepared: dict[tuple[bool, bool, bool], tuple[Callable[..., Any], Streamed | None]] = {}
         self._entry = f"{ir_hash(operator.program)} {layout} {implementation}"
         self._entries: dict[int, str] = {}  # by the kernels' identity
+        self._seen: dict[str, tuple[Callable[[], Any], int]] = {}  # decays that were read, in which version
         self._packs: dict[tuple[bool, bool, bool, int | None], tuple[str, Any]] = {}
         if self.kernels is not None:
             self.enter(PLAIN)
@@ -95,7 +102,22 @@ class TorchFunction(Function):
 
     def cast_scalar(self, value: Any, tensors: Sequence[Any]) -> Any:
         """A tensor of scalars in the dtype computed in."""
-        return torch.as_tensor(value, device=tensors[0].device).to(_wide(tensors))  # an array of NumPy, or a number
+        wide, device = _wide(tensors), tensors[0].device
+        if isinstance(value, torch.Tensor) and value.dtype is wide and value.device == device:
+            return value
+        return torch.as_tensor(value, device=device).to(wide)  # an array of NumPy, or a number
+
+    def check_decays(self, name: str, value: Any, *, wait: bool) -> bool:
+        """Refuse decays outside (0, 1]; a tensor that was read and not written to since is not read again."""
+        if type(value) not in _PLAIN or torch.compiler.is_compiling() or value.is_inference():
+            return super().check_decays(name, value, wait=wait)
+        seen, version = self._seen.get(name, _NEVER)
+        if seen() is value and version == value._version:
+            return True
+        read = super().check_decays(name, value, wait=wait)
+        if read:
+            self._seen[name] = weakref.ref(value), value._version
+        return read
 
     def scalar_values(
         self, named: Mapping[str, Any], tensors: Sequence[Any], shapes: Sequence[tuple[Any, ...]] | None = None

@@ -367,10 +367,16 @@ class Function:
                         signature.check_complex_scalar(name, self.is_complex(*signature.typed(tensors)))
                     signature.check_scalar_shape(name, tuple(value.shape), shapes)
                 if name in signature.decays:
-                    signature.check_decays(name, self.arrays.numbers(value, wait=shapes is not None))
+                    self.check_decays(name, value, wait=shapes is not None)
                 value = self.cast_scalar(value, tensors)
             values.append(value)
         return values
+
+    def check_decays(self, name: str, value: Any, *, wait: bool) -> bool:
+        """Refuse a tensor of decays outside (0, 1]; whether they could be read."""
+        numbers = self.arrays.numbers(value, wait=wait)
+        self.signature.check_decays(name, numbers)
+        return numbers is not None
 
     # --------------------------------------------------------------- what a framework says
 

@@ -324,10 +324,9 @@ def _affine(x, rank, matrix, shift, sizes):
     One call where matrix and vector have no leading axes.
     """
     if matrix.ndim == 2 and shift.ndim == 1:  # linear(x, matrix.mT, shift), which turns it twice
-        flat = x.ndim - rank == 1
-        rows = x if flat and rank == 1 else x.reshape(-1, matrix.shape[0])
-        made = torch.addmm(shift, rows, matrix)
-        return made if flat and len(sizes) == 1 else made.reshape(*x.shape[:x.ndim - rank], *sizes)
+        x = x if rank == 1 else x.flatten(-rank)
+        made = torch.addmm(shift, x if x.ndim == 2 else x.reshape(-1, matrix.shape[0]), matrix)
+        return made if x.ndim == 2 and len(sizes) == 1 else made.reshape(*x.shape[:-1], *sizes)
     rows = x.reshape(*x.shape[:x.ndim - rank], 1, matrix.shape[-2])
     made = (rows @ matrix).squeeze(-2) + shift
     return made.reshape(*made.shape[:-1], *sizes)

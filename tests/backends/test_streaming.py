@@ -184,6 +184,14 @@ def test_a_decay_of_a_step_is_checked_as_that_of_a_call(backend, decay, message)
         compiled.step(state, *one, decay=backend.array(np.array(decay)))
 
 
+def test_a_decay_of_numpy_is_checked(backend):
+    q, k, v = map(backend.array, positive(2, 7, D, D, E))
+    compiled = backend.dtn.compile(tensor_attention(mask="causal", decay=PARAMETER))
+    compiled(q, k, v, decay=np.array([0.9, 0.8]))
+    with pytest.raises(ValueError, match=r"outside \(0, 1\]"):
+        compiled(q, k, v, decay=np.array([0.9, 1.1]))
+
+
 def test_a_decay_a_head(backend):
     decays = np.array([1.0, 0.9, 1e-3])
     q, k, v = (np.stack([x, 0.5 * x, x**2], axis=1) for x in positive(150, 4, D, D, E))

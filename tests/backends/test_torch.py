@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 import dtn_torch as dtn
 from dtn_codegen import loading
-from dtn_core.operators import tensor_attention, tensor_interaction
+from dtn_core.operators import PARAMETER, tensor_attention, tensor_interaction
 from dtn_torch import packs
 
 VARIANTS = {
@@ -250,6 +250,34 @@ class TestHeadsInside:
         assert torch.allclose(operator(q, k, v), expected, rtol=1e-9)
         mapped = torch.vmap(operator, in_dims=(None, 1, 1), out_dims=1)(q[:, 0], k, v)
         assert torch.allclose(mapped, expected, rtol=1e-9)
+
+
+class TestDecays:
+    """What a tensor of decays holds is read again once it was written to."""
+
+    @pytest.mark.parametrize("kind", [torch.Tensor.clone, torch.nn.Parameter], ids=["tensor", "parameter"])
+    def test_a_tensor_is_read_once(self, tensors, monkeypatch, kind):
+        operator, read = dtn.compile(tensor_attention(mask="causal", decay=PARAMETER)), []
+        monkeypatch.setattr(operator.signature, "check_decays", lambda name, values: read.append(values.tolist()))
+        decay = kind(torch.tensor([0.5, 0.75]))
+        for _ in range(3):
+            operator(*tensors, decay=decay)
+        assert read == [[0.5, 0.75]]
+        with torch.no_grad():
+            decay[1] = 0.25
+        operator(*tensors, decay=decay)
+        operator(*tensors, decay=decay.detach().clone())
+        assert read == [[0.5, 0.75], [0.5, 0.25], [0.5, 0.25]]
+
+    @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+    def test_what_is_written_later_is_refused(self, tensors, mode):
+        operator = dtn.compile(tensor_attention(mask="causal", decay=PARAMETER))
+        with mode():
+            decay = torch.tensor([0.5, 0.75])
+            operator(*tensors, decay=decay)
+            decay[0] = 1.5
+            with pytest.raises(ValueError, match=r"decay=\[1.5, 0.75\] is outside"):
+                operator(*tensors, decay=decay)
 
 
 class TestCompile:

@@ -143,14 +143,31 @@ class Expressions:
         total = self.accumulated(statement)
         if total is not None:
             return total
+        tensor = False  # whether what was added so far is one, and no number
         for term in terms_of(value):
+            pair = self.pair(term, statement) if tensor else None
+            if total is not None and pair is not None:
+                total = fill(self.target.plus_each, _x=total, _a=pair[0], _b=pair[1])
+                continue
             shown, negative = self.term(term, statement)
             if total is None:
                 total = ast.UnaryOp(ast.USub(), shown) if negative else shown
             else:
                 total = ast.BinOp(total, ast.Sub() if negative else ast.Add(), shown)
+            tensor = tensor or any(read.indices for read in reads(term))
         assert total is not None
         return total
+
+    def pair(self, term: Expr, statement: Statement) -> tuple[ast.expr, ast.expr] | None:
+        """Two tensors whose product a term is, element by element, if it is that and can be added in one operation."""
+        factors = term.factors if self.target.plus_each and isinstance(term, Product) else ()
+        if len(factors) != 2 or statement.order or not all(isinstance(f, Read) and f.indices for f in factors):
+            return None
+        operands = [self.value(factor) for factor in factors]
+        if any(len({*own}) < len(own) or not {*own} <= {*statement.indices} for _, own in operands):
+            return None
+        a, b = (self.aligned(*operand, statement.indices) for operand in operands)
+        return a, b
 
     def accumulated(self, statement: Statement) -> ast.expr | None:
         """A tensor plus a matrix product as one operation, if it is that and there is one."""

@@ -78,6 +78,9 @@ class Target:
         Product of ``_a`` and ``_b``, by which of them is transposed.
     batched : str
         The same for what is likely a batch of matrices with a single leading axis, where there is a quicker way.
+    plus_each : str
+        ``_x`` plus the product of ``_a`` and ``_b``, element by element, in one operation; empty where a framework
+        puts them together by itself, or has none.
     plus, plus_over : str
         ``_x`` plus the product of ``_a`` and ``_b`` in one operation, where there is one; the same for a ``_x`` that
         nothing reads again, in its own memory.
@@ -185,6 +188,7 @@ class Target:
     elementwise_in_turns: bool = False
     matvec: Mapping[bool, str] = field(default_factory=dict)
     batched: str = ""
+    plus_each: str = ""
     plus: str = ""
     plus_over: str = ""
     complex_functions: Mapping[str, str] = field(default_factory=dict)

@@ -384,6 +384,7 @@ TARGET = Target(
         (True, True): "_a.mT @ _b.mT",
     },
     batched="_times(_a, _b)",
+    plus_each="torch.addcmul(_x, _a, _b)",
     plus="_plus(_x, _a, _b)",
     plus_over="_plus(_x, _a, _b, over=True)",
     # a row times a matrix: torch's batched product with a column is up to ten times slower

@@ -377,7 +377,7 @@ class LayerNorm(Layer):
     definition_type = layers.LayerNorm
 
     def forward(self, x: torch.Tensor, padding_mask: torch.Tensor | None = None, **tokens: Any) -> torch.Tensor:
-        weight, bias = self.weight, self.bias
+        weight, bias = _OPS.value(self, "weight"), _OPS.value(self, "bias")
         fitting = x.shape[-1:] == weight.shape and x.is_floating_point()
         if not fitting or not x.dtype == weight.dtype == bias.dtype:
             return super().forward(x, padding_mask, **tokens)

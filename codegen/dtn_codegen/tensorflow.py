@@ -300,7 +300,7 @@ def _shaped(x, rank, sizes):
     return tf.reshape(x, [*(leading if known else tf.unstack(tf.shape(x))[:x.shape.rank - rank]), *sizes])
 '''
 
-# an einsum takes twice the time, and so does its gradient
+# an einsum takes twice the time, and so does its gradient; a graph computes bias_add within the product before it
 _AFFINE = '''
 def _affine(x, rank, matrix, shift, sizes):
     """The last `rank` axes of `x` as one, times a matrix `[in, out]`, plus a vector, with axes of these sizes.
@@ -310,8 +310,9 @@ def _affine(x, rank, matrix, shift, sizes):
     plain = matrix.shape.rank == 2 and shift.shape.rank == 1
     if plain and x.shape.is_fully_defined() and matrix.shape.is_fully_defined():
         leading = x.shape[:x.shape.rank - rank]
-        rows = tf.reshape(x, [leading.num_elements(), matrix.shape[0]])
-        return tf.reshape(tf.matmul(rows, matrix) + shift, [*leading, *sizes])
+        made = tf.matmul(tf.reshape(x, [leading.num_elements(), matrix.shape[0]]), matrix)
+        made = made + shift if made.dtype.is_complex else tf.nn.bias_add(made, shift)  # no GPU adds complex biases
+        return tf.reshape(made, [*leading, *sizes])
     x = _flat(x, -rank, -1) if rank > 1 else x
     y = (tf.tensordot(x, matrix, 1) if plain else tf.linalg.matvec(matrix, x, transpose_a=True)) + shift
     return _shaped(y, 1, sizes) if len(sizes) > 1 else y
@@ -354,6 +355,7 @@ TARGET = Target(
     },
     elementwise_in_turns=True,
     transpose="tf.linalg.matrix_transpose(_x)",
+    new_axis="tf.expand_dims(_x, _i)",  # the gradient of a slice is written into zeros
     flatten="_flat(_x, _i, _j)",
     diagonal="tf.linalg.diag_part(_x)",
     einsum="_einsum(_spec)",

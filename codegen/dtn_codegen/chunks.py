@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from dtn_core.ir.axes import sequence_axes
 from dtn_core.ir.build import pruned
 from dtn_core.ir.nodes import Param, Program, Read, Statement, statement_reads
-from dtn_core.passes.accumulate import accumulate
+from dtn_core.passes.accumulate import accumulate, accumulate_each
 from dtn_core.passes.schedule import Scan, Step, schedule
 
 from .expressions import Expressions
@@ -124,6 +124,8 @@ class Chunks:
         """A function over the tensors of one chunk, or over those of many with an axis of chunks before their own."""
         if self.target.plus:
             program = accumulate(program)
+        if self.target.plus_each:
+            program = accumulate_each(program)
         axis = self.stream.axis
         long: list[str] | None = (
             None if axis in program.axes else [a for a in sequence_axes(self.form.definition) if a != axis]

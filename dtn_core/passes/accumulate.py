@@ -2,6 +2,7 @@
 
 ``s = x + y`` with products ``x`` and ``y`` that nothing else reads becomes ``y = x + a*b``: a library that
 multiplies matrices adds the product to another matrix on the way, and neither is written and read once more.
+Products element by element go into the sum that reads them, for libraries that add those on the way too.
 """
 
 from __future__ import annotations
@@ -58,6 +59,48 @@ def accumulate(program: Program) -> Program:
         changed[total.name] = None
     statements = [changed.get(s.name, s) for s in program.statements]
     return verify(replace(program, statements=tuple(s for s in statements if s is not None)))
+
+
+def accumulate_each(program: Program) -> Program:
+    """Write products, element by element, that only one sum reads into that sum, in a lowered program.
+
+    A library that adds a product to a tensor in one operation does not write and read it in between.
+
+    Examples
+    --------
+    >>> from dtn_core.notation import parse
+    >>> from dtn_core.printer import to_notation
+    >>> f = parse('''f(a[n,d], b[n], c[n,d]) -> o[n,d]:
+    ...     x[i,j] = b[i]*c[i,j]
+    ...     o[i,j] = a[i,j] + x[i,j]''')
+    >>> print(to_notation(accumulate_each(f)))
+    f(a[n,d], b[n], c[n,d]) -> o[n,d]:
+        o[i,j] = a[i,j] + b[i] * c[i,j]
+    """
+    uses = Counter(read.tensor for statement in program.statements for read in statement_reads(statement))
+    uses.update(output.name for output in program.outputs)
+    products = {s.name: s for s in program.statements if uses[s.name] == 1 and is_product_of_each(s)}
+    written: set[str] = set()
+    statements = []
+    for total in program.statements:
+        if isinstance(total.value, Sum) and not total.order:
+            terms = list(total.value.terms)
+            for place, term in enumerate(terms):
+                own = products.get(term.tensor) if isinstance(term, Read) and term.indices == total.indices else None
+                if own is not None and own.indices == total.indices:
+                    terms[place] = own.value
+                    written.add(own.name)
+            total = replace(total, value=Sum(tuple(terms)))
+        statements.append(total)
+    return verify(replace(program, statements=tuple(s for s in statements if s.name not in written)))
+
+
+def is_product_of_each(statement: Statement) -> bool:
+    """Whether a statement is the product of two tensors, element by element."""
+    value = statement.value
+    if not isinstance(value, Product) or statement.order or len(value.factors) != 2:
+        return False
+    return all(isinstance(f, Read) and f.indices and {*f.indices} <= {*statement.indices} for f in value.factors)
 
 
 def is_matrix_product(statement: Statement) -> bool:

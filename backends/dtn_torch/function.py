@@ -22,7 +22,7 @@ from dtn_core.operators import PARAMETER, Operator, catalogue
 
 from .operation import in_turns, operation
 
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
+_TENSORS = (torch.Tensor, torch.nn.Parameter)
 _NEVER = (lambda: None), 0
 
 
@@ -54,7 +54,7 @@ class TorchArrays:
     def numbers(self, x: Any, *, wait: bool) -> np.ndarray | None:
         if isinstance(x, np.ndarray):
             return x
-        concrete = type(x) in _PLAIN and not torch.compiler.is_compiling()
+        concrete = type(x) in _TENSORS and not torch.compiler.is_compiling()
         if not concrete or x.is_meta or torch._C._functorch.is_functorch_wrapped_tensor(x):
             return None
         return np.asarray(x.tolist()) if wait or x.is_cpu else None
@@ -109,7 +109,7 @@ class TorchFunction(Function):
 
     def check_decays(self, name: str, value: Any, *, wait: bool) -> bool:
         """Refuse decays outside (0, 1]; a tensor that was read and not written to since is not read again."""
-        if type(value) not in _PLAIN or torch.compiler.is_compiling() or value.is_inference():
+        if type(value) not in _TENSORS or torch.compiler.is_compiling() or value.is_inference():
             return super().check_decays(name, value, wait=wait)
         seen, version = self._seen.get(name, _NEVER)
         if seen() is value and version == value._version:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from functools import cached_property
 
@@ -29,7 +30,7 @@ from dtn_core.ir.nodes import (
     reads,
     terms_of,
 )
-from dtn_core.passes.accumulate import added_product, is_matrix_product
+from dtn_core.passes.accumulate import added_product, is_matrix_product, is_product_of_each
 
 from .maps import merged
 from .matrix_functions import matrix_function
@@ -160,13 +161,9 @@ class Expressions:
 
     def pair(self, term: Expr, statement: Statement) -> tuple[ast.expr, ast.expr] | None:
         """Two tensors whose product a term is, element by element, if it is that and can be added in one operation."""
-        factors = term.factors if self.target.plus_each and isinstance(term, Product) else ()
-        if len(factors) != 2 or statement.order or not all(isinstance(f, Read) and f.indices for f in factors):
+        if not self.target.plus_each or not is_product_of_each(replace(statement, value=term)):
             return None
-        operands = [self.value(factor) for factor in factors]
-        if any(len({*own}) < len(own) or not {*own} <= {*statement.indices} for _, own in operands):
-            return None
-        a, b = (self.aligned(*operand, statement.indices) for operand in operands)
+        a, b = (self.aligned(*self.value(factor), statement.indices) for factor in factors_of(term))
         return a, b
 
     def accumulated(self, statement: Statement) -> ast.expr | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from ..ir.nodes import Product, Program, Read, Statement, Sum, statement_reads
+from ..ir.nodes import Expr, Product, Program, Read, Statement, Sum, statement_reads
 from ..ir.verify import verify
 
 
@@ -79,18 +79,16 @@ def accumulate_each(program: Program) -> Program:
     """
     uses = Counter(read.tensor for statement in program.statements for read in statement_reads(statement))
     uses.update(output.name for output in program.outputs)
-    products = {s.name: s for s in program.statements if uses[s.name] == 1 and is_product_of_each(s)}
+    found = [s for s in program.statements if uses[s.name] == 1 and is_product_of_each(s)]
+    products: dict[Expr, Expr] = {Read(s.name, s.indices): s.value for s in found}
     written: set[str] = set()
     statements = []
     for total in program.statements:
         if isinstance(total.value, Sum) and not total.order:
-            terms = list(total.value.terms)
-            for place, term in enumerate(terms):
-                own = products.get(term.tensor) if isinstance(term, Read) and term.indices == total.indices else None
-                if own is not None and own.indices == total.indices:
-                    terms[place] = own.value
-                    written.add(own.name)
-            total = replace(total, value=Sum(tuple(terms)))
+            own = {t for t in total.value.terms if t in products and isinstance(t, Read) and t.indices == total.indices}
+            terms = tuple(products[t] if t in own else t for t in total.value.terms)
+            written.update(term.tensor for term in own)
+            total = replace(total, value=Sum(terms))
         statements.append(total)
     return verify(replace(program, statements=tuple(s for s in statements if s.name not in written)))
 
@@ -100,7 +98,8 @@ def is_product_of_each(statement: Statement) -> bool:
     value = statement.value
     if not isinstance(value, Product) or statement.order or len(value.factors) != 2:
         return False
-    return all(isinstance(f, Read) and f.indices and {*f.indices} <= {*statement.indices} for f in value.factors)
+    owns = [f.indices if isinstance(f, Read) else () for f in value.factors]
+    return all(own and len({*own}) == len(own) and {*own} <= {*statement.indices} for own in owns)
 
 
 def is_matrix_product(statement: Statement) -> bool:

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
+from math import gcd
+
+from dtn_core.cpuinfo import cores
 
 from .case import FORWARD, GRADIENTS, SOFTMAX, STEP, Contender, Figures, Race, Settings, Shape
 from .measure import median, ratios
@@ -23,7 +26,8 @@ recurrence first, and that to the dense interpreter. `twin` is the chunked form 
 `grouped twin` walks groups of chunks that fit in the cache; their settings are the fastest of those tried at each n.
 Peak extra memory: by how much the resident set of a fresh process grows at most during the call (Linux, VmHWM).
 TensorFlow computes its products with oneDNN on processors that have AVX-512 VNNI and the like; elsewhere, only where
-`TF_ENABLE_ONEDNN_OPTS=1` is in its environment, as it is in the race that says so."""
+`TF_ENABLE_ONEDNN_OPTS=1` is in its environment, as it is in the race that says so. XLA computes products of many small
+matrices on one core of a device; in the race of sharded heads each core has a device (`JAX_NUM_CPU_DEVICES`)."""
 
 HEADLINE = 8192
 KERNEL_RIVALS = ("torch", "jax")
@@ -63,6 +67,8 @@ give its memory out again, and every page of it is mapped and cleared anew in ea
 ONEDNN = f"{FORWARD}, TensorFlow with oneDNN"
 KEPT_ENVIRONMENT = (("MALLOC_MMAP_MAX_", "0"), ("MALLOC_TRIM_THRESHOLD_", "4294967296"))
 ONEDNN_ENVIRONMENT = (("TF_ENABLE_ONEDNN_OPTS", "1"),)
+SHARDED = f"{FORWARD}, JAX with heads sharded over a device for each core"
+SHARDED_ENVIRONMENT = (("JAX_NUM_CPU_DEVICES", str(gcd(cores(), Shape().heads))),)
 KEPT_NOTE = """\
 The same in processes whose C library gives out again what was freed, whatever its size. Any program on glibc is started
 that way by `MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=4294967296` in its environment; jemalloc and tcmalloc, which
@@ -76,6 +82,7 @@ _TENSORFLOW = (
     Contender("tensorflow", "dtn", "graph", ours=True),
     Contender("tensorflow", "dtn", "xla", ours=True),
 )
+_SHARDED = Contender("jax", "dtn", "sharded", ours=True)
 _OURS_ELSEWHERE = (
     Contender("numpy", "dtn", "eager", ours=True),
     Contender("jax", "dtn", "jit", ours=True),
@@ -160,6 +167,8 @@ def races(scale: str) -> list[Race]:
         found.append(Race(KEPT, FORWARD, growing, _GROWTH_ROUNDS[scale], environment=KEPT_ENVIRONMENT))
         entries = tuple((contender, HEADLINE) for contender in (_EAGER, _COMPILED, *_TENSORFLOW))
         found.append(Race(ONEDNN, FORWARD, entries, rounds, environment=ONEDNN_ENVIRONMENT))
+        entries = tuple((contender, HEADLINE) for contender in (_EAGER, _COMPILED, _SHARDED))
+        found.append(Race(SHARDED, FORWARD, entries, rounds, environment=SHARDED_ENVIRONMENT))
     found.append(Race(STEPS, STEP, tuple((_EAGER, n) for n in sizes[STEP]), rounds))
     return found
 
@@ -176,6 +185,7 @@ def tables(figures: Sequence[Figures]) -> list[Table]:
         series(figures, STEPS, column="tokens before", limit=STEP_LIMIT),
         everything(figures, FORWARD),
         everything(figures, ONEDNN),
+        everything(figures, SHARDED),
         everything(figures, GRADIENTS),
     ]
 
@@ -185,6 +195,7 @@ def targets(figures: Sequence[Figures]) -> list[Target]:
     return [
         *_forward_targets(measured(figures, FORWARD)),
         *_framework_target(measured(figures, ONEDNN), "tensorflow", "tensorflow with oneDNN"),
+        *_framework_target(measured(figures, SHARDED), "jax", "jax, heads sharded over a device for each core"),
         *_gradient_targets(measured(figures, GRADIENTS)),
         *_growth_targets(measured(figures, GROWTH), ""),
         *_growth_targets(measured(figures, KEPT), ", freed memory kept"),

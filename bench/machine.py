@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from dtn_core.cpuinfo import cpuinfo
+from dtn_core.cpuinfo import cores, cpuinfo
 
 PACKAGES = (
     "deep-tensor-network",
@@ -68,11 +68,6 @@ def versions(packages: Iterable[str] = PACKAGES) -> dict[str, str]:
 def memory() -> int | None:
     """Bytes of memory, where the system says it."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else None
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def commit() -> dict[str, Any] | None:

@@ -16,6 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from dtn_core.cpuinfo import cores
+
 VARIABLE = "TVM_NUM_THREADS"
 _LAUNCH = "__TVMBackendParallelLaunch"
 """The pointer that a kernel's library starts its parallel loops by."""
@@ -84,7 +86,7 @@ def count() -> int:
         given = re.match(r"\s*(\d+)", os.environ.get(name, ""))
         if given and int(given[1]):
             return int(given[1])
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores()
 
 
 def use_every_core() -> None:

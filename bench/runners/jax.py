@@ -37,6 +37,11 @@ def _function(task: Task) -> Callable[..., Any]:
     return LIBRARIES[task.implementation](task.computes)
 
 
+def _by_heads() -> jax.NamedSharding:
+    """Of ``[batch, heads, n, features]``: each device has some of the heads."""
+    return jax.NamedSharding(jax.make_mesh((jax.device_count(),), ("heads",)), jax.P(None, "heads"))
+
+
 class JaxRunner:
     """See :class:`bench.runners.Runner`."""
 
@@ -44,7 +49,8 @@ class JaxRunner:
         """The call to measure."""
         if task.device == "cuda" and jax.default_backend() != "gpu":
             raise UnavailableError(f"JAX computes on {jax.default_backend()} here, it sees no CUDA device")
-        arguments = jax.block_until_ready([jax.device_put(jnp.asarray(x, task.shape.dtype)) for x in tensors])
+        place = _by_heads() if task.mode == "sharded" else None
+        arguments = jax.block_until_ready([jax.device_put(jnp.asarray(x, task.shape.dtype), place) for x in tensors])
         operator = _function(task)
 
         def gradients(q: jax.Array, k: jax.Array, v: jax.Array, above: jax.Array) -> tuple[jax.Array, ...]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 
 import frameworks
 import pytest
+
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")  # before JAX starts; what is not sharded is computed on the first
 
 
 @pytest.fixture(scope="session")

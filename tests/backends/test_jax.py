@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import re
+import subprocess
+import sys
 
 import frameworks
 import numpy as np
@@ -14,11 +18,15 @@ if frameworks.chosen() != "jax":
 import jax
 import jax.export
 import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 import dtn_jax as dtn
+from dtn_core.cpuinfo import cores
 from dtn_core.errors import ShapeError
 from dtn_core.operators import tensor_attention
+from dtn_jax import advice
 
 VARIANTS = {
     "default": {}, "row": {"normalize": "row"}, "order 3": {"order": 3, "normalize": "diag"}, "hadamard": {"product": "hadamard"},
@@ -26,6 +34,7 @@ VARIANTS = {
     "decay": {"mask": "causal", "decay": 0.9}, "scalars": {"scale": 0.5, "residual": 0.5, "eps": 0.1},
 }  # fmt: skip
 every_variant = pytest.mark.parametrize("knobs", VARIANTS.values(), ids=VARIANTS.keys())
+Auto, Explicit = AxisType.Auto, AxisType.Explicit
 pytestmark = pytest.mark.usefixtures("backend")  # float64 is on
 
 
@@ -222,39 +231,101 @@ def test_scan_over_layers(tensors):
     assert close(scanned, looped)
 
 
+@pytest.mark.skipif(jax.device_count() < 2, reason="JAX has one device; see tests/backends/conftest.py")
 class TestMeshes:
-    """Loops whose carry says along which axes of a mesh it varies, or is sharded, though the mesh has one device."""
+    """Tokens of one sequence and head stay together, so that devices have nothing to say to each other."""
 
-    KNOBS = ({}, {"decay": 0.9}, {"product": "hadamard"}, {"normalize": "row", "chunk_size": 32})
+    KNOBS = (
+        {},
+        {"mask": "causal"},
+        {"mask": "causal", "decay": 0.9},
+        {"mask": "causal", "product": "hadamard"},
+        {"mask": "causal", "normalize": "row", "chunk_size": 32},
+    )
+    SPECS = (P("x"), P(None, "x"))  # the batch, and the heads
 
     @staticmethod
-    def run(x, knobs):
-        return dtn.tensor_attention(x, x, x, mask="causal", **knobs)
+    def mesh(axis_type):
+        return jax.make_mesh((2,), ("x",), axis_types=(axis_type,))
 
+    def sharded(self, x, axis_type, spec):
+        mesh = self.mesh(axis_type)
+        return mesh, jax.device_put(x, jax.NamedSharding(mesh, spec))
+
+    @staticmethod
+    def operator(knobs):
+        return lambda x: dtn.tensor_attention(x, x, x, **knobs)
+
+    @pytest.fixture
+    def x(self, rng):
+        return rng.random((2, 4, 300, 8))
+
+    @pytest.mark.parametrize("spec", SPECS, ids=("batch", "heads"))
     @pytest.mark.parametrize("knobs", KNOBS, ids=str)
-    def test_shard_map(self, rng, knobs):
-        x = jnp.asarray(rng.random((2, 600, 8)))
-        mesh = jax.make_mesh((1,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
-        mapped = jax.shard_map(lambda x: self.run(x, knobs), mesh=mesh, in_specs=P("x"), out_specs=P("x"))
-        assert close(jax.jit(mapped)(x), self.run(x, knobs))
+    def test_shard_map(self, x, knobs, spec):
+        run = jax.jit(jax.shard_map(self.operator(knobs), mesh=self.mesh(Auto), in_specs=spec, out_specs=spec))
+        assert close(run(x), self.operator(knobs)(jnp.asarray(x)))
 
+    @pytest.mark.parametrize("spec", SPECS, ids=("batch", "heads"))
+    @pytest.mark.parametrize("axis_type", [Auto, Explicit])
     @pytest.mark.parametrize("knobs", KNOBS, ids=str)
-    def test_explicit_sharding(self, rng, knobs):
-        x = jnp.asarray(rng.random((2, 600, 8)))
-        mesh = jax.make_mesh((1,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
-        with jax.set_mesh(mesh):
-            found = jax.jit(lambda x: self.run(x, knobs))(jax.device_put(x, jax.NamedSharding(mesh, P("x"))))
-        assert close(found, self.run(x, knobs))
+    def test_operators(self, x, knobs, axis_type, spec):
+        run, (_, given) = jax.jit(self.operator(knobs)), self.sharded(x, axis_type, spec)
+        found = run(given)
+        assert close(found, run(x))
+        assert found.sharding.is_equivalent_to(given.sharding, found.ndim)
+        assert not re.search("all-gather|all-reduce|all-to-all|collective", run.lower(given).compile().as_text())
 
-    def test_gradients(self, rng):
-        x = jnp.asarray(rng.random((2, 600, 8)))
-        gradient = jax.jit(jax.grad(lambda x: (self.run(x, {"decay": 0.9}) ** 2).sum()))
-        expected = gradient(x)
-        mesh = jax.make_mesh((1,), ("x",), axis_types=(jax.sharding.AxisType.Auto,))
-        assert close(jax.shard_map(gradient, mesh=mesh, in_specs=P("x"), out_specs=P("x"))(x), expected)
-        mesh = jax.make_mesh((1,), ("x",), axis_types=(jax.sharding.AxisType.Explicit,))
+    @pytest.mark.parametrize("spec", SPECS, ids=("batch", "heads"))
+    @pytest.mark.parametrize("axis_type", [Auto, Explicit])
+    def test_gradients(self, x, axis_type, spec):
+        gradient = jax.jit(jax.grad(lambda x: (self.operator(self.KNOBS[2])(x) ** 2).sum()))
+        mesh, given = self.sharded(x, axis_type, spec)
         with jax.set_mesh(mesh):
-            assert close(gradient(jax.device_put(x, jax.NamedSharding(mesh, P("x")))), expected)
+            found = gradient(given)
+        assert close(found, gradient(x))
+        assert found.sharding.is_equivalent_to(given.sharding, found.ndim)
+
+    def test_gradients_under_shard_map(self, x):
+        gradient = jax.grad(lambda x: (self.operator(self.KNOBS[2])(x) ** 2).sum())
+        run = jax.jit(jax.shard_map(gradient, mesh=self.mesh(Auto), in_specs=P("x"), out_specs=P("x")))
+        assert close(run(x), jax.jit(gradient)(x))
+
+    def test_a_sequence_that_is_divided_is_communicated_where_axes_are_automatic(self, x):
+        run = jax.jit(self.operator(self.KNOBS[2]))
+        _, given = self.sharded(x, Auto, P(None, None, "x"))
+        assert close(run(given), run(x))
+
+    def test_a_model_its_gradients_and_what_it_writes(self, rng):
+        model = dtn.DeepTensorLM(vocab_size=50, embed_dim=16, num_heads=2, depth=1, seed=0, param_dtype="float64")
+        texts = rng.integers(0, 50, (4, 200))
+
+        @nnx.jit
+        @nnx.value_and_grad
+        def loss(model, texts):
+            likely = jax.nn.log_softmax(model(texts[:, :-1]))
+            return -(likely * jax.nn.one_hot(texts[:, 1:], 50)).sum(-1).mean()
+
+        (value, wanted), written = loss(model, jnp.asarray(texts)), model.generate(texts[:, :9], 4, seed=1)
+        mesh, given = self.sharded(texts, Explicit, P("x"))
+        with jax.set_mesh(mesh):
+            found, gradients = loss(model, given)
+            assert np.array_equal(model.generate(given[:, :9], 4, seed=1), written)
+        assert close(found, value)
+        assert all(map(close, jax.tree.leaves(gradients), jax.tree.leaves(wanted)))
+
+
+def test_advice_ends_where_every_core_has_a_device():
+    environment = {name: value for name, value in os.environ.items() if name not in (advice.SWITCH, "XLA_FLAGS")}
+
+    def lines(**variables):
+        child = "from dtn_jax.advice import advice; print(len(advice()))"
+        run = [sys.executable, "-c", child]
+        done = subprocess.run(run, capture_output=True, text=True, env=environment | variables, check=True)
+        return int(done.stdout.split()[-1])
+
+    assert lines() == (cores() > 1)
+    assert lines(**{advice.SWITCH: "2"}) == 0
 
 
 def test_floats_of_eight_bits_are_refused_by_name(tensors):

@@ -191,7 +191,7 @@ def _sums(added, axis, reverse):
         sums = [tf.cumsum(part, axis=axis, exclusive=True, reverse=reverse) for part in parts]
         return tf.complex(*sums) if len(sums) > 1 else sums[0]  # XLA has no cumulative sum of complex numbers
 
-    count, few = added.shape[axis], 32
+    count, few = added.shape[axis], 16
     if count is None or axis == added.shape.rank - 1:
         return running(added, axis)
     shape = tf.shape(added)

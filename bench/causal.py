@@ -55,7 +55,7 @@ _SCALES: dict[str, dict[str, tuple[int, ...]]] = {
     },
 }
 SCALES = tuple(_SCALES)
-_ROUNDS = {"quick": 7, "usual": 7, "full": 11}
+_ROUNDS = {"quick": 7, "usual": 11, "full": 11}
 _GROWTH_ROUNDS = {"quick": 7, "usual": 9, "full": 11}
 """As many, so that the largest of eight ratios is not that of the noise."""
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from ..ir.nodes import Expr, Product, Program, Read, Statement, Sum, statement_reads
+from ..ir.nodes import Expr, Product, Program, Read, Statement, Sum, map_reads, statement_reads
 from ..ir.verify import verify
 
 
 def accumulate(program: Program) -> Program:
-    """Write each sum of products as a chain: every product but the first is added to the sum of those before it.
+    """Write sums of products as chains: every product but the first is added to the sum of those before it.
+
+    Other terms of a sum are added last.
 
     Parameters
     ----------
@@ -45,24 +47,26 @@ def accumulate(program: Program) -> Program:
     products = {s.name: s for s in program.statements if is_matrix_product(s) and uses[s.name] == 1}
     changed: dict[str, Statement | None] = {}
     for total in program.statements:
-        if total.order or not isinstance(total.value, Sum) or len(total.value.terms) < 2:
+        if total.order or not isinstance(total.value, Sum):
             continue
-        terms = [t.tensor for t in total.value.terms if isinstance(t, Read) and t.indices == total.indices]
-        if len(terms) < len(total.value.terms) or not all(name in products for name in terms):
+        reads = [t for t in total.value.terms if isinstance(t, Read) and t.tensor in products]
+        added = {t.tensor: t for t in reads if t.indices == total.indices}
+        if len(added) < 2:
             continue
-        before, *rest = [name for name in products if name in terms]
+        others = tuple(t for t in total.value.terms if t not in added.values())
+        before, *rest = [name for name in products if name in added]
         for name in rest:
             own = products[name]
-            made = total.name if name == rest[-1] else name
+            made = total.name if name == rest[-1] and not others else name
             changed[name] = replace(own, name=made, value=Sum((Read(before, own.indices), own.value)))
             before = made
-        changed[total.name] = None
+        changed[total.name] = replace(total, value=Sum((added[before], *others))) if others else None
     statements = [changed.get(s.name, s) for s in program.statements]
     return verify(replace(program, statements=tuple(s for s in statements if s is not None)))
 
 
 def accumulate_each(program: Program) -> Program:
-    """Write products, element by element, that only one sum reads into that sum, in a lowered program.
+    """Write products, element by element, that only one sum reads into that sum, after its other terms.
 
     A library that adds a product to a tensor in one operation does not write and read it in between.
 
@@ -79,18 +83,24 @@ def accumulate_each(program: Program) -> Program:
     """
     uses = Counter(read.tensor for statement in program.statements for read in statement_reads(statement))
     uses.update(output.name for output in program.outputs)
-    found = [s for s in program.statements if uses[s.name] == 1 and is_product_of_each(s)]
-    products: dict[Expr, Expr] = {Read(s.name, s.indices): s.value for s in found}
+    products = {s.name: s for s in program.statements if uses[s.name] == 1 and is_product_of_each(s)}
     written: set[str] = set()
     statements = []
     for total in program.statements:
         if isinstance(total.value, Sum) and not total.order:
-            own = {t for t in total.value.terms if t in products and isinstance(t, Read) and t.indices == total.indices}
-            terms = tuple(products[t] if t in own else t for t in total.value.terms)
-            written.update(term.tensor for term in own)
-            total = replace(total, value=Sum(terms))
+            reads = [t for t in total.value.terms if isinstance(t, Read) and t.indices == total.indices]
+            taken = {t: _of(products[t.tensor], t) for t in reads if t.tensor in products}
+            others = tuple(t for t in total.value.terms if t not in taken)
+            written.update(read.tensor for read in taken)
+            total = replace(total, value=Sum((*others, *taken.values())))
         statements.append(total)
     return verify(replace(program, statements=tuple(s for s in statements if s.name not in written)))
+
+
+def _of(statement: Statement, read: Read) -> Expr:
+    """The value of a product of tensors, element by element, under the indices that it is read with."""
+    names = dict(zip(statement.indices, read.indices, strict=True))
+    return map_reads(statement.value, lambda factor: Read(factor.tensor, tuple(names[i] for i in factor.indices)))
 
 
 def is_product_of_each(statement: Statement) -> bool:

@@ -85,6 +85,23 @@ def test_products_are_added_as_they_are_computed() -> None:
     np.testing.assert_allclose(value(made), value(program), rtol=1e-13)
 
 
+def test_what_is_no_product_is_added_last() -> None:
+    program = written(
+        "p[i,c] = x[i,s]*a[s,c]",
+        "q[i,c] = y[i,s]*b[s,c]",
+        "r[i,c] = x[i,c]*y[i,c]",
+        "o[i,c] = r[i,c] + p[i,c] + y[i,c] + q[i,c]",
+    )
+    made = accumulate(program)
+    assert lines(made) == [
+        "p[i,c] = x[i,s] * a[s,c]",
+        "q[i,c] = p[i,c] + y[i,s] * b[s,c]",
+        "r[i,c] = x[i,c] * y[i,c]",
+        "o[i,c] = q[i,c] + r[i,c] + y[i,c]",
+    ]
+    np.testing.assert_allclose(value(made), value(program), rtol=1e-13)
+
+
 @pytest.mark.parametrize(
     "program",
     [

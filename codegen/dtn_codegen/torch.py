@@ -140,10 +140,10 @@ def _pasts(first, added, whole, rank, reverse=False, chunks=None):
         total = torch.cat([first, added.flip(axis) if reverse else added], dim=axis).cumsum(axis)
         pasts = total.narrow(axis, 0, added.shape[axis])
         return pasts.flip(axis) if reverse else pasts, total.select(axis, -1)
-    states = [first]
+    states, factor = [first], _lift(whole, rank)
     pieces = added.split(1, axis)
     for piece in pieces[::-1] if reverse else pieces:
-        states.append(_lift(whole, rank) * states[-1] + piece)
+        states.append(torch.addcmul(piece, factor, states[-1]))
     pasts = states[-2::-1] if reverse else states[:-1]
     return torch.cat(torch.broadcast_tensors(*pasts), dim=axis), states[-1].squeeze(axis)
 '''
@@ -162,8 +162,9 @@ def _pasts_of_matmul(first, a, b, whole, rank, reverse=False, chunks=None):
     torch.bmm(a, b, out=(sums[:-1] if reverse else sums[1:]).flatten(0, 1))
     state, *others = sums.unbind()[:: -1 if reverse else 1]
     state.copy_(first)
+    factor = None if whole is None else _lift(whole, rank)
     for after in others:
-        state = after.add_(state) if whole is None else after.addcmul_(_lift(whole, rank), state)
+        state = after.add_(state) if factor is None else after.addcmul_(factor, state)
     return (sums[1:] if reverse else sums[:-1]).flatten(0, 1), state.clone()
 '''
 

@@ -8,7 +8,7 @@ import pytest
 from dtn_core.interpret import interpret
 from dtn_core.ir.nodes import Program
 from dtn_core.notation import parse
-from dtn_core.passes.accumulate import accumulate
+from dtn_core.passes.accumulate import accumulate, accumulate_each
 from dtn_core.passes.factor import factor
 from dtn_core.printer import to_notation
 
@@ -120,3 +120,23 @@ def test_what_is_no_product_is_added_last() -> None:
 )
 def test_other_sums_stay(program: Program) -> None:
     assert accumulate(program) == program
+
+
+def test_products_element_by_element_go_into_the_sum_after_its_other_terms() -> None:
+    program = written("p[s,t] = x[s,t]*y[s,t]", "q[i,c] = x[i,s]*a[s,c]", "o[i,c] = p[i,c] + q[i,c]")
+    made = accumulate_each(program)
+    assert lines(made) == ["q[i,c] = x[i,s] * a[s,c]", "o[i,c] = q[i,c] + x[i,c] * y[i,c]"]
+    np.testing.assert_allclose(value(made), value(program), rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        written(
+            "p[i,c] = x[i,c]*y[i,c]", "q[i,c] = p[i,c]*y[i,c]", "o[i,c] = p[i,c] + q[i,c]*y[i,c]"
+        ),  # p is read twice
+        written("p[b,c] = a[b,c]*b[b,c]", "t[b,c] = a[b,c] + p[c,b]", "o[i,c] = x[i,s]*t[s,c]"),  # read across
+    ],
+)
+def test_other_products_element_by_element_stay(program: Program) -> None:
+    assert accumulate_each(program) == program

@@ -56,8 +56,7 @@ _SCALES: dict[str, dict[str, tuple[int, ...]]] = {
 }
 SCALES = tuple(_SCALES)
 _ROUNDS = {"quick": 7, "usual": 11, "full": 11}
-_GROWTH_ROUNDS = {"quick": 7, "usual": 9, "full": 11}
-"""As many, so that the largest of eight ratios is not that of the noise."""
+"""As many, so that the largest of eight ratios, of n doubled, is not that of the noise."""
 
 GROWTH, STEPS = "forward, n doubled", "one token more"
 KEPT = f"{GROWTH}, freed memory kept"
@@ -162,9 +161,9 @@ def races(scale: str) -> list[Race]:
             contenders += [replace(c, grid=_chunks(n)) for c in _TWINS_ELSEWHERE]
         found.append(Race(GRADIENTS, GRADIENTS, tuple((contender, n) for contender in contenders), rounds))
     growing = tuple((contender, n) for n in sizes["growth"] for contender in (_EAGER, _GROWING_TWIN))
-    found.append(Race(GROWTH, FORWARD, growing, _GROWTH_ROUNDS[scale]))
+    found.append(Race(GROWTH, FORWARD, growing, rounds))
     if scale != "quick":  # its results are small enough to be given out again
-        found.append(Race(KEPT, FORWARD, growing, _GROWTH_ROUNDS[scale], environment=KEPT_ENVIRONMENT))
+        found.append(Race(KEPT, FORWARD, growing, rounds, environment=KEPT_ENVIRONMENT))
         entries = tuple((contender, HEADLINE) for contender in (_EAGER, _COMPILED, *_TENSORFLOW))
         found.append(Race(ONEDNN, FORWARD, entries, rounds, environment=ONEDNN_ENVIRONMENT))
         entries = tuple((contender, HEADLINE) for contender in (_EAGER, _COMPILED, _SHARDED))

@@ -7,6 +7,7 @@ of a sum; :class:`Relation` orders (or equates) two indices that run over one ax
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -322,6 +323,13 @@ def statement_reads(statement: Statement) -> tuple[Read, ...]:
     """Every read of a statement, the decays of its order included."""
     decays = [relation.decay for relation in statement.order if isinstance(relation.decay, Read)]
     return (*reads(statement.value), *decays)
+
+
+def use_counts(program: Program) -> Counter[str]:
+    """How often each tensor is read by statements, and once more where it is an output."""
+    counts = Counter(read.tensor for statement in program.statements for read in statement_reads(statement))
+    counts.update(output.name for output in program.outputs)
+    return counts
 
 
 def map_reads(expr: Expr, change: Callable[[Read], Read]) -> Expr:

@@ -7,10 +7,9 @@ Products element by element go into the sum that reads them, for libraries that 
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import replace
 
-from ..ir.nodes import Expr, Product, Program, Read, Statement, Sum, map_reads, statement_reads
+from ..ir.nodes import Expr, Product, Program, Read, Statement, Sum, map_reads, use_counts
 from ..ir.verify import verify
 
 
@@ -42,8 +41,7 @@ def accumulate(program: Program) -> Program:
         x[i,j] = a[i,s] * b[s,j]
         o[i,j] = x[i,j] + c[i,s] * g[s,j]
     """
-    uses = Counter(read.tensor for statement in program.statements for read in statement_reads(statement))
-    uses.update(output.name for output in program.outputs)
+    uses = use_counts(program)
     products = {s.name: s for s in program.statements if is_matrix_product(s) and uses[s.name] == 1}
     changed: dict[str, Statement | None] = {}
     for total in program.statements:
@@ -81,8 +79,7 @@ def accumulate_each(program: Program) -> Program:
     f(a[n,d], b[n], c[n,d]) -> o[n,d]:
         o[i,j] = a[i,j] + b[i] * c[i,j]
     """
-    uses = Counter(read.tensor for statement in program.statements for read in statement_reads(statement))
-    uses.update(output.name for output in program.outputs)
+    uses = use_counts(program)
     products = {s.name: s for s in program.statements if uses[s.name] == 1 and is_product_of_each(s)}
     written: set[str] = set()
     statements = []

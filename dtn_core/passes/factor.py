@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 
 from ..ir.build import Builder
-from ..ir.nodes import Product, Program, Read, Statement, Sum, product, statement_reads, sum_of
+from ..ir.nodes import Product, Program, Read, Statement, Sum, product, sum_of, use_counts
 from ..ir.verify import verify
 
 
@@ -43,8 +42,7 @@ def factor(program: Program) -> Program:
 
 def _first_shared(program: Program) -> tuple[Statement, dict[str, Read], Read] | None:
     """A sum, the products in it that share a factor, each with its other factor, and what they share."""
-    uses = Counter(read.tensor for statement in program.statements for read in statement_reads(statement))
-    uses.update(output.name for output in program.outputs)
+    uses = use_counts(program)
     products = {s.name: s for s in program.statements if uses[s.name] == 1 and _is_contraction(s)}
     for total in program.statements:
         if total.order or not isinstance(total.value, Sum):

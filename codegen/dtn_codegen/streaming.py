@@ -279,7 +279,7 @@ class ChunkedModule(Module):
 
 
 _CHUNKED = (
-    *("_at_once", "_symbolic", "_spans", "_cut", "_fold", "_spread", "_fresh", "_placed", "_joined", "_turns"),
+    *("_at_once", "_symbolic", "_spans", "_cut", "_fold", "_spread", "_placed", "_joined", "_turns"),
     *("_chunked_of_any_length", "_chunked"),
 )
 WALKS = {

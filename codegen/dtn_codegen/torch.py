@@ -197,21 +197,6 @@ def _cut(x, place, start, stop, size):
     return x.reshape((*x.shape[:axis], x.shape[axis] // size, size, *x.shape[axis + 1:]))
 '''
 
-_FRESH = '''
-import ctypes
-import sys
-
-def _fresh(like, shape):
-    """An uninitialised tensor, on huge pages where Linux maps it anew: to clear small ones takes a tenth of a call."""
-    x = like.new_empty(shape)
-    if sys.platform == "linux" and x.is_cpu and type(x) is torch.Tensor and x.nbytes >= 2**25 and _own():
-        huge, advice = 2**21, 14  # the size of such a page in bytes, MADV_HUGEPAGE
-        start = x.data_ptr() + -x.data_ptr() % huge
-        length = x.data_ptr() + x.nbytes - start
-        ctypes.CDLL(None).madvise(ctypes.c_void_p(start), ctypes.c_size_t(length), advice)
-    return x
-'''
-
 _PLACED = '''
 def _placed(whole, piece, place, start, length, size):
     """A result of `length` tokens with a piece of it where it belongs; a list of pieces where that is recorded."""
@@ -225,7 +210,7 @@ def _placed(whole, piece, place, start, length, size):
     if whole is None:
         axis = piece.ndim + place
         lead = piece.shape[: axis if size is None else axis - 1]
-        whole = _fresh(piece, (*lead, length, *piece.shape[axis + 1:]))
+        whole = piece.new_empty((*lead, length, *piece.shape[axis + 1:]))
     part = whole.narrow(place, start, tokens)
     (part if size is None else part.unflatten(place, (-1, size))).copy_(piece)
     return whole
@@ -449,7 +434,6 @@ TARGET = Target(
         "_pasts_of_matmul": _PASTS_OF_MATMUL,
         "_merged": _MERGED,
         "_cut": _CUT,
-        "_fresh": _FRESH,
         "_placed": _PLACED,
         "_joined": _JOINED,
         "_reduced": _REDUCED,

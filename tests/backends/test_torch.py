@@ -8,7 +8,6 @@ import subprocess
 import sys
 import warnings
 from collections import Counter
-from pathlib import Path
 
 import frameworks
 import numpy as np
@@ -33,19 +32,6 @@ VARIANTS = {
     "decay": {"mask": "causal", "decay": 0.9}, "scalars": {"scale": 0.5, "residual": 0.5, "eps": 0.1},
 }  # fmt: skip
 every_variant = pytest.mark.parametrize("knobs", VARIANTS.values(), ids=VARIANTS.keys())
-
-
-def on_huge_pages(x):
-    """Whether Linux was asked for them: the flags of the mapping that has the middle of a tensor."""
-    middle, inside = x.data_ptr() + x.nbytes // 2, False
-    for line in Path("/proc/self/smaps").read_text().splitlines():
-        key, *values = line.split()
-        if not key.endswith(":"):
-            start, stop = (int(each, 16) for each in key.split("-"))
-            inside = start <= middle < stop
-        elif inside and key == "VmFlags:":
-            return "hg" in values
-    raise AssertionError("no mapping has the tensor")
 
 
 @pytest.fixture
@@ -176,23 +162,6 @@ class TestAutograd:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             dtn.tensor_attention(*(x.clone().requires_grad_() for x in tensors), mask="tril").sum().backward()
-
-
-@pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="no huge pages to ask for")
-class TestLargeResults:
-    def test_they_are_on_huge_pages(self):
-        given = [torch.randn(8, 2**14, 64, requires_grad=True) for _ in range(3)]
-        with torch.no_grad():
-            assert on_huge_pages(dtn.tensor_attention(*given, mask="causal", normalize=None))
-        o = dtn.tensor_attention(*given, mask="causal", normalize=None)
-        made = torch.autograd.grad(o, given, torch.ones_like(o))
-        assert all(on_huge_pages(x) for x in (o, *made))
-
-    def test_those_of_a_transformed_function(self):
-        """They have no address of their own."""
-        given = [torch.randn(8, 2**14, 32, dtype=torch.float64) for _ in range(3)]
-        run = dtn.compile(tensor_attention(mask="causal", normalize=None))
-        assert torch.allclose(torch.func.vmap(run)(*(x[None] for x in given))[0], run(*given), rtol=1e-9)
 
 
 class TestTransforms:

@@ -4,7 +4,7 @@ from dtn_core.passes.pipeline import FEW, Costs
 
 from .target import Target
 
-_COSTS = Costs(among=500_000, at_once=2**16, whole=2**18)
+_COSTS = Costs(among=500_000, at_once=2**17, whole=2**19)
 
 # A [13/13] Padé approximant with scaling and squaring: Higham, SIAM J. Matrix Anal. Appl. 26 (2005) 1179.
 # jax.scipy.linalg.expm takes one squaring too few at most norms (floor where the paper has ceil): 1e-10 in float64.
@@ -41,9 +41,20 @@ def _expm(x):
 '''.replace("SQUARINGS", "24")
 
 _AT_ONCE = '''
+import functools
+import pathlib
+
+@functools.cache
+def _crowded():
+    """Whether the second cache of a core is smaller than 1 MiB, where Linux says so."""
+    size = pathlib.Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
+    said = size.read_text().strip() if size.exists() else ""
+    return said.endswith("K") and int(said[:-1]) < 1024
+
+
 def _at_once(x, length, size, wider):
     """How many chunks to compute at once: as many as a processor's cache holds, and all of a short sequence."""
-    elements = x.size * wider
+    elements = x.size * wider * (2 if _crowded() else 1)
     most = WHOLE if elements <= WHOLE else AT_ONCE
     return most * length // max(1, elements * size)
 '''.replace("AT_ONCE", str(_COSTS.at_once)).replace("WHOLE", str(_COSTS.whole))

@@ -186,7 +186,7 @@ def emit_program(
     Returns
     -------
     str
-        Python source that imports nothing but the framework.
+        Python source that imports nothing but the framework and what comes with Python.
     """
     return Module(target, definition, lowered, scalars or {}, layout, complex_input, widen).module()
 

@@ -315,6 +315,22 @@ class TestMeshes:
         assert all(map(close, jax.tree.leaves(gradients), jax.tree.leaves(wanted)))
 
 
+@pytest.mark.parametrize(
+    ("said", "long", "short"),
+    [("1024K\n", 4, 16), ("2048K\n", 4, 16), ("2M\n", 4, 16), (None, 4, 16), ("512K\n", 2, 2)],
+)
+def test_chunks_at_once_fit_the_second_cache(tmp_path, said, long, short):
+    size = tmp_path / "size"
+    if said is not None:
+        size.write_text(said)
+    system, names = "/sys/devices/system/cpu/cpu0/cache/index2/size", {}
+    source = dtn.compile(tensor_attention(mask="causal", normalize=None)).source
+    assert system in source
+    exec(source.replace(system, str(size)), names)  # noqa: S102 - the library's own text
+    at_once = [names["_at_once"](np.empty((8, n, 64)), n, 64, 1) for n in (8192, 1024)]
+    assert at_once == [long, short]
+
+
 def test_advice_ends_where_every_core_has_a_device():
     environment = {name: value for name, value in os.environ.items() if name not in (advice.SWITCH, "XLA_FLAGS")}
 

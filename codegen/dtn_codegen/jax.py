@@ -2,7 +2,7 @@
 
 from dtn_core.passes.pipeline import FEW, Costs
 
-from .target import Target
+from .target import ELSEWHERE, Target
 
 _COSTS = Costs(among=500_000, at_once=2**17, whole=2**19)
 
@@ -40,7 +40,8 @@ def _expm(x):
     return jnp.where(squarings > SQUARINGS, jnp.nan, result)
 '''.replace("SQUARINGS", "24")
 
-_AT_ONCE = '''
+_AT_ONCE = (
+    '''
 import functools
 import pathlib
 
@@ -53,11 +54,20 @@ def _crowded():
 
 
 def _at_once(x, length, size, wider):
-    """How many chunks to compute at once: as many as a processor's cache holds, and all of a short sequence."""
-    elements = x.size * wider * (2 if _crowded() else 1)
-    most = WHOLE if elements <= WHOLE else AT_ONCE
+    """How many chunks to compute at once: as many as a processor's cache holds, and all of a short sequence.
+
+    Half as many where cores are devices of their own; elsewhere, as many as a small part of memory holds.
+    """
+    elements = x.size * wider
+    most = ELSEWHERE
+    if jax.default_backend() == "cpu":
+        elements *= 2 if _crowded() or jax.device_count() > 1 else 1
+        most = WHOLE if elements <= WHOLE else AT_ONCE
     return most * length // max(1, elements * size)
-'''.replace("AT_ONCE", str(_COSTS.at_once)).replace("WHOLE", str(_COSTS.whole))
+'''.replace("AT_ONCE", str(_COSTS.at_once))
+    .replace("WHOLE", str(_COSTS.whole))
+    .replace("ELSEWHERE", str(ELSEWHERE))
+)
 
 _CHUNKED = '''
 def _chunked(chunk, chunks, states, tokens, constants, places, joins, ranks, size, wider=1):

@@ -10,6 +10,9 @@ from typing import Any
 
 from dtn_core.passes.pipeline import COSTS, Costs
 
+ELSEWHERE = 2**27
+"""Elements of the widest tensor at once where no cache is to hold them: on a card, and in PyTorch's compiled graphs."""
+
 
 def _filled(node: Any, holes: Mapping[str, ast.expr]) -> Any:
     """A copy of ``node`` in which the names that are holes are what fills them."""

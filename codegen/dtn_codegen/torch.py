@@ -3,11 +3,9 @@
 from dtn_core.passes.pipeline import Costs
 
 from .python import SPANS_OF_A_LENGTH
-from .target import Target
+from .target import ELSEWHERE, Target
 
 _COSTS = Costs(state=100, at_once=2**18)
-ELSEWHERE = 2**27
-"""Elements of the widest tensor at once where no cache is to hold them: on a card, and in a compiled graph."""
 
 _AT_ONCE = '''
 def _at_once(x, length, size):

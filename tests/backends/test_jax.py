@@ -315,20 +315,31 @@ class TestMeshes:
         assert all(map(close, jax.tree.leaves(gradients), jax.tree.leaves(wanted)))
 
 
-@pytest.mark.parametrize(
-    ("said", "long", "short"),
-    [("1024K\n", 4, 16), ("2048K\n", 4, 16), ("2M\n", 4, 16), (None, 4, 16), ("512K\n", 2, 2)],
-)
-def test_chunks_at_once_fit_the_second_cache(tmp_path, said, long, short):
-    size = tmp_path / "size"
-    if said is not None:
-        size.write_text(said)
+def at_once(second_cache, n):
+    """How many chunks of 64 tokens, of 8 heads and 64 features, the generated source takes at once."""
     system, names = "/sys/devices/system/cpu/cpu0/cache/index2/size", {}
     source = dtn.compile(tensor_attention(mask="causal", normalize=None)).source
     assert system in source
-    exec(source.replace(system, str(size)), names)  # noqa: S102 - the library's own text
-    at_once = [names["_at_once"](np.empty((8, n, 64)), n, 64, 1) for n in (8192, 1024)]
-    assert at_once == [long, short]
+    exec(source.replace(system, str(second_cache)), names)  # noqa: S102 - the library's own text
+    return names["_at_once"](np.broadcast_to(0, (8, n, 64)), n, 64, 1)
+
+
+@pytest.mark.parametrize(
+    ("said", "devices", "long", "short"),
+    [("1024K\n", 1, 4, 16), ("2M\n", 1, 4, 16), (None, 1, 4, 16), ("512K\n", 1, 2, 2), ("1024K\n", 2, 2, 2)],
+)
+def test_chunks_at_once_fit_the_second_cache(tmp_path, monkeypatch, said, devices, long, short):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    size = tmp_path / "size"
+    if said is not None:
+        size.write_text(said)
+    assert [at_once(size, n) for n in (8192, 1024)] == [long, short]
+
+
+def test_chunks_at_once_fit_a_small_part_of_a_cards_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert [at_once(tmp_path, n) for n in (8192, 2**20)] == [8192 // 64 * 32, 4096]
 
 
 def test_advice_ends_where_every_core_has_a_device():

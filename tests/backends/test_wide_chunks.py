@@ -64,6 +64,13 @@ def assert_close(found, wanted, tolerance=1e-10):
         assert np.max(np.abs(one - other)) <= tolerance * np.max(np.abs(other))
 
 
+def test_leading_axes_that_broadcast_this_way_and_that(backend, rng):
+    leads = [(3, 1, 2), (2, 2), (2, 1), (3, 1, 2), (2, 2)]
+    tensors = [rng.normal(size=(*lead, N, D)) for lead in leads]
+    found = backend.dtn.compile(OPERATORS["two_simplicial"])(*map(backend.array, tensors), chunk_size=CHUNK)
+    assert_close([backend.numpy(found)], [interpret(OPERATORS["two_simplicial"].program, *tensors)])
+
+
 @every_budget
 @every_operator
 @pytest.mark.parametrize("length", [N, 20])

@@ -47,21 +47,21 @@ import pathlib
 
 @functools.cache
 def _crowded():
-    """Whether the second cache of a core is smaller than 1 MiB, where Linux says so."""
+    """Whether a core's second cache is smaller than 1 MiB, where Linux says so, or each core is a device."""
     size = pathlib.Path("/sys/devices/system/cpu/cpu0/cache/index2/size")
     said = size.read_text().strip() if size.exists() else ""
-    return said.endswith("K") and int(said[:-1]) < 1024
+    return jax.device_count() > 1 or said.endswith("K") and int(said[:-1]) < 1024
 
 
 def _at_once(x, length, size, wider):
     """How many chunks to compute at once: as many as a processor's cache holds, and all of a short sequence.
 
-    Half as many where cores are devices of their own; elsewhere, as many as a small part of memory holds.
+    On a card as many as a small part of memory holds.
     """
     elements = x.size * wider
     most = ELSEWHERE
     if jax.default_backend() == "cpu":
-        elements *= 2 if _crowded() or jax.device_count() > 1 else 1
+        elements *= 2 if _crowded() else 1
         most = WHOLE if elements <= WHOLE else AT_ONCE
     return most * length // max(1, elements * size)
 '''.replace("AT_ONCE", str(_COSTS.at_once))

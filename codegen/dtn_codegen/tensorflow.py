@@ -141,11 +141,10 @@ _CHUNKED_OR_SCAN = '''
 def _chunked_or_scan(chunk, chunks, states, tokens, constants, places, joins, ranks, size, wider):
     """Many chunks at once; in a graph, where that is all of them, a loop if the widest tensor is large or unknown."""
     if tf.executing_eagerly() or (tokens[0].shape.num_elements() or LARGE) * wider < LARGE:
-        leads = [x.shape[: x.shape.rank + place].as_list() for x, place in zip(tokens, places)]
-        if any(lead != leads[0] for lead in leads):  # a product takes five axes along which one or the other has 1
-            batch = _broadcast(*[tf.shape(x)[: x.shape.rank + place] for x, place in zip(tokens, places)])
-            given = zip(tokens, places)
-            tokens = [tf.broadcast_to(x, tf.concat([batch, tf.shape(x)[place:]], 0)) for x, place in given]
+        given = [(x, x.shape.rank + place) for x, place in zip(tokens, places)]
+        if len({(*x.shape[:axis].as_list(),) for x, axis in given}) > 1:  # a product broadcasts five axes at most
+            batch = _broadcast(*[tf.shape(x)[:axis] for x, axis in given])
+            tokens = [tf.broadcast_to(x, tf.concat([batch, tf.shape(x)[axis:]], 0)) for x, axis in given]
         return _chunked(chunk, chunks, states, tokens, constants, places, joins, ranks, size, wider=wider)
     return _scan(chunk, None, states, tokens, constants, places, joins, ranks, size)
 '''.replace("LARGE", str(2**22))

@@ -37,6 +37,8 @@ def compiled(backend, name, elements):
         source = source.replace(str(budget), str(elements))
     names: dict = {}
     exec(source, names)  # noqa: S102 - the library's own text
+    if "_crowded" in names:  # JAX takes half of the budget on some machines, and where there are several devices
+        names["_crowded"] = lambda: False
     return names[OPERATORS[name].program.name]
 
 
